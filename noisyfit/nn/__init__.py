@@ -1,0 +1,1 @@
+"""Tensor-level building blocks: torch only, no scikit-learn."""

@@ -1,0 +1,24 @@
+"""Settings and data shared by all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    no_gpu = pytest.mark.skip(reason="needs a CUDA device")
+    no_data = pytest.mark.skip(reason="needs the folder named by NOISYFIT_DATA")
+    for item in items:
+        if "gpu" in item.keywords and not torch.cuda.is_available():
+            item.add_marker(no_gpu)
+        if "data" in item.keywords and "NOISYFIT_DATA" not in os.environ:
+            item.add_marker(no_data)
+
+
+@pytest.fixture
+def data_folder() -> Path:
+    return Path(os.environ["NOISYFIT_DATA"])
