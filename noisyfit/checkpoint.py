@@ -1,0 +1,83 @@
+"""Checkpoints that survive SIGKILL, one folder per training run."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import joblib
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+
+def fingerprint(*parts: Any) -> str:
+    """Hash what defines a run; equal only if every value, array entry and class name is equal.
+
+    Raises
+    ------
+    ValueError
+        If a part cannot be pickled by reference or value, such as a lambda.
+    """
+    try:
+        return str(joblib.hash([_hashable(part) for part in parts], hash_name="sha1"))
+    except Exception as error:
+        raise ValueError(
+            "checkpoint_dir needs parameters that can be pickled, to recognise the run again. "
+            f"Got {error}. Define classes and functions at the top of a module."
+        ) from error
+
+
+def _hashable(part: Any) -> Any:
+    if isinstance(part, Tensor):
+        return part.detach().cpu().numpy()
+    if isinstance(part, Dataset):  # its rows may not fit into memory
+        return type(part).__qualname__, len(part), str(part[0]), str(part[len(part) - 1])  # type: ignore[arg-type]
+    return part
+
+
+class Checkpoint:
+    """The last completed epoch of one run, in a folder of its own.
+
+    Parameters
+    ----------
+    folder : path
+        Made on the first write.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.file = Path(folder) / "checkpoint.pt"
+        self._pending: bytes | None = None
+
+    def read(self) -> dict[str, Any] | None:
+        """Return the stored state on the CPU, or None when there is none."""
+        if not self.file.exists():
+            return None
+        state: dict[str, Any] = torch.load(self.file, map_location="cpu", weights_only=False)
+        return state
+
+    def hold(self, state: dict[str, Any]) -> None:
+        """Keep a copy of the state until `flush`; training may change the original."""
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        self._pending = buffer.getvalue()
+
+    def flush(self) -> None:
+        """Write the held state whole or not at all."""
+        if self._pending is None:
+            return
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.file.with_suffix(f".{os.getpid()}.tmp")
+        with open(temporary, "wb") as file:
+            file.write(self._pending)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, self.file)
+        self._pending = None
+
+    def remove(self) -> None:
+        """Forget the run: it has ended."""
+        shutil.rmtree(self.file.parent, ignore_errors=True)

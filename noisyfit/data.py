@@ -1,0 +1,375 @@
+"""Rows on the device, sliced by index: no per-row loader stands between the data and the network."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+CHANNEL_COUNTS = (1, 3, 4)
+GPU_CHUNK = 8192  # rows augmented at once on a GPU, where kernel launches are what costs
+INFERENCE_BATCH = {"table": 4096, "image": 512}
+RESIDENT_FRACTION = 0.5  # of the free GPU memory that the rows may take
+
+
+class Augment(Protocol):
+    """What ``TrainingData`` asks of an augmentation."""
+
+    def weak(self, x: Tensor) -> Tensor:
+        """Return a lightly changed copy of every row."""
+
+    def strong(self, x: Tensor) -> Tensor:
+        """Return a heavily changed copy of every row."""
+
+
+@dataclass(frozen=True)
+class CallableAugment:
+    """A user's function as the view of both strengths."""
+
+    function: Callable[[Tensor], Tensor]
+
+    def weak(self, x: Tensor) -> Tensor:
+        """Return ``function(x)``."""
+        return self.function(x)
+
+    strong = weak
+
+
+@dataclass(frozen=True)
+class NoAugment:
+    """Every view is the row itself."""
+
+    def weak(self, x: Tensor) -> Tensor:
+        """Return x."""
+        return x
+
+    strong = weak
+
+
+def image_layout(shape: tuple[int, ...], requested: str = "auto") -> str:
+    """Name the axes of one row: ``"table"``, ``"HW"``, ``"HWC"`` or ``"CHW"``.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape of X, rows first.
+    requested : {"auto", "HW", "HWC", "CHW"}
+        The user's word; ``"auto"`` looks for an axis of 1, 3 or 4 channels.
+
+    Raises
+    ------
+    ValueError
+        If the shape is no table and no image, or could be read in two ways.
+    """
+    if len(shape) == 2:
+        return "table"
+    if len(shape) not in (3, 4):
+        raise ValueError(
+            "X must be a table (n_samples, n_features) or images (n, H, W), (n, H, W, C) or "
+            f"(n, C, H, W). Got shape {shape}. Reshape it, for example X.reshape(len(X), -1)."
+        )
+    if len(shape) == 3:
+        if requested not in ("auto", "HW"):
+            raise ValueError(
+                f"image_layout={requested!r} needs 4 axes. Got shape {shape}. Add a channel axis."
+            )
+        return "HW"
+    if requested in ("HWC", "CHW"):
+        return requested
+    first, last = shape[1] in CHANNEL_COUNTS, shape[3] in CHANNEL_COUNTS
+    if first == last:
+        how = "both the first and the last" if first else "neither the first nor the last"
+        raise ValueError(
+            f"Images must have one axis of 1, 3 or 4 channels. Got shape {shape}, where {how} "
+            'could be it. Pass image_layout="HWC" or image_layout="CHW".'
+        )
+    return "CHW" if first else "HWC"
+
+
+class Rows:
+    """The rows of X, wherever they live, as tensors on one device.
+
+    Arrays and memmaps are viewed, never copied whole, unless the device is a GPU with room for
+    them; images keep their dtype until the network's input layer.
+
+    Parameters
+    ----------
+    X : ndarray, memmap, Tensor or torch Dataset
+        Rows first. A Dataset yields ``x`` or ``(x, y)``.
+    layout : str
+        As named by `image_layout`.
+    device : torch.device
+        Where `take` puts the rows.
+    """
+
+    def __init__(self, X: Any, layout: str, device: torch.device) -> None:
+        self.layout = layout
+        self.device = device
+        self.source = X if isinstance(X, Dataset) else _as_resident_tensor(X, device)
+
+    def __len__(self) -> int:
+        return len(self.source)  # type: ignore[arg-type]
+
+    def take(self, idx: Tensor) -> Tensor:
+        """Return rows ``idx`` as (B, d) float32 or (B, C, H, W) of the source's dtype."""
+        if isinstance(self.source, Tensor):
+            x = self.source.index_select(0, idx.to(self.source.device))
+        else:
+            x = torch.stack([dataset_row(self.source, int(i)) for i in idx.cpu()])
+        return self._arrange(x)
+
+    def in_order(self, view: str = "plain") -> Iterator[Tensor]:
+        """Yield all rows in batches for inference; a bare table has no other view."""
+        size = self.inference_batch
+        for start in range(0, len(self), size):
+            stop = min(start + size, len(self))
+            if isinstance(self.source, Tensor):
+                yield self._arrange(self.source[start:stop])
+            else:
+                yield self.take(torch.arange(start, stop))
+
+    @property
+    def is_bytes(self) -> bool:
+        """Whether the source holds uint8, which is finite and on the scale 0 to 255."""
+        return isinstance(self.source, Tensor) and self.source.dtype == torch.uint8
+
+    @property
+    def inference_batch(self) -> int:
+        """Rows a forward pass without gradients takes at once."""
+        return INFERENCE_BATCH["table" if self.layout == "table" else "image"]
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """(d,) or (C, H, W)."""
+        return tuple(self.take(torch.zeros(1, dtype=torch.long)).shape[1:])
+
+    def _arrange(self, x: Tensor) -> Tensor:
+        x = x.to(self.device, non_blocking=True)
+        if x.dtype != torch.uint8 or self.layout == "table":
+            x = x.float()
+        if self.layout == "HW":
+            return x.unsqueeze(1)
+        if self.layout == "HWC":
+            return x.permute(0, 3, 1, 2)  # contiguous rows seen channels first = channels_last
+        return x
+
+
+def dataset_row(dataset: Dataset[Any], i: int) -> Tensor:
+    """Return x of row ``i`` of a Dataset of ``x`` or ``(x, y)``."""
+    row = dataset[i]
+    return torch.as_tensor(np.asarray(row[0] if isinstance(row, tuple | list) else row))
+
+
+def dataset_labels(dataset: Dataset[Any]) -> np.ndarray[Any, Any] | None:
+    """Return the labels of a Dataset: its ``targets`` or ``y``, else the second of every pair."""
+    for name in ("targets", "y", "labels"):
+        if hasattr(dataset, name):
+            return np.asarray(getattr(dataset, name))
+    if not isinstance(dataset[0], tuple | list):
+        return None
+    return np.asarray([np.asarray(dataset[i][1])[()] for i in range(len(dataset))])  # type: ignore[arg-type]
+
+
+def _as_resident_tensor(X: Any, device: torch.device) -> Tensor:
+    if not isinstance(X, Tensor):
+        with warnings.catch_warnings():  # read-only arrays are only ever read
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+            tensor = torch.as_tensor(X)
+    else:
+        tensor = X.detach()
+    if device.type != "cuda" or isinstance(X, np.memmap):
+        return tensor
+    free, _ = torch.cuda.mem_get_info(device)
+    if tensor.numel() * tensor.element_size() > RESIDENT_FRACTION * free:
+        return tensor
+    return tensor.to(device)
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What one pass over the rows tells; (d,) for tables, (C, 1, 1) for images."""
+
+    mean: Tensor
+    std: Tensor
+    low: float
+    high: float
+
+
+def scan(rows: Rows) -> Statistics:
+    """Scan the rows once, in slices, with sums in float64; near-constant columns get std 1."""
+    total = square = torch.zeros((), dtype=torch.float64)
+    count, low, high = 0, float("inf"), float("-inf")
+    shift: Tensor | None = None
+    for x in rows.in_order():
+        x = x.double().transpose(0, 1).reshape(x.shape[1], -1) if x.ndim == 4 else x.double().T
+        if shift is None:
+            shift = x.mean(1, keepdim=True)  # keeps the difference of squares accurate
+            total = square = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+        total = total + (x - shift).sum(1)
+        square = square + (x - shift).square().sum(1)
+        count += x.shape[1]
+        low, high = _widen(low, high, x)
+    assert shift is not None
+    offset = total / count
+    mean = shift[:, 0] + offset
+    variance = (square / count - offset.square()).clamp(min=0)
+    std = variance.sqrt()
+    std = torch.where(std > 1e-6 * mean.abs().clamp(min=1e-6), std, torch.ones_like(std))
+    shape = (-1,) if rows.layout == "table" else (-1, 1, 1)
+    mean, std = (t.reshape(shape).float().cpu() for t in (mean, std))
+    return Statistics(mean, std, low, high)
+
+
+def value_range(rows: Rows) -> tuple[float, float]:
+    """Return the smallest and the largest value; NaN if there is one."""
+    low, high = float("inf"), float("-inf")
+    for x in rows.in_order():
+        low, high = _widen(low, high, x)
+    return low, high
+
+
+def _widen(low: float, high: float, x: Tensor) -> tuple[float, float]:
+    if x.numel() == 0:
+        return low, high
+    smallest, largest = torch.aminmax(x)
+    if smallest != smallest:  # NaN, which Python's min would lose
+        return float("nan"), float("nan")
+    return min(low, float(smallest)), max(high, float(largest))
+
+
+def check_finite(low: float, high: float) -> None:
+    """Refuse NaN and infinity in X."""
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise ValueError(
+            f"X must be finite. Input X contains NaN or infinity (range {low} to {high}). "
+            "Impute or drop those rows."
+        )
+
+
+def guess_value_range(rows: Rows, low: float, high: float) -> tuple[float, float]:
+    """Return the scale the images are on: bytes, 0 to 1, 0 to 255, or what they show."""
+    if rows.is_bytes or (0 <= low and 1 < high <= 255):
+        return 0.0, 255.0
+    return (0.0, 1.0) if 0 <= low and high <= 1 else (low, high)
+
+
+def check_value_range(fitted: tuple[float, float], low: float, high: float) -> None:
+    """Refuse images on another scale than those of fit."""
+    known = {(0.0, 1.0): low >= 0 and high <= 1, (0.0, 255.0): low >= 0 and 1 < high <= 255}
+    if not known.get(tuple(fitted), True) and low != high:
+        raise ValueError(
+            f"Images must be on the scale of fit, {fitted[0]:g} to {fitted[1]:g}. "
+            f"Got values from {low:g} to {high:g}. Rescale them."
+        )
+
+
+def batch_bounds(n: int, batch_size: int) -> list[tuple[int, int]]:
+    """Cut ``range(n)`` into batches; a rest of one row joins the previous batch.
+
+    >>> batch_bounds(129, 64)
+    [(0, 64), (64, 129)]
+    """
+    starts = list(range(0, n, batch_size))
+    if len(starts) > 1 and n - starts[-1] == 1:
+        starts.pop()
+    return list(zip(starts, [*starts[1:], n], strict=True))
+
+
+@dataclass
+class TrainingData:
+    """Rows, given labels and trust, served as shuffled batches of views on the device.
+
+    Parameters
+    ----------
+    rows : Rows
+        All rows of X.
+    labels : Tensor of shape (n_samples,)
+        Codes 0..K-1 of the given labels, -1 where there is none.
+    trusted : Tensor of shape (n_samples,)
+        True where the label is known to be right.
+    n_classes : int
+    batch_size : int
+    augment : Augment
+        Makes the weak and strong views.
+    index : Tensor of shape (n_samples,) or None
+        Row numbers of X that take part; None means all.
+    meta : TrainingData or None
+        Rows with labels known to be right, for methods that learn from them.
+    """
+
+    rows: Rows
+    labels: Tensor
+    trusted: Tensor
+    n_classes: int
+    batch_size: int
+    augment: Augment = field(default_factory=NoAugment)
+    index: Tensor | None = None
+    meta: TrainingData | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the batches are."""
+        return self.rows.device
+
+    @property
+    def has_label(self) -> Tensor:
+        """(n,) boolean."""
+        return self.labels >= 0
+
+    def take(self, idx: Tensor) -> Tensor:
+        """Return rows ``idx`` of the training data."""
+        return self.rows.take(idx if self.index is None else self.index[idx])
+
+    def batches(self, *views: str, labelled: bool = False) -> Iterator[tuple[Tensor, ...]]:
+        """Yield ``(idx, *views, labels)`` over all rows in a new random order.
+
+        Parameters
+        ----------
+        *views : {"plain", "weak", "strong"}
+            Each a fresh view of the same rows; none means one weak view.
+        labelled : bool, default=False
+            Leave rows without a label out.
+        """
+        pool = self.has_label.nonzero()[:, 0] if labelled else None
+        n = len(self) if pool is None else len(pool)
+        order = torch.randperm(n, device=self.device)
+        order = order if pool is None else pool[order]
+        for start, stop, bounds in self._chunks(n):
+            chunk = order[start:stop]
+            x = self.take(chunk)
+            seen = [self.view(x, name) for name in views or ("weak",)]
+            labels = self.labels.index_select(0, chunk)
+            for a, b in bounds:
+                yield chunk[a:b], *(v[a:b] for v in seen), labels[a:b]
+
+    def view(self, x: Tensor, name: str) -> Tensor:
+        """Return the named view of a batch."""
+        return x if name == "plain" else getattr(self.augment, name)(x)
+
+    def in_order(self, view: str = "plain") -> Iterator[Tensor]:
+        """Yield one view of all rows, in order, in batches for inference."""
+        if self.index is None:
+            for x in self.rows.in_order():
+                yield self.view(x, view)
+        else:
+            size = INFERENCE_BATCH["table" if self.rows.layout == "table" else "image"]
+            for idx in torch.arange(len(self), device=self.device).split(size):
+                yield self.view(self.take(idx), view)
+
+    def _chunks(self, n: int) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
+        """Group batches so that augmentation sees large chunks on a GPU, one batch on a CPU."""
+        per_chunk = max(1, GPU_CHUNK // self.batch_size) if self.device.type == "cuda" else 1
+        batches = batch_bounds(n, self.batch_size)
+        for i in range(0, len(batches), per_chunk):
+            group = batches[i : i + per_chunk]
+            start, stop = group[0][0], group[-1][1]
+            yield start, stop, [(a - start, b - start) for a, b in group]

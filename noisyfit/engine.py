@@ -1,0 +1,394 @@
+"""skorch's engine with the loop turned inside out: the method iterates, the engine serves."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from math import cos, pi
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import torch
+from skorch import NeuralNet
+from skorch.callbacks import BatchScoring, EpochTimer, InputShapeSetter, LRScheduler, PrintLog
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from noisyfit.checkpoint import Checkpoint
+from noisyfit.data import Rows, TrainingData
+from noisyfit.exceptions import NoisyFitError
+from noisyfit.nn.build import build_network
+from noisyfit.nn.input_layer import Standardized
+from noisyfit.validation import did_you_mean
+
+SGD_DEFAULTS = {"momentum": 0.9, "weight_decay": 5e-4, "fused": True}
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """Return the device that ``"auto"`` stands for: a CUDA GPU if there is one."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(device)
+
+
+def resolve_precision(precision: str, device: torch.device, is_image: bool) -> torch.dtype | None:
+    """Return the autocast dtype of training, None for float32.
+
+    ``"auto"`` takes bfloat16 where it pays: on GPUs that have it, and for convolutions on CPUs
+    with bfloat16 instructions.
+    """
+    if precision == "auto":
+        if device.type == "cuda":
+            return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
+        has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
+        return torch.bfloat16 if is_image and has_bf16 else None
+    return torch.bfloat16 if precision == "bf16" else None
+
+
+class Engine(NeuralNet):
+    """Networks, optimizers, epochs, callbacks and checkpoints for the loop a method writes.
+
+    A method lists its networks in `networks_` order by overriding the class attribute
+    ``_networks``: ``module_`` predicts, every other name ``x`` gives ``x_`` with its own optimizer
+    ``x_optimizer_``, routed by ``x__`` and ``x_optimizer__``.
+    """
+
+    # skorch's constructor writes fitted attributes, which scikit-learn forbids: the constants it
+    # would set live here instead, and nothing of it runs.
+    history_ = None
+    initialized_ = False
+    virtual_params_: Mapping[str, Any] = MappingProxyType({})
+    criterion = nn.CrossEntropyLoss
+    dataset = None
+    train_split = None
+    iterator_train = iterator_valid = None
+    predict_nonlinearity = None
+    warm_start = False
+    compile = False
+    use_caching = False
+    torch_load_kwargs = None
+
+    _networks: ClassVar[tuple[str, ...]] = ("module",)
+
+    # ---------------------------------------------------------------- networks and optimizers
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.endswith("_"):
+            super().__setattr__(name, value)
+        else:  # a parameter: skorch would refuse an nn.Module instance
+            object.__setattr__(self, name, value)
+
+    def initialize(self) -> Engine:
+        """Make callbacks, networks, state and optimizers afresh."""
+        if not hasattr(self, "row_shape_"):
+            raise NoisyFitError(
+                f"{type(self).__name__} makes its networks in fit, when the shape of X is known. "
+                "Call fit(X, y)."
+            )
+        self._check_prefixes()
+        self._check_callbacks()
+        self._initialize_callbacks()
+        with self._current_init_context("module"):
+            self.initialize_module()
+        with self._current_init_context("criterion"):
+            self.criterion_ = self.criterion()
+        with self._current_init_context("optimizer"):
+            self.initialize_optimizer()
+        self._initialize_history()
+        self.initialized_ = True
+        return self
+
+    def initialize_module(self) -> Engine:
+        """Make ``module_``, the other networks and ``state_`` on the device."""
+        for name in self._networks:
+            setattr(self, f"{name}_", self._make_network(name, independent=name != "module"))
+        self.state_ = _State(self._init_state(self.n_rows_, self.n_classes_)).to(self.device_)
+        return self
+
+    def _init_state(self, n: int, n_classes: int) -> dict[str, Tensor]:
+        """Return what must outlive an epoch, by name, for ``n`` training rows; see ``state_``."""
+        return {}
+
+    def _rebuild(self, states: dict[str, dict[str, Tensor]]) -> None:
+        """Make the networks again from their stored weights."""
+        self.device_ = resolve_device(self.device)
+        with self._current_init_context("module"):
+            for name in self._networks:
+                network = self._make_network(name, independent=False)
+                network.load_state_dict(states[name])
+                setattr(self, f"{name}_", network)
+        self.initialized_ = True
+
+    def initialize_optimizer(self) -> Engine:
+        """Make one optimizer a network."""
+        for name in self._networks:
+            network = getattr(self, f"{name}_")
+            setattr(self, _optimizer_of(name) + "_", self._make_optimizer(name, network))
+        return self
+
+    def _make_network(self, name: str, *, independent: bool) -> nn.Module:
+        params = self.get_params_for("module")
+        params |= {} if name == "module" else self.get_params_for(name)
+        network = build_network(
+            self.module,
+            self.row_shape_,
+            self.n_classes_,
+            params,
+            prefix="module",
+            independent=independent,
+        )
+        mean, scale = torch.as_tensor(self.feature_mean_), torch.as_tensor(self.feature_scale_)
+        wrapped = Standardized(network, mean, scale).to(self.device_)
+        self._check_logits(wrapped)
+        return wrapped
+
+    def _check_logits(self, network: nn.Module) -> None:
+        probe = torch.zeros(2, *self.row_shape_, device=self.device_)
+        with torch.no_grad():
+            logits = network.eval()(probe)
+        expected = (2, self.n_classes_)
+        if not isinstance(logits, Tensor) or logits.shape != expected:
+            got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise ValueError(
+                f"The module must map a batch of 2 rows to logits of shape {expected}, one column "
+                f"a class. Got {got}. Give it an n_classes parameter; it is filled in at fit."
+            )
+
+    def _make_optimizer(self, name: str, network: nn.Module) -> torch.optim.Optimizer:
+        own = self.get_params_for(_optimizer_of(name))
+        shared = self.get_params_for("optimizer")
+        defaults = SGD_DEFAULTS if self.optimizer is torch.optim.SGD else {}
+        groups = self._get_params_for_optimizer("optimizer", network.named_parameters())[0]
+        params = {"lr": self.lr} | defaults | shared | own
+        params.pop("param_groups", None)
+        known = inspect.signature(self.optimizer).parameters
+        for key in params:
+            if key not in known:
+                raise ValueError(
+                    f"Invalid parameter 'optimizer__{key}' for {self.optimizer.__name__}."
+                    + did_you_mean(f"optimizer__{key}", [f"optimizer__{k}" for k in known])
+                )
+        return self.optimizer(*groups, **params)
+
+    @classmethod
+    def _signature_names(cls) -> set[str]:
+        """Names of the parameters of the constructors of this class and its bases."""
+        own = cls.__mro__[: cls.__mro__.index(NeuralNet)]
+        constructors = [vars(c)["__init__"] for c in own if "__init__" in vars(c)]
+        parameters = [p for c in constructors for p in inspect.signature(c).parameters.values()]
+        return {p.name for p in parameters if p.kind is not p.VAR_KEYWORD} - {"self"}
+
+    def _check_prefixes(self) -> None:
+        """Refuse parameters that nothing would read."""
+        routed = ["callbacks", *self._networks, *map(_optimizer_of, self._networks)]
+        known = self._signature_names()
+        for key in vars(self):
+            prefix, dunder, _ = key.partition("__")
+            if dunder and prefix and not key.startswith("_") and prefix not in routed:
+                raise ValueError(
+                    f"Invalid parameter {key!r} for {type(self).__name__}: its prefixes are "
+                    f"{[f'{p}__' for p in routed]}." + did_you_mean(prefix, routed)
+                )
+            if not dunder and key in self._get_param_names() and key not in known:
+                raise ValueError(
+                    f"Invalid parameter {key!r} for {type(self).__name__}."
+                    + did_you_mean(key, known | {f"{p}__{key.removeprefix(p + '_')}" for p in routed})
+                )
+
+    # ------------------------------------------------------------------------- the loop
+
+    def fit_loop(self, data: TrainingData, validation: TrainingData | None = None) -> None:
+        """Run the method's loop from wherever the history ends."""
+        self._validation = validation
+        self._losses: dict[str, list[Tensor]] = {}
+        self._named = {
+            _optimizer_of(name): list(getattr(self, f"{name}_").named_parameters())
+            for name in self._networks
+        }
+        try:
+            self._fit(data)
+        finally:
+            del self._validation, self._losses, self._named
+
+    def _fit(self, data: TrainingData) -> None:
+        """Train: the one thing a method must write."""
+        raise TypeError(f"{type(self).__name__} has no _fit(data): a method is a subclass with one")
+
+    def _epochs(self) -> Iterator[int]:
+        """Yield the epochs still to train, networks in training mode, callbacks fired around."""
+        for epoch in range(len(self.history_), self.max_epochs_):
+            self._set_training(True)
+            self._set_learning_rates(epoch)
+            self.notify("on_epoch_begin", **self._datasets)
+            yield epoch
+            self._record_epoch(epoch)
+            if self._callbacks_stop():
+                break
+            self._save_epoch(epoch)
+
+    def _descend(self, loss: Tensor, optimizer: torch.optim.Optimizer | None = None) -> None:
+        """Take one step down ``loss``: zero the gradients, backward, callbacks, step."""
+        optimizer = optimizer or self.optimizer_
+        name = next(n for n in self._named if getattr(self, f"{n}_") is optimizer)
+        predicts = optimizer is self.optimizer_
+        if predicts:
+            self.notify("on_batch_begin", batch=None, training=True)
+        optimizer.zero_grad()
+        loss.backward()
+        self.notify("on_grad_computed", named_parameters=self._named[name], training=True)
+        optimizer.step()
+        self._losses.setdefault(name, []).append(loss.detach())
+        if predicts:
+            self.notify("on_batch_end", batch=None, y_pred=None, loss=loss, training=True)
+
+    @torch.no_grad()
+    def _predict(self, network: nn.Module, data: TrainingData | Rows, view: str = "plain") -> Tensor:
+        """Return logits (n_samples, n_classes) in float32, in evaluation mode, in order."""
+        was_training = network.training
+        network.eval()
+        try:
+            return torch.cat([network(x).float() for x in data.in_order(view)])
+        finally:
+            network.train(was_training)
+
+    def _set_learning_rates(self, epoch: int) -> None:
+        """Cosine to zero over the epochs, or follow the user's LRScheduler, with every optimizer."""
+        groups = self.optimizer_.param_groups
+        for group in groups:
+            group.setdefault("first_lr", group["lr"])
+            if not any(isinstance(cb, LRScheduler) for _, cb in self.callbacks_):
+                if self.lr_schedule == "cosine":
+                    group["lr"] = group["first_lr"] * (1 + cos(pi * epoch / self.max_epochs_)) / 2
+        scale = groups[0]["lr"] / groups[0]["first_lr"]
+        for name in self._networks[1:]:
+            for group in getattr(self, _optimizer_of(name) + "_").param_groups:
+                group["lr"] = group.setdefault("first_lr", group["lr"]) * scale
+
+    def _record_epoch(self, epoch: int) -> None:
+        """Write the epoch's mean losses into the history: one copy to the host."""
+        names = {n: "train_loss" if n == "optimizer" else n.replace("optimizer", "loss")
+                 for n in self._losses}
+        stacked = [torch.stack(values).float() for values in self._losses.values()]
+        means = torch.stack([values.mean() for values in stacked]).tolist() if stacked else []
+        for name, mean, values in zip(self._losses, means, stacked, strict=True):
+            if not torch.isfinite(torch.tensor(mean)):
+                batch = int((~torch.isfinite(values)).nonzero()[0, 0])
+                raise NoisyFitError(
+                    f"The loss must stay finite. Got {float(values[batch])} for {names[name]!r} in "
+                    f"epoch {epoch + 1}, batch {batch + 1}. The learning rate is the likely cause "
+                    f"(lr={self.lr}): try lr={self.lr / 10:g}, or precision='fp32'."
+                )
+            self.history_.record(names[name], mean)
+        self._losses.clear()
+        if self._validation is not None:
+            self._record_validation(self._validation)
+
+    def _record_validation(self, data: TrainingData) -> None:
+        kept = data.has_label
+        logits, labels = self._predict(self.module_, data)[kept], data.labels[kept]
+        self.history_.record("valid_loss", float(F.cross_entropy(logits, labels)))
+        self.history_.record("valid_acc", float((logits.argmax(1) == labels).float().mean()))
+
+    # ------------------------------------------------------------------------- callbacks
+
+    def get_default_callbacks(self) -> list[tuple[str, Any]]:
+        """Return the timer and the table of epochs; losses are recorded by the loop."""
+        return self._default_callbacks
+
+    @property
+    def _default_callbacks(self) -> list[tuple[str, Any]]:
+        return [("epoch_timer", EpochTimer()), ("print_log", PrintLog())]
+
+    def _check_callbacks(self) -> None:
+        for entry in self.callbacks or []:
+            callback = entry[1] if isinstance(entry, tuple) else entry
+            kind = callback if isinstance(callback, type) else type(callback)
+            if issubclass(kind, BatchScoring | InputShapeSetter):
+                raise ValueError(
+                    f"Callbacks must work without per-batch predictions and module parameters set "
+                    f"during training. Got {kind.__name__}. Use EpochScoring for scores; shapes "
+                    "are filled in at fit."
+                )
+
+    def _callbacks_stop(self) -> bool:
+        """Fire the end of the epoch; skorch's way to stop early is a KeyboardInterrupt."""
+        try:
+            self.notify("on_epoch_end", **self._datasets)
+        except KeyboardInterrupt:
+            return True
+        return False
+
+    # ------------------------------------------------------------------- checkpoints, pickles
+
+    def _save_epoch(self, epoch: int) -> None:
+        checkpoint: Checkpoint | None = self._checkpoint
+        if checkpoint is None or epoch + 1 == self.max_epochs_:
+            return
+        checkpoint.hold(self._training_state())
+        if (epoch + 1) % self.checkpoint_every == 0:
+            checkpoint.flush()
+
+    def _training_state(self) -> dict[str, Any]:
+        parts = {f"{n}_": getattr(self, f"{n}_") for n in [*self._modules, *self._optimizers]}
+        on_gpu = self.device_.type == "cuda"
+        return {
+            "seed": self.seed_,
+            "parts": {name: part.state_dict() for name, part in parts.items()},
+            "history": list(self.history_),
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state(self.device_) if on_gpu else None,
+            "callbacks": {name: _plain_state(callback) for name, callback in self.callbacks_},
+        }
+
+    def _restore_training_state(self, state: dict[str, Any]) -> None:
+        for name, part in state["parts"].items():
+            getattr(self, name).load_state_dict(part)
+        self.history_.extend(state["history"])
+        for name, callback in self.callbacks_:
+            vars(callback).update(state["callbacks"].get(name, {}))
+        torch.set_rng_state(state["rng"])
+        if state["cuda_rng"] is not None:
+            torch.cuda.set_rng_state(state["cuda_rng"], self.device_)
+
+    @contextmanager
+    def _resolved_device(self) -> Iterator[None]:
+        """Let skorch read ``device_`` where it says ``device``."""
+        requested = self.device
+        object.__setattr__(self, "device", str(self.device_))
+        try:
+            yield
+        finally:
+            object.__setattr__(self, "device", requested)
+
+    def load_params(self, *args: Any, **kwargs: Any) -> None:
+        """Load parameters as skorch does, onto the device of the fit."""
+        with self._resolved_device():
+            super().load_params(*args, **kwargs)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        requested = state["device"]
+        fitted_on = state.get("device_", torch.device("cpu"))
+        super().__setstate__(state | {"device": str(fitted_on)})
+        if "device_" in state:  # skorch has mapped the tensors to a device that exists
+            self.device_ = torch.device(self.device)
+        self.device = requested
+
+
+class _State(nn.Module):
+    """Tensors that are saved, moved and restored with the networks."""
+
+    def __init__(self, buffers: dict[str, Tensor]) -> None:
+        super().__init__()
+        for name, value in buffers.items():
+            self.register_buffer(name, value)
+
+
+def _optimizer_of(network: str) -> str:
+    return "optimizer" if network == "module" else f"{network}_optimizer"
+
+
+def _plain_state(callback: Any) -> dict[str, Any]:
+    """Return the fitted attributes of a callback that are plain values."""
+    plain = (int, float, str, bool, dict, list, type(None))
+    return {k: v for k, v in vars(callback).items() if k.endswith("_") and isinstance(v, plain)}

@@ -1,0 +1,55 @@
+"""Networks by name, and which of them suits which data."""
+
+from collections.abc import Callable, Sequence
+
+from torch import nn
+
+from noisyfit.nn.backbones.cnn import CNN
+from noisyfit.nn.backbones.mlp import MLP
+from noisyfit.nn.backbones.preact_resnet import preact_resnet18, preact_resnet34
+from noisyfit.nn.backbones.torchvision_nets import resnet18, resnet34, resnet50, vgg19_bn
+from noisyfit.nn.backbones.wide_resnet import wrn_28_2, wrn_28_10
+
+__all__ = ["BACKBONES", "default_backbone"]
+
+# Called with the number of features (tables) or channels (images) and the number of classes.
+BACKBONES: dict[str, Callable[..., nn.Module]] = {
+    "mlp": MLP,
+    "cnn": CNN,
+    "preact_resnet18": preact_resnet18,
+    "preact_resnet34": preact_resnet34,
+    "resnet18": resnet18,
+    "resnet34": resnet34,
+    "resnet50": resnet50,
+    "wrn_28_2": wrn_28_2,
+    "wrn_28_10": wrn_28_10,
+    "vgg19_bn": vgg19_bn,
+}
+
+
+def default_backbone(shape: Sequence[int]) -> str:
+    """Name the network for data that comes without one.
+
+    Parameters
+    ----------
+    shape : (n_features,) or (n_channels, height, width)
+        Shape of one sample.
+
+    Returns
+    -------
+    str
+        A key of `BACKBONES`.
+
+    Raises
+    ------
+    ValueError
+        If a sample is neither a row of a table nor an image.
+    """
+    if len(shape) == 1:
+        return "mlp"
+    if len(shape) == 3:
+        return "cnn" if max(shape[1:]) <= 64 else "resnet18"
+    raise ValueError(
+        "A sample must have shape (n_features,) or (n_channels, height, width) to have a default "
+        f"network. Got shape {tuple(shape)}. Reshape the data, or pass a network as 'module'."
+    )

@@ -1,0 +1,177 @@
+"""Losses that return one value per sample; the caller weights and averages them."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = [
+    "confidence_regularizer",
+    "contrastive",
+    "cross_entropy",
+    "mixup",
+    "supervised_contrastive",
+]
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy of every sample, in nats and in single precision.
+
+    Parameters
+    ----------
+    logits : tensor of shape (n_samples, n_classes)
+    targets : int64 tensor of shape (n_samples,) or tensor of shape (n_samples, n_classes)
+        Class indices, or one distribution over the classes per sample.
+
+    Returns
+    -------
+    tensor of shape (n_samples,)
+        At least 0 for class indices, at least the entropy of the target otherwise.
+    """
+    targets = targets if targets.ndim == 1 else targets.float()
+    return F.cross_entropy(logits.float(), targets, reduction="none")
+
+
+def confidence_regularizer(logits: Tensor, prior: Tensor) -> Tensor:
+    """Log-probability of a label drawn from the prior, on average: low for confident predictions.
+
+    Added to the cross-entropy with a positive weight it rewards predictions that commit to one
+    class, and so lets the network ignore labels it finds implausible ([1]_; Eq. 9 of [2]_).
+
+    Parameters
+    ----------
+    logits : tensor of shape (n_samples, n_classes)
+    prior : tensor of shape (n_classes,)
+        Class frequencies of the labels; sums to 1.
+
+    Returns
+    -------
+    tensor of shape (n_samples,)
+        In nats, in ``[log(1e-8), 0]``.
+
+    Notes
+    -----
+    The exact logarithm (``log_softmax``) has no lower bound: minimising it drives the logits apart
+    until they overflow. Adding 1e-8 to the probabilities bounds the term and its gradient.
+
+    References
+    ----------
+    .. [1] Cheng et al. Learning with Instance-Dependent Label Noise: A Sample Sieve Approach.
+       ICLR, 2021. arXiv:2010.02347
+    .. [2] Kim et al. Learning with Noisy Labels: Interconnection of Two Expectation-Maximizations.
+       2024. arXiv:2401.04390
+    """
+    probs = logits.float().softmax(dim=1)
+    # A sum and not a matrix product: autocast would run the product in half precision.
+    return (prior.float() * torch.log(probs + 1e-8)).sum(dim=1)
+
+
+def contrastive(first: Tensor, second: Tensor, *, temperature: float = 0.05) -> Tensor:
+    """Contrastive loss (NT-Xent) of every row of two views of a batch.
+
+    Each row must recognise its other view among the remaining rows of both views (Eq. 1 of [1]_).
+
+    Parameters
+    ----------
+    first, second : tensors of shape (n_samples, n_dims)
+        Projections of the two views, row by row; normalised here to unit length.
+    temperature : float > 0, default=0.05
+        Divides the cosine similarities.
+
+    Returns
+    -------
+    tensor of shape (2 * n_samples,)
+        In nats, the rows of `first` before those of `second`. Zero for a single sample, which has
+        nothing to be told apart from.
+
+    References
+    ----------
+    .. [1] Chen et al. A Simple Framework for Contrastive Learning of Visual Representations.
+       ICML, 2020. arXiv:2002.05709
+    """
+    # Every sample its own class: the only positive of a row is its other view.
+    own_class = torch.arange(len(first), device=first.device)
+    return supervised_contrastive(first, second, own_class, temperature=temperature)
+
+
+def supervised_contrastive(
+    first: Tensor, second: Tensor, labels: Tensor, *, temperature: float = 0.1
+) -> Tensor:
+    """Supervised contrastive loss of every row of two views of a batch.
+
+    Each row must recognise all rows of its class, in both views, among the remaining rows; the
+    mean over these positives is taken outside the logarithm (``L_out``, Eq. 2 of [1]_).
+
+    Parameters
+    ----------
+    first, second : tensors of shape (n_samples, n_dims)
+        Projections of the two views, row by row; normalised here to unit length.
+    labels : integer tensor of shape (n_samples,)
+        Class of each sample.
+    temperature : float > 0, default=0.1
+        Divides the cosine similarities.
+
+    Returns
+    -------
+    tensor of shape (2 * n_samples,)
+        In nats, the rows of `first` before those of `second`. Zero for a single sample.
+
+    References
+    ----------
+    .. [1] Khosla et al. Supervised Contrastive Learning. NeurIPS, 2020. arXiv:2004.11362
+    """
+    labels = torch.cat([labels, labels])
+    itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    positives = (labels[:, None] == labels) & ~itself  # (2B, 2B), at least one in each row
+    # Half precision cannot resolve similarities divided by a small temperature.
+    with torch.autocast(first.device.type, enabled=False):
+        rows = _unit_length(torch.cat([first, second]).float())
+        similarity = rows @ rows.T / temperature
+        log_probs = similarity.masked_fill(itself, -torch.inf).log_softmax(dim=1)
+    # `where`, because 0 * -inf on the diagonal is NaN.
+    return -torch.where(positives, log_probs, 0.0).sum(dim=1) / positives.sum(dim=1)
+
+
+def mixup(x: Tensor, targets: Tensor, *, alpha: float = 4.0) -> tuple[Tensor, Tensor]:
+    """Mix every sample and its target with another one of the batch ([1]_).
+
+    One coefficient from Beta(alpha, alpha) serves the whole batch; the larger share goes to the
+    sample itself, which therefore keeps its place (Eq. 10 of [2]_). Random numbers come from the
+    global generator of the device of `x`.
+
+    Parameters
+    ----------
+    x : tensor of shape (n_samples, ...)
+        Converted to float if it holds integers.
+    targets : float tensor of shape (n_samples, n_classes)
+        One distribution over the classes per sample.
+    alpha : float > 0, default=4.0
+        Larger values mix more evenly.
+
+    Returns
+    -------
+    mixed_x : tensor of the shape of `x`
+    mixed_targets : tensor of shape (n_samples, n_classes)
+
+    References
+    ----------
+    .. [1] Zhang et al. mixup: Beyond Empirical Risk Minimization. ICLR, 2018. arXiv:1710.09412
+    .. [2] Berthelot et al. MixMatch: A Holistic Approach to Semi-Supervised Learning. NeurIPS,
+       2019. arXiv:1905.02249
+    """
+    x = x if x.is_floating_point() else x.float()
+    concentration = torch.full((), alpha, device=x.device)
+    # Validating the arguments would wait for the device.
+    beta = torch.distributions.Beta(concentration, concentration, validate_args=False)
+    share = beta.sample()
+    other_share = torch.minimum(share, 1 - share)
+    idx = torch.randperm(len(x), device=x.device)
+    return (
+        torch.lerp(x, x[idx], other_share.to(x.dtype)),
+        torch.lerp(targets, targets[idx], other_share.to(targets.dtype)),
+    )
+
+
+def _unit_length(rows: Tensor) -> Tensor:
+    """Rows divided by their norm; a row of zeros has no direction, stays and gets no gradient."""
+    has_direction = rows.detach().norm(dim=1, keepdim=True) > 1e-6
+    return F.normalize(torch.where(has_direction, rows, 0.0), dim=1)

@@ -1,0 +1,275 @@
+"""Label quality, label issues and corrected labels, from labels and probabilities.
+
+Labels are integer codes 0..n_classes-1; -1 marks a row without a label, which has quality NaN and
+is never an issue. All functions raise `ValueError` when shapes, codes or probabilities do not fit.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_Floats = NDArray[np.float64]
+_TOLERANCE = 1e-5  # a float32 softmax may leave [0, 1] by a rounding error
+
+
+def self_confidence(labels: ArrayLike, probs: ArrayLike) -> _Floats:
+    """Probability of the given label.
+
+    Parameters
+    ----------
+    labels : array-like of shape (n_samples,)
+        Given labels as codes; -1 where there is none.
+    probs : array-like of shape (n_samples, n_classes)
+        Class probabilities, best out of sample.
+
+    Returns
+    -------
+    ndarray of shape (n_samples,)
+        In [0, 1]; low means suspicious. NaN where there is no label.
+
+    References
+    ----------
+    .. [1] Kuan and Mueller. Model-agnostic label quality scoring to detect real-world label errors.
+       ICML DataPerf workshop, 2022.
+
+    Examples
+    --------
+    >>> self_confidence([0, 1], [[0.75, 0.25], [0.75, 0.25]])
+    array([0.75, 0.25])
+    """
+    codes, probabilities = _check(labels, probs)
+    return _given(codes, probabilities)
+
+
+def normalized_margin(labels: ArrayLike, probs: ArrayLike) -> _Floats:
+    """Lead of the given label over the best other class, mapped to [0, 1].
+
+    Parameters
+    ----------
+    labels : array-like of shape (n_samples,)
+        Given labels as codes; -1 where there is none.
+    probs : array-like of shape (n_samples, n_classes)
+        Class probabilities, best out of sample.
+
+    Returns
+    -------
+    ndarray of shape (n_samples,)
+        ``(p_given - max p_other + 1) / 2``, below 0.5 where another class is more likely. NaN
+        where there is no label.
+
+    References
+    ----------
+    .. [1] Kuan and Mueller. Model-agnostic label quality scoring to detect real-world label errors.
+       ICML DataPerf workshop, 2022.
+
+    Examples
+    --------
+    >>> normalized_margin([0, 1], [[0.75, 0.25], [0.75, 0.25]])
+    array([0.75, 0.25])
+    """
+    codes, probabilities = _check(labels, probs)
+    others = probabilities.copy()
+    others[np.arange(len(codes)), codes] = 0.0
+    return (_given(codes, probabilities) - others.max(axis=1, initial=0.0) + 1) / 2
+
+
+def is_label_issue(labels: ArrayLike, distribution: ArrayLike, quality: ArrayLike) -> NDArray[Any]:
+    """Tell which labels are probably wrong.
+
+    Parameters
+    ----------
+    labels : array-like of shape (n_samples,)
+        Given labels as codes; -1 where there is none.
+    distribution : array-like of shape (n_samples, n_classes)
+        Belief in the true class of each row.
+    quality : array-like of shape (n_samples,)
+        In [0, 1]; low means suspicious, NaN unknown.
+
+    Returns
+    -------
+    ndarray of bool, shape (n_samples,)
+        True where another class is believed most and the quality is below 0.5.
+
+    Examples
+    --------
+    >>> is_label_issue([0, 0], [[0.75, 0.25], [0.25, 0.75]], [0.75, 0.25])
+    array([False,  True])
+    """
+    codes, belief = _check(labels, distribution)
+    scores = np.asarray(quality, dtype=np.float64)
+    if scores.shape != codes.shape:
+        raise ValueError(
+            f"quality must have one entry per label, shape {codes.shape}. Got {scores.shape}."
+        )
+    return (codes >= 0) & (corrected_labels(codes, belief) != codes) & (scores < 0.5)
+
+
+def corrected_labels(
+    labels: ArrayLike, distribution: ArrayLike, margin: float = 0.0
+) -> NDArray[np.intp]:
+    """Most believed class, or the given label where the belief in it is nearly as high.
+
+    Parameters
+    ----------
+    labels : array-like of shape (n_samples,)
+        Given labels as codes; -1 where there is none.
+    distribution : array-like of shape (n_samples, n_classes)
+        Belief in the true class of each row.
+    margin : float in [0, 1], default=0.0
+        The given label stays where its belief is at most this much below the highest. At 0 it
+        stays only where it is itself a highest.
+
+    Returns
+    -------
+    ndarray of int, shape (n_samples,)
+
+    Examples
+    --------
+    >>> corrected_labels([0, 0, -1], [[0.45, 0.55], [0.1, 0.9], [0.1, 0.9]], margin=0.2)
+    array([0, 1, 1])
+    """
+    codes, belief = _check(labels, distribution)
+    if not 0 <= margin <= 1:
+        raise ValueError(
+            f"margin must lie in [0, 1], it is a difference of probabilities. Got {margin!r}."
+        )
+    keep = belief.max(axis=1) - _given(codes, belief) <= margin  # NaN compares False
+    return np.where(keep, codes, belief.argmax(axis=1))
+
+
+def label_issues_frame(
+    is_issue: ArrayLike,
+    quality: ArrayLike,
+    given: ArrayLike,
+    predicted: ArrayLike,
+    index: Any = None,
+) -> "pd.DataFrame":
+    """Collect what is known of each label in a frame with cleanlab's columns.
+
+    Parameters
+    ----------
+    is_issue : array-like of bool, shape (n_samples,)
+        Which labels are probably wrong.
+    quality : array-like of shape (n_samples,)
+        In [0, 1]; low means suspicious.
+    given, predicted : array-like of shape (n_samples,)
+        Given and corrected labels, as the user writes them.
+    index : array-like of shape (n_samples,), default=None
+        Row names, such as the index of the user's own frame. None numbers the rows.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``is_label_issue``, ``label_quality``, ``given_label`` and ``predicted_label``.
+
+    Examples
+    --------
+    >>> label_issues_frame([True], [0.1], ["cat"], ["dog"], index=["img7"])
+          is_label_issue  label_quality given_label predicted_label
+    img7            True            0.1         cat             dog
+    """
+    import pandas as pd
+
+    # A pandas Series would be aligned by its own index instead of taken in order.
+    columns = {
+        "is_label_issue": np.asarray(is_issue, dtype=bool),
+        "label_quality": np.asarray(quality, dtype=np.float64),
+        "given_label": np.asarray(given),
+        "predicted_label": np.asarray(predicted),
+    }
+    lengths = {name: len(column) for name, column in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"All columns must have one entry per row. Got {lengths}.")
+    return pd.DataFrame(columns, index=index)
+
+
+def find_label_issues(labels: ArrayLike, probs: ArrayLike) -> NDArray[Any]:
+    """Find wrong labels by confident learning, as cleanlab does.
+
+    Parameters
+    ----------
+    labels : array-like of shape (n_samples,)
+        Given labels as codes; -1 where there is none.
+    probs : array-like of shape (n_samples, n_classes)
+        Class probabilities *out of sample*, as from
+        ``cross_val_predict(..., method="predict_proba")``: a network that has seen the labels has
+        learned the wrong ones too.
+
+    Returns
+    -------
+    ndarray of bool, shape (n_samples,)
+
+    References
+    ----------
+    .. [1] Northcutt, Jiang, Chuang. Confident learning: estimating uncertainty in dataset labels.
+       JAIR, 2021. arXiv:1911.00068.
+    """
+    from cleanlab.filter import find_label_issues as confident_learning
+
+    codes, probabilities = _check(labels, probs)
+    issue = codes >= 0
+    if len(np.unique(codes[issue])) < 2:
+        raise ValueError(
+            "labels must hold at least two classes, confident learning compares them. "
+            f"Got {np.unique(codes[issue]).tolist()}. Pass the labels of all classes at once."
+        )
+    issue[issue] = confident_learning(codes[issue], probabilities[issue], n_jobs=1)
+    return issue
+
+
+def _given(codes: NDArray[np.intp], probs: NDArray[Any]) -> _Floats:
+    given = probs[np.arange(len(codes)), codes].astype(np.float64)
+    given[codes < 0] = np.nan  # -1 would read the last class
+    return given
+
+
+def _check(labels: ArrayLike, probs: ArrayLike) -> tuple[NDArray[np.intp], NDArray[Any]]:
+    codes, probabilities = np.asarray(labels), np.asarray(probs)
+    if probabilities.ndim != 2 or codes.shape != probabilities.shape[:1]:
+        raise ValueError(
+            "labels must have shape (n_samples,) and probabilities (n_samples, n_classes). Got "
+            f"{codes.shape} and {probabilities.shape}."
+        )
+    n_classes = probabilities.shape[1]
+    if codes.dtype.kind not in "iu" or np.any((codes < -1) | (codes >= n_classes)):
+        raise ValueError(
+            f"labels must be integer codes from 0 to {n_classes - 1}, or -1 for no label. Got "
+            f"{codes.dtype} {np.unique(codes)[:10].tolist()}. Encode them as "
+            "np.unique(y, return_inverse=True) does."
+        )
+    # Written so that NaN fails.
+    if not np.all((probabilities >= -_TOLERANCE) & (probabilities <= 1 + _TOLERANCE)):
+        raise ValueError(
+            f"Probabilities must lie in [0, 1]. Got {np.min(probabilities):g} to "
+            f"{np.max(probabilities):g}. Apply a softmax to logits, and leave out rows with NaN."
+        )
+    return codes.astype(np.intp), np.clip(probabilities, 0, 1)
+
+
+def transition_matrix(labels: ArrayLike, distribution: ArrayLike) -> _Floats:
+    """Return the share of each observed class (column) given the true class (row).
+
+    ``T[y, z] = sum of distribution[i, y] over rows with label z / sum of distribution[i, y]``, the
+    M-step for T of Kim et al. (LNL-flywheel, section 3.3).
+
+    Parameters
+    ----------
+    labels : array-like of int of shape (n_samples,)
+        Codes 0..K-1 of the given labels.
+    distribution : array-like of shape (n_samples, n_classes)
+        Belief about the true class.
+
+    Returns
+    -------
+    ndarray of shape (n_classes, n_classes)
+        Rows sum to 1; the row of a class nobody believes in is that of the identity.
+    """
+    codes, probs = _check(labels, distribution)
+    n_classes = probs.shape[1]
+    joint = probs.astype(float).T @ np.eye(n_classes)[codes]
+    total = joint.sum(1, keepdims=True)
+    return np.where(total > 0, joint / np.where(total > 0, total, 1), np.eye(n_classes))

@@ -1,0 +1,300 @@
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from noisyfit.nn import losses
+
+
+def make(*shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:
+    return scale * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def gradient(loss: Tensor, *inputs: Tensor) -> Tensor:
+    return torch.cat([g.flatten() for g in torch.autograd.grad(loss.sum(), inputs)])
+
+
+def softmax_by_hand(row: list[float]) -> list[float]:
+    weights = [math.exp(value - max(row)) for value in row]
+    return [weight / sum(weights) for weight in weights]
+
+
+def cosine_by_hand(a: list[float], b: list[float]) -> float:
+    dot = sum(p * q for p, q in zip(a, b, strict=True))
+    return dot / math.sqrt(sum(p * p for p in a) * sum(q * q for q in b))
+
+
+def supervised_contrastive_by_hand(
+    first: Tensor, second: Tensor, labels: list[int], temperature: float
+) -> list[float]:
+    rows = first.double().tolist() + second.double().tolist()
+    classes = labels + labels
+    result = []
+    for i in range(len(rows)):
+        others = [j for j in range(len(rows)) if j != i]
+        scores = {j: math.exp(cosine_by_hand(rows[i], rows[j]) / temperature) for j in others}
+        positives = [j for j in others if classes[j] == classes[i]]
+        terms = [-math.log(scores[j] / sum(scores.values())) for j in positives]
+        result.append(sum(terms) / len(terms))
+    return result
+
+
+# Cross-entropy ------------------------------------------------------------------------------------
+
+
+def test_cross_entropy__class_indices__equals_loops() -> None:
+    logits, targets = make(5, 3, scale=3.0), [0, 2, 1, 1, 0]
+    expected = [
+        -math.log(softmax_by_hand(row)[target])
+        for row, target in zip(logits.double().tolist(), targets, strict=True)
+    ]
+    result = losses.cross_entropy(logits, torch.tensor(targets))
+    torch.testing.assert_close(result, torch.tensor(expected))
+
+
+def test_cross_entropy__soft_targets__equals_loops() -> None:
+    logits, targets = make(5, 3, scale=3.0), make(5, 3, seed=1).softmax(1)
+    expected = [
+        -sum(t * math.log(p) for t, p in zip(target, softmax_by_hand(row), strict=True))
+        for row, target in zip(logits.double().tolist(), targets.double().tolist(), strict=True)
+    ]
+    torch.testing.assert_close(losses.cross_entropy(logits, targets), torch.tensor(expected))
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32, torch.float64])
+def test_cross_entropy__one_hot_targets_of_any_type__equal_indices(dtype: torch.dtype) -> None:
+    logits, labels = make(4, 3), torch.tensor([0, 2, 1, 1])
+    one_hot = torch.nn.functional.one_hot(labels, 3).to(dtype)
+    torch.testing.assert_close(
+        losses.cross_entropy(logits, one_hot), losses.cross_entropy(logits, labels)
+    )
+
+
+def test_cross_entropy__half_precision_logits__is_computed_in_single_precision() -> None:
+    logits, labels = make(4, 3).bfloat16(), torch.tensor([0, 2, 1, 1])
+    result = losses.cross_entropy(logits, labels)
+    assert result.dtype == torch.float32
+    torch.testing.assert_close(result, losses.cross_entropy(logits.float(), labels))
+
+
+def test_cross_entropy__huge_logits__has_finite_values_and_gradients() -> None:
+    logits = make(4, 3, scale=1e4).requires_grad_()
+    for targets in (torch.tensor([0, 2, 1, 1]), make(4, 3, seed=1).softmax(1)):
+        result = losses.cross_entropy(logits, targets)
+        assert result.isfinite().all()
+        assert gradient(result, logits).isfinite().all()
+
+
+# Confidence regulariser ---------------------------------------------------------------------------
+
+
+def test_confidence_regularizer__equals_loops() -> None:
+    logits, prior = make(5, 3, scale=3.0), [0.5, 0.3, 0.2]
+    expected = [
+        sum(q * math.log(p + 1e-8) for q, p in zip(prior, softmax_by_hand(row), strict=True))
+        for row in logits.double().tolist()
+    ]
+    result = losses.confidence_regularizer(logits, torch.tensor(prior))
+    torch.testing.assert_close(result, torch.tensor(expected))
+
+
+def test_confidence_regularizer__is_lower_for_a_confident_prediction() -> None:
+    logits = torch.tensor([[0.0, 0.0, 0.0], [4.0, 0.0, 0.0]])
+    unsure, confident = losses.confidence_regularizer(logits, torch.full((3,), 1 / 3))
+    assert confident < unsure - 1
+
+
+def test_confidence_regularizer__huge_logits__stays_in_its_bounds_with_finite_gradients() -> None:
+    logits = make(6, 3, scale=1e4).requires_grad_()
+    result = losses.confidence_regularizer(logits, torch.tensor([0.5, 0.3, 0.2]))
+    assert (result >= math.log(1e-8) - 1e-4).all()
+    assert (result <= 1e-6).all()
+    assert gradient(result, logits).isfinite().all()
+
+
+def test_confidence_regularizer__class_without_prior__is_ignored() -> None:
+    logits = torch.tensor([[0.0, 0.0, -1e4]])
+    result = losses.confidence_regularizer(logits, torch.tensor([0.5, 0.5, 0.0]))
+    torch.testing.assert_close(result, torch.tensor([math.log(0.5)]))
+
+
+def test_confidence_regularizer__under_autocast__equals_single_precision() -> None:
+    logits, prior = make(5, 3, scale=3.0), torch.tensor([0.5, 0.3, 0.2])
+    expected = losses.confidence_regularizer(logits, prior)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        result = losses.confidence_regularizer(logits, prior)
+    torch.testing.assert_close(result, expected)
+
+
+# Contrastive losses -------------------------------------------------------------------------------
+
+
+def test_contrastive__equals_loops() -> None:
+    first, second = make(4, 3), make(4, 3, seed=1)
+    expected = supervised_contrastive_by_hand(first, second, [0, 1, 2, 3], temperature=0.2)
+    result = losses.contrastive(first, second, temperature=0.2)
+    torch.testing.assert_close(result, torch.tensor(expected))
+
+
+def test_contrastive__equal_views_of_orthogonal_rows__has_its_closed_form() -> None:
+    # Three rows, so four other rows at cosine 0 and the own other view at cosine 1.
+    result = losses.contrastive(torch.eye(3), 7 * torch.eye(3), temperature=0.5)
+    expected = -math.log(math.exp(2) / (math.exp(2) + 4))
+    torch.testing.assert_close(result, torch.full((6,), expected))
+
+
+@pytest.mark.parametrize(
+    "labels", [[0, 1, 0, 2], [1, 1, 1, 1], [0, 1, 2, 3]], ids=["mixed", "one class", "all differ"]
+)
+def test_supervised_contrastive__equals_loops(labels: list[int]) -> None:
+    first, second = make(4, 3), make(4, 3, seed=1)
+    expected = supervised_contrastive_by_hand(first, second, labels, temperature=0.1)
+    result = losses.supervised_contrastive(first, second, torch.tensor(labels))
+    torch.testing.assert_close(result, torch.tensor(expected))
+
+
+@pytest.mark.parametrize("n_samples", [0, 1])
+def test_contrastive__fewer_than_two_samples__is_zero_and_differentiable(n_samples: int) -> None:
+    first = make(n_samples, 3).requires_grad_()
+    second = make(n_samples, 3, seed=1).requires_grad_()
+    labels = torch.zeros(n_samples, dtype=torch.int64)
+    for result in (
+        losses.contrastive(first, second),
+        losses.supervised_contrastive(first, second, labels),
+    ):
+        torch.testing.assert_close(result, torch.zeros(2 * n_samples))
+        found = gradient(result, first, second)
+        torch.testing.assert_close(found, torch.zeros(6 * n_samples))
+
+
+def test_contrastive__huge_projections__has_finite_values_and_gradients() -> None:
+    first, second = (make(4, 3, seed=seed, scale=1e4).requires_grad_() for seed in (0, 1))
+    result = losses.contrastive(first, second, temperature=0.01)
+    assert result.isfinite().all()
+    assert gradient(result, first, second).isfinite().all()
+
+
+def test_contrastive__row_of_zeros__gets_no_gradient() -> None:
+    # Dividing by the floor of the norm alone would multiply this row's gradient by 1e12.
+    first, second = torch.zeros(2, 3, requires_grad=True), make(2, 3).requires_grad_()
+    result = losses.contrastive(first, second)
+    assert result.isfinite().all()
+    from_first, from_second = torch.autograd.grad(result.sum(), (first, second))
+    assert not from_first.any()
+    assert from_second.any()
+
+
+def test_contrastive__under_autocast__equals_single_precision() -> None:
+    first, second = make(4, 3), make(4, 3, seed=1)
+    expected = losses.contrastive(first, second)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        result = losses.contrastive(first, second)
+    torch.testing.assert_close(result, expected)
+
+
+def test_supervised_contrastive__gradient__equals_finite_differences_of_the_loops() -> None:
+    first, second, labels = make(3, 2).requires_grad_(), make(3, 2, seed=1), [0, 1, 0]
+    result = losses.supervised_contrastive(first, second, torch.tensor(labels), temperature=0.5)
+    found = gradient(result, first)
+    for entry in range(first.numel()):
+        step = torch.zeros(6, dtype=torch.float64)
+        step[entry] = 1e-6
+        above, below = (
+            sum(supervised_contrastive_by_hand(moved.reshape(3, 2), second, labels, 0.5))
+            for moved in (first.detach().flatten() + step, first.detach().flatten() - step)
+        )
+        assert found[entry].item() == pytest.approx((above - below) / 2e-6, rel=1e-4, abs=1e-5)
+
+
+# MixUp --------------------------------------------------------------------------------------------
+
+
+def test_mixup__rows_are_what_one_share_and_one_permutation_make_of_the_batch() -> None:
+    x, targets = make(6, 4), make(6, 3, seed=1).softmax(1)
+    torch.manual_seed(0)
+    mixed_x, mixed_targets = losses.mixup(x, targets)
+    torch.manual_seed(0)
+    ones = torch.ones(())
+    share = torch.distributions.Beta(4 * ones, 4 * ones).sample().item()
+    share = max(share, 1 - share)
+    idx = torch.randperm(6).tolist()
+    for i, j in enumerate(idx):
+        for mixed, source in ((mixed_x, x), (mixed_targets, targets)):
+            expected = [
+                share * own + (1 - share) * other
+                for own, other in zip(
+                    source[i].double().tolist(), source[j].double().tolist(), strict=True
+                )
+            ]
+            torch.testing.assert_close(mixed[i], torch.tensor(expected))
+
+
+def test_mixup__each_sample_keeps_the_larger_share_and_targets_stay_distributions() -> None:
+    torch.manual_seed(0)
+    smallest, largest = 1.0, 0.0
+    for _ in range(200):
+        _, mixed = losses.mixup(torch.zeros(3, 1), torch.eye(3))
+        torch.testing.assert_close(mixed.sum(1), torch.ones(3))
+        share = mixed.diagonal().min().item()
+        assert share >= 0.5
+        smallest, largest = min(smallest, share), max(largest, share)
+    assert smallest < 0.55
+    assert largest > 0.75
+
+
+def test_mixup__larger_alpha__mixes_more_evenly() -> None:
+    torch.manual_seed(0)
+
+    def mean_share(alpha: float) -> float:
+        shares = [
+            losses.mixup(torch.zeros(8, 1), torch.eye(8), alpha=alpha)[1].diagonal().min()
+            for _ in range(100)
+        ]
+        return torch.stack(shares).mean().item()
+
+    assert mean_share(50.0) < mean_share(4.0) < mean_share(0.2)
+
+
+def test_mixup__one_sample__is_returned_exactly() -> None:
+    x, targets = make(1, 4), torch.tensor([[0.1, 0.2, 0.7]])
+    mixed_x, mixed_targets = losses.mixup(x, targets)
+    assert torch.equal(mixed_x, x)
+    assert torch.equal(mixed_targets, targets)
+
+
+def test_mixup__bytes__become_floats() -> None:
+    x = torch.arange(256, dtype=torch.uint8).reshape(4, 1, 8, 8)
+    mixed_x, _ = losses.mixup(x, torch.eye(4))
+    assert mixed_x.dtype == torch.float32
+    assert mixed_x.shape == x.shape
+    assert mixed_x.min() >= 0
+    assert mixed_x.max() <= 255
+
+
+def test_mixup__same_seed__gives_the_same_batch() -> None:
+    x, targets = make(6, 4), torch.eye(6)
+    results = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        results.append(losses.mixup(x, targets)[0])
+    assert torch.equal(results[0], results[1])
+    assert not torch.equal(results[0], results[2])
+
+
+@pytest.mark.gpu
+def test_losses__on_a_gpu__stay_there_and_wait_for_nothing() -> None:
+    first, second = make(4, 3).cuda(), make(4, 3, seed=1).cuda()
+    labels = torch.tensor([0, 1, 0, 2], device="cuda")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        results = [
+            losses.cross_entropy(first, labels % 3),
+            losses.confidence_regularizer(first, first[0].softmax(0)),
+            losses.contrastive(first, second),
+            losses.supervised_contrastive(first, second, labels),
+            *losses.mixup(first, second),
+        ]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert all(result.is_cuda for result in results)
