@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -44,6 +45,7 @@ from noisyfit.data import (
     scan,
     value_range,
 )
+from noisyfit.documentation import complete_documentation, hide_kwargs
 from noisyfit.engine import Engine, resolve_device, resolve_precision
 from noisyfit.exceptions import NoisyFitError, NoisyFitWarning
 from noisyfit.nn import features
@@ -216,6 +218,11 @@ class NoisyLabelClassifier(
         self.verbose = verbose
         for name, value in kwargs.items():  # checked at fit
             setattr(self, name, value)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Write the shared parameters and attributes into a method's docstring and signature."""
+        super().__init_subclass__(**kwargs)
+        complete_documentation(cls, NoisyLabelClassifier)
 
     def _get_param_names(self) -> list[str]:
         return sorted(k for k in vars(self) if not k.startswith("_") and not k.endswith("_"))
@@ -440,6 +447,7 @@ class NoisyLabelClassifier(
         self, X: Any, data: TrainingData, X_val: Any, y_val: Any
     ) -> dict[str, Any]:
         """Return the data sets that skorch's callbacks score, in the user's own terms."""
+        X = X if _is_lazy(X) or hasattr(X, "iloc") else np.asarray(X)
         everything = LabelledRows(X, self.given_labels_)
         if X_val is not None:
             return {"dataset_train": everything, "dataset_valid": LabelledRows(X_val, y_val)}
@@ -649,11 +657,9 @@ class NoisyLabelClassifier(
     def transform(self, X: Any) -> NDArray[np.float32]:
         """Return the embeddings, what the last layer sees, shape (n_samples, n_dims), float32."""
         check_is_fitted(self)
-        rows = self._read(X, reset=False)
-        network = self.module_.eval()
-        with torch.no_grad():
-            parts = [features.embeddings(network, x).float() for x in rows.in_order()]
-        return torch.cat(parts).cpu().numpy()
+        network = self.module_
+        embed = partial(features.embeddings, network)
+        return self._evaluate(embed, network, self._read(X, reset=False)).cpu().numpy()
 
     # ----------------------------------------------------------------------------- save and load
 
@@ -677,6 +683,9 @@ class NoisyLabelClassifier(
         device : str or torch.device, default="auto"
         """
         return persistence.load(cls, path, module=module, device=device)
+
+
+hide_kwargs(NoisyLabelClassifier)
 
 
 def _as_column(y: Any) -> NDArray[Any]:

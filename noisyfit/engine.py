@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from math import cos, pi
 from types import MappingProxyType
@@ -23,6 +23,7 @@ from noisyfit.nn.input_layer import Standardized
 from noisyfit.validation import did_you_mean
 
 SGD_DEFAULTS = {"momentum": 0.9, "weight_decay": 5e-4, "fused": True}
+SMALLEST_BATCH = 32  # rows below which matrix products take another path, with other rounding
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -242,15 +243,26 @@ class Engine(NeuralNet):
         if predicts:
             self.notify("on_batch_end", batch=None, y_pred=None, loss=loss, training=True)
 
-    @torch.no_grad()
     def _predict(self, network: nn.Module, data: TrainingData | Rows, view: str = "plain") -> Tensor:
         """Return logits (n_samples, n_classes) in float32, in evaluation mode, in order."""
+        return self._evaluate(network, network, data, view)
+
+    @torch.no_grad()
+    def _evaluate(
+        self,
+        function: Callable[[Tensor], Tensor],
+        network: nn.Module,
+        data: TrainingData | Rows,
+        view: str = "plain",
+    ) -> Tensor:
+        """Map all rows with the network in evaluation mode; restore its mode."""
         was_training = network.training
         network.eval()
         try:
-            return torch.cat([network(x).float() for x in data.in_order(view)])
+            parts = [function(_padded(x))[: len(x)] for x in data.in_order(view)]
         finally:
             network.train(was_training)
+        return torch.cat(parts).float()
 
     def _set_learning_rates(self, epoch: int) -> None:
         """Cosine to zero over the epochs, or follow the user's LRScheduler, with every optimizer."""
@@ -373,6 +385,12 @@ class Engine(NeuralNet):
         if "device_" in state:  # skorch has mapped the tensors to a device that exists
             self.device_ = torch.device(self.device)
         self.device = requested
+
+
+def _padded(x: Tensor) -> Tensor:
+    """Fill up small batches, so that a row's result does not depend on how many come with it."""
+    missing = SMALLEST_BATCH - len(x)
+    return x if missing <= 0 else torch.cat([x, x[:1].expand(missing, *x.shape[1:])])
 
 
 class _State(nn.Module):

@@ -17,9 +17,13 @@ class CrossEntropyClassifier(NoisyLabelClassifier):
     memorise the wrong labels, so the last epoch falls behind under heavy noise; the mean over
     epochs of the probability of the given label is a good rating of the label all the same.
 
-    {parameters}
+    Parameters
+    ----------
+    {shared parameters}
 
-    {attributes}
+    Attributes
+    ----------
+    {shared attributes}
 
     Notes
     -----

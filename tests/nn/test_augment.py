@@ -226,6 +226,14 @@ def test_stretching_operations_leave_a_constant_channel_alone(op: _Op) -> None:
     assert not torch.equal(out[:, 0], x[:, 0])
 
 
+@pytest.mark.parametrize("height, width", [(2, 9), (9, 2), (3, 3)])
+def test_sharpness_needs_a_pixel_with_eight_neighbours(height: int, width: int) -> None:
+    x = noise_images(50, height=height, width=width)
+    out = apply_same(x, (_Op.SHARPNESS, 0.3))
+    assert torch.equal(out, tv.adjust_sharpness(x, 1.0 + torch.tensor(0.3).item()))
+    assert torch.equal(out, x) == (min(height, width) < 3)
+
+
 def test_equalize_follows_its_definition() -> None:
     x = torch.randint(60, 90, (1, 1, 24, 25), dtype=torch.uint8)
     levels = x.flatten().tolist()
@@ -326,7 +334,7 @@ def test_apply_treats_every_row_by_its_own_operations(channels: int) -> None:
         assert (out != torch.cat(alone)).float().mean() < 0.001
 
 
-@pytest.mark.parametrize("magnitude", [0, 10, 17, 30])
+@pytest.mark.parametrize("magnitude", range(31))
 def test_strengths_are_those_of_torchvision(magnitude: int) -> None:
     space = RandAugment()._augmentation_space(31, (28, 40))
     names = {_Op.AUTOCONTRAST: "AutoContrast", _Op.SHEAR_X: "ShearX", _Op.SHEAR_Y: "ShearY"}
@@ -354,6 +362,9 @@ def test_draw_is_uniform_over_operations_and_signs(seed: int) -> None:
     assert abs(negative - signed / 28) < 0.015  # 0.0028
     unsigned = [_Op.IDENTITY, _Op.AUTOCONTRAST, _Op.EQUALIZE, _Op.POSTERIZE, _Op.SOLARIZE]
     assert (strengths[torch.isin(ops, torch.tensor(unsigned))] >= 0).all()
+    both = ~torch.isin(ops, torch.tensor(unsigned)).any(1)
+    same = (strengths[both, 0] < 0) == (strengths[both, 1] < 0)
+    assert abs(same.float().mean().item() - 0.5) < 0.04  # 0.0066
 
 
 @pytest.mark.parametrize("magnitude", [-1, 31])
