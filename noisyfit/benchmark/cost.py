@@ -1,0 +1,165 @@
+"""What an epoch costs: ``python -m noisyfit.benchmark.cost [section ...]``.
+
+All variants of a section take turns in one process, round after round; ratios are of the medians.
+Two copies of the reference give the noise floor: claim nothing below it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from noisyfit import CrossEntropyClassifier, FlywheelClassifier
+from noisyfit.engine import SGD_DEFAULTS
+from noisyfit.nn.losses import cross_entropy
+
+ROUNDS = 15
+Timer = Callable[[], float]
+
+
+def synchronize() -> None:
+    """Wait for the GPU, if there is one."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def epoch_of(estimator: Any, X: Any, y: Any, *, skip: int = 1) -> Timer:
+    """Return a timer of one epoch of ``fit``, the median of those after the first ``skip``."""
+
+    def run() -> float:
+        estimator.fit(X, y)
+        return statistics.median(estimator.history_[skip:, "dur"])
+
+    return run
+
+
+def raw_epoch(estimator: Any, X: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> Timer:
+    """Return a timer of one epoch of a bare tensor loop with the parts of a fitted estimator."""
+    device, module = estimator.device_, estimator.module_
+    data, labels = torch.as_tensor(X, device=device), torch.as_tensor(y, device=device)
+    augment, size = estimator._augment(), estimator.batch_size
+    optimizer = torch.optim.SGD(module.parameters(), lr=1e-3, **SGD_DEFAULTS)
+
+    def run() -> float:
+        module.train()
+        start = time.perf_counter()
+        for idx in torch.randperm(len(data), device=device).split(size):
+            x = augment.weak(data.index_select(0, idx))
+            loss = cross_entropy(module(x), labels.index_select(0, idx)).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        synchronize()
+        return time.perf_counter() - start
+
+    return run
+
+
+def raw_prediction(estimator: Any, X: np.ndarray[Any, Any]) -> Timer:
+    """Return a timer of a bare loop that predicts in batches."""
+    module, data = estimator.module_, torch.as_tensor(X)
+
+    @torch.no_grad()
+    def run() -> float:
+        module.eval()
+        start = time.perf_counter()
+        batches = data.split(estimator.batch_size)
+        torch.cat([module(x.to(estimator.device_)).softmax(1).cpu() for x in batches]).numpy()
+        return time.perf_counter() - start
+
+    return run
+
+
+def clock(function: Callable[[], Any]) -> Timer:
+    """Return a timer of a call."""
+
+    def run() -> float:
+        start = time.perf_counter()
+        function()
+        return time.perf_counter() - start
+
+    return run
+
+
+def interleave(title: str, timers: dict[str, Timer], rounds: int = ROUNDS) -> None:
+    """Run all timers in turn and print the medians, quartiles and ratios to the first."""
+    seconds: dict[str, list[float]] = {name: [] for name in timers}
+    for _ in range(rounds):
+        for name, timer in timers.items():
+            seconds[name].append(timer())
+    reference = statistics.median(next(iter(seconds.values())))
+    print(f"\n{title}, {rounds} rounds")
+    for name, values in seconds.items():
+        low, middle, high = np.percentile(values, [25, 50, 75])
+        print(f"  {name:34s} {1e3 * middle:10.2f} ms  [{1e3 * low:.2f}, {1e3 * high:.2f}]"
+              f"  {middle / reference:6.3f} x")  # fmt: skip
+
+
+def table_overhead(device: str, rounds: int) -> None:
+    """Compare the baseline's epoch and prediction with bare loops, 20-64-64-10 MLP, batch 128."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(12800, 20)).astype(np.float32), rng.integers(0, 10, 12800)
+    clf = CrossEntropyClassifier(module__width=64, max_epochs=5, device=device, random_state=0)
+    raw = CrossEntropyClassifier(module__width=64, max_epochs=1, device=device).fit(X, y)
+    timers = {"raw loop": raw_epoch(raw, X, y), "raw loop again": raw_epoch(raw, X, y),
+              "CrossEntropyClassifier": epoch_of(clf, X, y)}  # fmt: skip
+    interleave("MLP epoch, 12,800 rows", timers, rounds)
+    timers = {"raw loop": raw_prediction(raw, X), "raw loop again": raw_prediction(raw, X),
+              "predict_proba": clock(lambda: raw.predict_proba(X))}  # fmt: skip
+    interleave("MLP prediction, 12,800 rows", timers, 3 * rounds)
+
+
+def flywheel_ratio(device: str, rounds: int) -> None:
+    """Compare an EM cycle with a cross-entropy epoch, PreAct ResNet-18, 32x32, batch 128."""
+    on_gpu = torch.device(device).type == "cuda"
+    n, width = (50000, 64) if on_gpu else (1024, 16)
+    rng = np.random.default_rng(0)
+    X, y = rng.integers(0, 256, (n, 3, 32, 32), dtype=np.uint8), rng.integers(0, 10, n)
+    shared = {"module": "preact_resnet18", "module__width": width, "device": device}
+    plain = CrossEntropyClassifier(**shared, max_epochs=3, random_state=0)
+    cycle = FlywheelClassifier(**shared, max_epochs=3, warmup_epochs=1, random_state=0)
+    timers = {"CrossEntropyClassifier": epoch_of(plain, X, y),
+              "CrossEntropyClassifier again": epoch_of(plain, X, y),
+              "FlywheelClassifier": epoch_of(cycle, X, y)}  # fmt: skip
+    interleave(f"PreAct ResNet-18 width {width}, {n} images", timers, rounds)
+    print(f"  baseline: {n / epoch_of(plain, X, y)():.0f} images/s")
+
+
+def small_images(device: str, rounds: int) -> None:
+    """Time a whole fit: 10,000 random 28x28 images, 10 epochs."""
+    rng = np.random.default_rng(0)
+    X, y = rng.integers(0, 256, (10000, 28, 28), dtype=np.uint8), rng.integers(0, 10, 10000)
+    timers = {
+        kind.__name__: clock(lambda kind=kind: kind(max_epochs=10, device=device).fit(X, y))  # type: ignore[misc]
+        for kind in (CrossEntropyClassifier, FlywheelClassifier)
+    }
+    interleave("10,000 28x28 images, 10 epochs", timers, max(1, rounds // 5))
+
+
+SECTIONS = {"table": table_overhead, "flywheel": flywheel_ratio, "images": small_images}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the sections named on the command line, all by default."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("sections", nargs="*", default=[], help=f"of {list(SECTIONS)}")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args(argv)
+    torch.set_num_threads(options.threads)
+    where = torch.cuda.get_device_name() if options.device == "cuda" else torch.cpu.get_capabilities()
+    name = where if isinstance(where, str) else where.get("cpu_name", "CPU")
+    print(f"torch {torch.__version__}, {name}, {options.threads} thread(s)")
+    for section in options.sections or SECTIONS:
+        SECTIONS[section](options.device, options.rounds)
+
+
+if __name__ == "__main__":
+    main()
