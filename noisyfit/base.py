@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -20,44 +19,38 @@ from sklearn.base import (
     TransformerMixin,
 )
 from sklearn.model_selection import train_test_split
-from sklearn.utils import assert_all_finite, check_consistent_length, check_random_state
+from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import check_is_fitted
 from skorch.dataset import Dataset as LabelledRows
 from torch import Tensor
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Subset
 
-from noisyfit import __version__, persistence, quality
+from noisyfit import __version__, persistence
 from noisyfit.checkpoint import Checkpoint, fingerprint
-from noisyfit.data import (
-    Augment,
-    CallableAugment,
-    NoAugment,
-    Rows,
-    TrainingData,
-    check_finite,
-    check_value_range,
-    dataset_labels,
-    dataset_row,
-    guess_value_range,
-    image_layout,
-    scan,
-    value_range,
-)
+from noisyfit.data import Augment, CallableAugment, NoAugment, Rows, TrainingData
+from noisyfit.devices import resolve_device, resolve_precision
 from noisyfit.documentation import complete_documentation, hide_kwargs
-from noisyfit.engine import Engine, resolve_device, resolve_precision
-from noisyfit.exceptions import NoisyFitError, NoisyFitWarning
+from noisyfit.engine import Engine
+from noisyfit.exceptions import NoisyFitError
+from noisyfit.inputs import InputReader, is_lazy
+from noisyfit.labels import LabelProtocol
 from noisyfit.nn import features
 from noisyfit.nn.augment import ImageAugment, TableAugment
-from noisyfit.validation import check_clean_mask, did_you_mean, encode, is_missing
+from noisyfit.validation import check_clean_mask, did_you_mean
 
 DEFAULT_EPOCHS = {"table": 60, "image": 30}
 WARMUP_PART = 6  # by default the warm-up is one sixth of the epochs
 
 
 class NoisyLabelClassifier(
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClassifierMixin, Engine, BaseEstimator
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    ClassifierMixin,
+    InputReader,
+    LabelProtocol,
+    Engine,
+    BaseEstimator,
 ):
     """Base class of all estimators: what every method takes, gives and promises.
 
@@ -331,7 +324,9 @@ class NoisyLabelClassifier(
         self._checkpoint = checkpoint
         with self._training_conditions():
             self.initialize()
-            self._autocast(resolve_precision(self.precision, self.device_, len(self.row_shape_) > 1))
+            self._autocast(
+                resolve_precision(self.precision, self.device_, len(self.row_shape_) > 1)
+            )
             try:
                 self.notify("on_train_begin", X=X, y=y)
                 if stored:
@@ -410,24 +405,6 @@ class NoisyLabelClassifier(
             self._training_data(rows, codes, trusted, np.sort(held_out)),
         )
 
-    def _training_data(
-        self,
-        rows: Rows,
-        codes: NDArray[np.int64],
-        trusted: NDArray[np.bool_],
-        index: NDArray[np.int64] | None,
-    ) -> TrainingData:
-        chosen = slice(None) if index is None else index
-        return TrainingData(
-            rows,
-            torch.as_tensor(codes[chosen], device=self.device_),
-            torch.as_tensor(trusted[chosen], device=self.device_),
-            self.n_classes_,
-            self.batch_size,
-            self._augment(),
-            None if index is None else torch.as_tensor(index, device=self.device_),
-        )
-
     def _augment(self) -> Augment:
         if self.augmentation is None:
             return NoAugment()
@@ -447,7 +424,7 @@ class NoisyLabelClassifier(
         self, X: Any, data: TrainingData, X_val: Any, y_val: Any
     ) -> dict[str, Any]:
         """Return the data sets that skorch's callbacks score, in the user's own terms."""
-        X = X if _is_lazy(X) or hasattr(X, "iloc") else np.asarray(X)
+        X = X if is_lazy(X) or hasattr(X, "iloc") else np.asarray(X)
         everything = LabelledRows(X, self.given_labels_)
         if X_val is not None:
             return {"dataset_train": everything, "dataset_valid": LabelledRows(X_val, y_val)}
@@ -467,179 +444,6 @@ class NoisyLabelClassifier(
         name = type(self).__name__
         run = fingerprint(__version__, type(self).__module__, name, params, *data)
         return Checkpoint(os.path.join(self.checkpoint_dir, f"{name}-{run}"))
-
-    # ---------------------------------------------------------------------- reading the input
-
-    def _read(self, X: Any, *, reset: bool) -> Rows:
-        """Check X against the contract (made when ``reset``) and put it on the device."""
-        if not _is_lazy(X):
-            X = validate_data(self, X, reset=reset, dtype=np.float32, allow_nd=True)
-        elif not isinstance(X, Dataset):
-            validate_data(self, X, reset=reset, skip_check_array=True)
-        shape = (len(X), *dataset_row(X, 0).shape) if isinstance(X, Dataset) else tuple(X.shape)
-        if shape[0] == 0:
-            raise ValueError(f"X must have at least one row. Got 0 sample(s) (shape {shape}).")
-        layout = image_layout(shape, self.image_layout) if reset else self.layout_
-        if reset:
-            self.layout_ = layout
-        elif len(shape) != len(self.input_shape_) + 1:
-            raise ValueError(
-                f"X must have rows of shape {self.input_shape_}, as in fit. Got shape {shape}."
-            )
-        rows = Rows(X, layout, self.device_)
-        self._check_contents(rows, shape[1:], reset=reset)
-        return rows
-
-    def _check_contents(self, rows: Rows, shape: tuple[int, ...], *, reset: bool) -> None:
-        """Scan the values once: finite, and on the scale of fit."""
-        if reset:
-            seen = scan(rows)
-            check_finite(seen.low, seen.high)
-            self.input_shape_, self.row_shape_ = shape, rows.row_shape
-            self.feature_mean_, self.feature_scale_ = seen.mean.numpy(), seen.std.numpy()
-            self.value_range_ = guess_value_range(rows, seen.low, seen.high)
-            return
-        same_channels = rows.row_shape[0] == self.row_shape_[0]
-        if not same_channels or (rows.layout == "table" and shape != self.input_shape_):
-            raise ValueError(
-                f"X must have rows of shape {self.input_shape_}, as in fit. Got {shape}."
-            )
-        if not rows.is_bytes:
-            low, high = value_range(rows)
-            check_finite(low, high)
-            if rows.layout != "table":
-                check_value_range(self.value_range_, low, high)
-
-    def _read_labels(self, X: Any, y: Any, n: int) -> NDArray[np.int64]:
-        """Learn ``classes_`` and return codes, -1 where there is no label."""
-        if y is None and isinstance(X, Dataset):
-            y = dataset_labels(X)
-        if y is None:
-            raise ValueError(
-                f"This {type(self).__name__} estimator requires y to be passed, but the target y "
-                "is None."
-            )
-        self.sample_index_ = np.asarray(X.index if hasattr(X, "iloc") else range(n))
-        y = _as_column(y)
-        if len(y) != n:
-            raise ValueError(
-                f"X and y must have as many rows. Got inconsistent numbers of samples: [{n}, {len(y)}]."
-            )
-        missing = is_missing(y, self.missing_label)
-        present = y[~missing]
-        if len(present) == 0:
-            raise ValueError(f"y must have labels. Got {self.missing_label!r} in every row.")
-        if present.dtype.kind == "f":
-            assert_all_finite(present, input_name="y")
-        check_classification_targets(present)
-        self.classes_ = np.unique(present)
-        self.n_classes_ = len(self.classes_)
-        if self.n_classes_ < 2:
-            raise ValueError(
-                "y must have at least two classes. Classifier can't train when only one class is "
-                f"present: {self.classes_[0]!r}."
-            )
-        self.given_labels_ = y
-        return encode(y, self.classes_, missing)
-
-    def _labelled(self, X: Any, y: Any, name: str) -> TrainingData:
-        """Read rows with labels of the known classes: a validation set or a meta set."""
-        if y is None:
-            raise ValueError(f"{name} must come with its rows. Got None. Pass both.")
-        rows = self._read(X, reset=False)
-        y = _as_column(y)
-        codes = encode(y, self.classes_, is_missing(y, self.missing_label))
-        return self._training_data(rows, codes, np.zeros(len(codes), dtype=bool), None)
-
-    def _read_meta(self, n: int, X_meta: Any, y_meta: Any) -> TrainingData | None:
-        if X_meta is None:
-            return None
-        if not self._uses_meta:
-            warnings.warn(
-                f"{type(self).__name__} has no meta set and ignores X_meta. Append its rows to X "
-                "and mark them in clean_mask.",
-                NoisyFitWarning,
-                stacklevel=4,
-            )
-        if len(X_meta) == n:
-            warnings.warn(
-                "X_meta has as many rows as X: scikit-learn's cross-validation takes such metadata "
-                "for aligned with X and slices it. Drop a row of X_meta.",
-                NoisyFitWarning,
-                stacklevel=4,
-            )
-        return self._labelled(X_meta, y_meta, "y_meta")
-
-    # ------------------------------------------------------------------------ the label protocol
-
-    def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:
-        """Return label quality (n,) and the distribution of the true class (n, K) after training."""
-        raise TypeError(f"{type(self).__name__} has no _beliefs(data)")
-
-    def _conclude(
-        self, rows: Rows, codes: NDArray[np.int64], trusted: NDArray[np.bool_], data: TrainingData
-    ) -> None:
-        """Write the fitted attributes that every method has."""
-        self.n_iter_ = len(self.history_)
-        own_quality, own_distribution = self._beliefs(data)
-        probs = self._predict(self.module_, rows).softmax(1).cpu().numpy()
-        trained = slice(None) if data.index is None else data.index.cpu().numpy()
-        distribution, rating = probs.copy(), quality.self_confidence(np.maximum(codes, 0), probs)
-        distribution[trained] = own_distribution.cpu().numpy()
-        rating[trained] = own_quality.cpu().numpy()
-        distribution[codes < 0], rating[codes < 0] = probs[codes < 0], np.nan
-        distribution[trusted], rating[trusted] = np.eye(self.n_classes_)[codes[trusted]], 1.0
-        self.label_distribution_, self.label_quality_ = distribution, rating
-        corrected = quality.corrected_labels(codes, distribution, self.correction_margin)
-        self.corrected_labels_ = self.classes_[corrected]
-        labelled = codes >= 0
-        self.transition_matrix_ = quality.transition_matrix(codes[labelled], distribution[labelled])
-        self._n_features_out = features.embedding_size(
-            self.module_, torch.zeros(2, *self.row_shape_, device=self.device_)
-        )
-
-    def label_issues(self) -> Any:
-        """Return a frame of the training rows: which labels are wrong, and what they should be.
-
-        Returns
-        -------
-        pandas.DataFrame
-            Columns ``is_label_issue``, ``label_quality``, ``given_label``, ``predicted_label``, one
-            row per row of X, under the index of X.
-        """
-        check_is_fitted(self)
-        missing = is_missing(self.given_labels_, self.missing_label)
-        codes = encode(self.given_labels_, self.classes_, missing)
-        issue = quality.is_label_issue(codes, self.label_distribution_, self.label_quality_)
-        predicted = self.classes_[self.label_distribution_.argmax(1)]
-        return quality.label_issues_frame(
-            issue, self.label_quality_, self.given_labels_, predicted, index=self.sample_index_
-        )
-
-    def score_labels(self, X: Any, y: Any) -> NDArray[np.float64]:
-        """Rate the labels of new rows.
-
-        Parameters
-        ----------
-        X : array-like
-            Rows as in `fit`.
-        y : array-like of shape (n_samples,)
-            Their given labels.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,)
-            In [0, 1], low = suspicious; NaN where there is no label.
-        """
-        check_is_fitted(self)
-        data = self._labelled(X, y, "y")
-        rating = self._rate(data).double().cpu().numpy()
-        return np.where(data.has_label.cpu().numpy(), rating, np.nan)
-
-    def _rate(self, data: TrainingData) -> Tensor:
-        """Return the quality (n,) of the labels of new rows: the probability given to them."""
-        probs = self._predict(self.module_, data).softmax(1)
-        return probs.gather(1, data.labels.clamp(min=0)[:, None])[:, 0]
 
     # ------------------------------------------------------------------------------- predict
 
@@ -672,7 +476,9 @@ class NoisyLabelClassifier(
         persistence.save(self, path)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, module: Any = None, device: Any = "auto") -> Self:
+    def load(
+        cls, path: str | os.PathLike[str], *, module: Any = None, device: Any = "auto"
+    ) -> Self:
         """Read what `save` wrote.
 
         Parameters
@@ -686,14 +492,3 @@ class NoisyLabelClassifier(
 
 
 hide_kwargs(NoisyLabelClassifier)
-
-
-def _as_column(y: Any) -> NDArray[Any]:
-    return column_or_1d(y.cpu().numpy() if isinstance(y, Tensor) else y, warn=True)
-
-
-def _is_lazy(X: Any) -> bool:
-    """Whether X must not be converted: a memmap, a tensor, images as bytes, a Dataset."""
-    if isinstance(X, np.memmap | Tensor | Dataset):
-        return True
-    return isinstance(X, np.ndarray) and X.ndim > 2 and X.dtype.kind in "uif"

@@ -12,11 +12,13 @@ from typing import Any, ClassVar
 import torch
 from skorch import NeuralNet
 from skorch.callbacks import BatchScoring, EpochTimer, InputShapeSetter, LRScheduler, PrintLog
+from skorch.history import History
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from noisyfit.checkpoint import Checkpoint
 from noisyfit.data import Rows, TrainingData
+from noisyfit.devices import resolve_device
 from noisyfit.exceptions import NoisyFitError
 from noisyfit.nn.build import build_network
 from noisyfit.nn.input_layer import Standardized
@@ -24,27 +26,6 @@ from noisyfit.validation import did_you_mean
 
 SGD_DEFAULTS = {"momentum": 0.9, "weight_decay": 5e-4, "fused": True}
 SMALLEST_BATCH = 32  # rows below which matrix products take another path, with other rounding
-
-
-def resolve_device(device: str | torch.device) -> torch.device:
-    """Return the device that ``"auto"`` stands for: a CUDA GPU if there is one."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(device)
-
-
-def resolve_precision(precision: str, device: torch.device, is_image: bool) -> torch.dtype | None:
-    """Return the autocast dtype of training, None for float32.
-
-    ``"auto"`` takes bfloat16 where it pays: on GPUs that have it, and for convolutions on CPUs
-    with bfloat16 instructions.
-    """
-    if precision == "auto":
-        if device.type == "cuda":
-            return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
-        has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
-        return torch.bfloat16 if is_image and has_bf16 else None
-    return torch.bfloat16 if precision == "bf16" else None
 
 
 class Engine(NeuralNet):
@@ -57,7 +38,7 @@ class Engine(NeuralNet):
 
     # skorch's constructor writes fitted attributes, which scikit-learn forbids: the constants it
     # would set live here instead, and nothing of it runs.
-    history_ = None
+    history_: Any = None
     initialized_ = False
     virtual_params_: Mapping[str, Any] = MappingProxyType({})
     criterion = nn.CrossEntropyLoss
@@ -71,6 +52,14 @@ class Engine(NeuralNet):
     torch_load_kwargs = None
 
     _networks: ClassVar[tuple[str, ...]] = ("module",)
+
+    module_: Any
+    state_: Any  # an nn.Module whose buffers are the method's own
+    device_: torch.device
+    row_shape_: tuple[int, ...]
+    n_classes_: int
+    n_rows_: int
+    max_epochs_: int
 
     # ---------------------------------------------------------------- networks and optimizers
 
@@ -111,7 +100,7 @@ class Engine(NeuralNet):
         """Return what must outlive an epoch, by name, for ``n`` training rows; see ``state_``."""
         return {}
 
-    def _rebuild(self, states: dict[str, dict[str, Tensor]]) -> None:
+    def _rebuild(self, states: dict[str, dict[str, Tensor]], history: list[dict[str, Any]]) -> None:
         """Make the networks again from their stored weights."""
         self.device_ = resolve_device(self.device)
         with self._current_init_context("module"):
@@ -119,6 +108,7 @@ class Engine(NeuralNet):
                 network = self._make_network(name, independent=False)
                 network.load_state_dict(states[name])
                 setattr(self, f"{name}_", network)
+        self.history_ = History(history)
         self.initialized_ = True
 
     def initialize_optimizer(self) -> Engine:
@@ -194,7 +184,9 @@ class Engine(NeuralNet):
             if not dunder and key in self._get_param_names() and key not in known:
                 raise ValueError(
                     f"Invalid parameter {key!r} for {type(self).__name__}."
-                    + did_you_mean(key, known | {f"{p}__{key.removeprefix(p + '_')}" for p in routed})
+                    + did_you_mean(
+                        key, known | {f"{p}__{key.removeprefix(p + '_')}" for p in routed}
+                    )
                 )
 
     # ------------------------------------------------------------------------- the loop
@@ -243,7 +235,9 @@ class Engine(NeuralNet):
         if predicts:
             self.notify("on_batch_end", batch=None, y_pred=None, loss=loss, training=True)
 
-    def _predict(self, network: nn.Module, data: TrainingData | Rows, view: str = "plain") -> Tensor:
+    def _predict(
+        self, network: nn.Module, data: TrainingData | Rows, view: str = "plain"
+    ) -> Tensor:
         """Return logits (n_samples, n_classes) in float32, in evaluation mode, in order."""
         return self._evaluate(network, network, data, view)
 
@@ -279,8 +273,10 @@ class Engine(NeuralNet):
 
     def _record_epoch(self, epoch: int) -> None:
         """Write the epoch's mean losses into the history: one copy to the host."""
-        names = {n: "train_loss" if n == "optimizer" else n.replace("optimizer", "loss")
-                 for n in self._losses}
+        names = {
+            n: "train_loss" if n == "optimizer" else n.replace("optimizer", "loss")
+            for n in self._losses
+        }
         stacked = [torch.stack(values).float() for values in self._losses.values()]
         means = torch.stack([values.mean() for values in stacked]).tolist() if stacked else []
         for name, mean, values in zip(self._losses, means, stacked, strict=True):

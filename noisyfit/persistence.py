@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from skorch.history import History
 
 from noisyfit.exceptions import NoisyFitError
 
@@ -58,8 +57,7 @@ def load(cls: Any, path: str | os.PathLike[str], *, module: Any, device: Any) ->
     estimator.device = device
     for name, value in meta["fitted"].items():
         setattr(estimator, name, _unpack(value, arrays))
-    estimator._rebuild(networks)
-    estimator.history_ = History(meta["history"])
+    estimator._rebuild(networks, meta["history"])
     return estimator
 
 

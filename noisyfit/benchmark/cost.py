@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from noisyfit import CrossEntropyClassifier, FlywheelClassifier
-from noisyfit.engine import SGD_DEFAULTS
 from noisyfit.nn.losses import cross_entropy
 
 ROUNDS = 15
@@ -44,7 +43,7 @@ def raw_epoch(estimator: Any, X: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) 
     device, module = estimator.device_, estimator.module_
     data, labels = torch.as_tensor(X, device=device), torch.as_tensor(y, device=device)
     augment, size = estimator._augment(), estimator.batch_size
-    optimizer = torch.optim.SGD(module.parameters(), lr=1e-3, **SGD_DEFAULTS)
+    optimizer = torch.optim.SGD(module.parameters(), **estimator.optimizer_.defaults)
 
     def run() -> float:
         module.train()
@@ -154,7 +153,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
-    where = torch.cuda.get_device_name() if options.device == "cuda" else torch.cpu.get_capabilities()
+    where = (
+        torch.cuda.get_device_name() if options.device == "cuda" else torch.cpu.get_capabilities()
+    )
     name = where if isinstance(where, str) else where.get("cpu_name", "CPU")
     print(f"torch {torch.__version__}, {name}, {options.threads} thread(s)")
     for section in options.sections or SECTIONS:

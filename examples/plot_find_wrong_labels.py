@@ -1,0 +1,62 @@
+"""
+Find the wrong labels of a training set
+=======================================
+
+Four in ten labels of scikit-learn's digits are replaced by the next class. The flywheel sees only
+these labels; what it finds is compared with the truth.
+"""
+
+import matplotlib.pyplot as plt
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+from noisyfit import FlywheelClassifier, noise
+from noisyfit.metrics import detection_auroc, transition_matrix_error
+
+# %%
+# Digits with wrong labels
+# ------------------------
+# ``noise.pairflip`` returns the noisy labels together with what only a simulator can know: which of
+# them are wrong, and with which probability each class turns into which.
+X, y = load_digits(return_X_y=True)
+X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=0.3, stratify=y, random_state=0)
+noisy = noise.pairflip(y_train, 0.4, random_state=0)
+print(f"{noisy.rate:.1%} of {len(y_train)} labels are wrong")
+
+# %%
+# Fit
+# ---
+# Nothing tells the classifier how many labels are wrong, or in which way.
+clf = FlywheelClassifier(random_state=0).fit(X_train, noisy.labels)
+print(f"accuracy on clean test labels: {clf.score(X_test, y_test):.1%}")
+
+# %%
+# Look at the most suspicious labels
+# ----------------------------------
+# ``label_issues`` has one row per training row, in the columns of cleanlab.
+issues = clf.label_issues().sort_values("label_quality")
+print(issues.head())
+print(
+    f"AUROC of finding the wrong labels: {detection_auroc(noisy.flipped, clf.label_quality_):.3f}"
+)
+
+figure, axes = plt.subplots(2, 6, figsize=(9, 4), layout="constrained")
+for axis, (row, issue) in zip(axes.flat, issues.head(12).iterrows(), strict=True):
+    axis.imshow(X_train[row].reshape(8, 8), cmap="gray_r")
+    axis.set_title(f"given {issue.given_label}\nsuggested {issue.predicted_label}", fontsize=9)
+    axis.set_axis_off()
+
+# %%
+# Which class is mistaken for which
+# ---------------------------------
+# Row: true class; column: given class. The bright cells beside the diagonal are the flips.
+figure, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
+for axis, matrix, title in zip(
+    axes, (noisy.transition, clf.transition_matrix_), ("true", "estimated"), strict=True
+):
+    picture = axis.imshow(matrix, vmin=0, vmax=1)
+    axis.set(title=title, xlabel="given class", ylabel="true class", xticks=range(10))
+    axis.set_yticks(range(10))
+figure.colorbar(picture, ax=axes, label="probability")
+error = transition_matrix_error(clf.transition_matrix_, noisy.transition)
+print(f"misplaced probability in the average row: {error:.3f}")

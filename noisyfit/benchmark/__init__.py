@@ -1,0 +1,1 @@
+"""Settings of the papers, and what it takes to repeat their experiments."""

@@ -1,0 +1,181 @@
+"""What X and y may be: checked, decoded and put on the device."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.utils import assert_all_finite
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import column_or_1d, validate_data
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from noisyfit.data import (
+    Rows,
+    TrainingData,
+    check_finite,
+    check_value_range,
+    dataset_labels,
+    dataset_row,
+    guess_value_range,
+    image_layout,
+    scan,
+    value_range,
+)
+from noisyfit.exceptions import NoisyFitWarning
+from noisyfit.validation import encode, is_missing
+
+
+class InputReader:
+    """Learns the format of X and the classes of y at fit, and holds later input to them.
+
+    Attributes
+    ----------
+    layout_ : str
+        ``"table"`` or the order of the axes of one image.
+    input_shape_, row_shape_ : tuple of int
+        Of one row as passed, and as the network gets it: (d,) or (C, H, W).
+    value_range_ : tuple of float
+        Scale of the images.
+    feature_mean_, feature_scale_ : ndarray
+        Per column of tables, per channel of images.
+    """
+
+    image_layout: str
+    batch_size: int
+    missing_label: Any
+    device_: torch.device
+    _uses_meta: bool
+
+    def _read(self, X: Any, *, reset: bool) -> Rows:
+        """Check X against the contract (made when ``reset``) and put it on the device."""
+        if not is_lazy(X):
+            X = validate_data(self, X, reset=reset, dtype=np.float32, allow_nd=True)
+        elif not isinstance(X, Dataset):
+            validate_data(self, X, reset=reset, skip_check_array=True)
+        shape = (len(X), *dataset_row(X, 0).shape) if isinstance(X, Dataset) else tuple(X.shape)
+        if shape[0] == 0:
+            raise ValueError(f"X must have at least one row. Got 0 sample(s) (shape {shape}).")
+        layout = image_layout(shape, self.image_layout) if reset else self.layout_
+        if reset:
+            self.layout_ = layout
+        elif len(shape) != len(self.input_shape_) + 1:
+            raise ValueError(
+                f"X must have rows of shape {self.input_shape_}, as in fit. Got shape {shape}."
+            )
+        rows = Rows(X, layout, self.device_)
+        self._check_contents(rows, shape[1:], reset=reset)
+        return rows
+
+    def _check_contents(self, rows: Rows, shape: tuple[int, ...], *, reset: bool) -> None:
+        """Scan the values once: finite, and on the scale of fit."""
+        if reset:
+            seen = scan(rows)
+            check_finite(seen.low, seen.high)
+            self.input_shape_, self.row_shape_ = shape, rows.row_shape
+            self.feature_mean_, self.feature_scale_ = seen.mean.numpy(), seen.std.numpy()
+            self.value_range_ = guess_value_range(rows, seen.low, seen.high)
+            return
+        same_channels = rows.row_shape[0] == self.row_shape_[0]
+        if not same_channels or (rows.layout == "table" and shape != self.input_shape_):
+            raise ValueError(
+                f"X must have rows of shape {self.input_shape_}, as in fit. Got {shape}."
+            )
+        if not rows.is_bytes:
+            low, high = value_range(rows)
+            check_finite(low, high)
+            if rows.layout != "table":
+                check_value_range(self.value_range_, low, high)
+
+    def _read_labels(self, X: Any, y: Any, n: int) -> NDArray[np.int64]:
+        """Learn ``classes_`` and return codes, -1 where there is no label."""
+        if y is None and isinstance(X, Dataset):
+            y = dataset_labels(X)
+        if y is None:
+            raise ValueError(
+                f"This {type(self).__name__} estimator requires y to be passed, but the target y "
+                "is None."
+            )
+        self.sample_index_ = np.asarray(X.index if hasattr(X, "iloc") else range(n))
+        y = _as_column(y)
+        if len(y) != n:
+            raise ValueError(
+                f"X and y must have as many rows. Got inconsistent numbers of samples: [{n}, {len(y)}]."
+            )
+        missing = is_missing(y, self.missing_label)
+        present = y[~missing]
+        if len(present) == 0:
+            raise ValueError(f"y must have labels. Got {self.missing_label!r} in every row.")
+        if present.dtype.kind == "f":
+            assert_all_finite(present, input_name="y")
+        check_classification_targets(present)
+        self.classes_ = np.unique(present)
+        self.n_classes_ = len(self.classes_)
+        if self.n_classes_ < 2:
+            raise ValueError(
+                "y must have at least two classes. Classifier can't train when only one class is "
+                f"present: {self.classes_[0]!r}."
+            )
+        self.given_labels_ = y
+        return encode(y, self.classes_, missing)
+
+    def _labelled(self, X: Any, y: Any, name: str) -> TrainingData:
+        """Read rows with labels of the known classes: a validation set or a meta set."""
+        if y is None:
+            raise ValueError(f"{name} must come with its rows. Got None. Pass both.")
+        rows = self._read(X, reset=False)
+        y = _as_column(y)
+        codes = encode(y, self.classes_, is_missing(y, self.missing_label))
+        return self._training_data(rows, codes, np.zeros(len(codes), dtype=bool), None)
+
+    def _read_meta(self, n: int, X_meta: Any, y_meta: Any) -> TrainingData | None:
+        if X_meta is None:
+            return None
+        if not self._uses_meta:
+            warnings.warn(
+                f"{type(self).__name__} has no meta set and ignores X_meta. Append its rows to X "
+                "and mark them in clean_mask.",
+                NoisyFitWarning,
+                stacklevel=4,
+            )
+        if len(X_meta) == n:
+            warnings.warn(
+                "X_meta has as many rows as X: scikit-learn's cross-validation takes such metadata "
+                "for aligned with X and slices it. Drop a row of X_meta.",
+                NoisyFitWarning,
+                stacklevel=4,
+            )
+        return self._labelled(X_meta, y_meta, "y_meta")
+
+    def _training_data(
+        self,
+        rows: Rows,
+        codes: NDArray[np.int64],
+        trusted: NDArray[np.bool_],
+        index: NDArray[np.int64] | None,
+    ) -> TrainingData:
+        chosen = slice(None) if index is None else index
+        return TrainingData(
+            rows,
+            torch.as_tensor(codes[chosen], device=self.device_),
+            torch.as_tensor(trusted[chosen], device=self.device_),
+            self.n_classes_,
+            self.batch_size,
+            self._augment(),
+            None if index is None else torch.as_tensor(index, device=self.device_),
+        )
+
+
+def _as_column(y: Any) -> NDArray[Any]:
+    return column_or_1d(y.cpu().numpy() if isinstance(y, Tensor) else y, warn=True)
+
+
+def is_lazy(X: Any) -> bool:
+    """Whether X must not be converted: a memmap, a tensor, images as bytes, a Dataset."""
+    if isinstance(X, np.memmap | Tensor | Dataset):
+        return True
+    return isinstance(X, np.ndarray) and X.ndim > 2 and X.dtype.kind in "uif"

@@ -1,0 +1,89 @@
+"""One protocol for labels: how every method says which are wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from noisyfit import quality
+from noisyfit.data import Rows, TrainingData
+from noisyfit.nn import features
+from noisyfit.validation import encode, is_missing
+
+
+class LabelProtocol:
+    """From a method's beliefs to ``label_quality_``, ``corrected_labels_`` and issues."""
+
+    def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:
+        """Return label quality (n,) and the distribution of the true class (n, K) after training."""
+        raise TypeError(f"{type(self).__name__} has no _beliefs(data)")
+
+    def _conclude(
+        self, rows: Rows, codes: NDArray[np.int64], trusted: NDArray[np.bool_], data: TrainingData
+    ) -> None:
+        """Write the fitted attributes that every method has."""
+        self.n_iter_ = len(self.history_)
+        own_quality, own_distribution = self._beliefs(data)
+        probs = self._predict(self.module_, rows).softmax(1).cpu().numpy()
+        trained = slice(None) if data.index is None else data.index.cpu().numpy()
+        distribution, rating = probs.copy(), quality.self_confidence(np.maximum(codes, 0), probs)
+        distribution[trained] = own_distribution.cpu().numpy()
+        rating[trained] = own_quality.cpu().numpy()
+        distribution[codes < 0], rating[codes < 0] = probs[codes < 0], np.nan
+        distribution[trusted], rating[trusted] = np.eye(self.n_classes_)[codes[trusted]], 1.0
+        self.label_distribution_, self.label_quality_ = distribution, rating
+        corrected = quality.corrected_labels(codes, distribution, self.correction_margin)
+        self.corrected_labels_ = self.classes_[corrected]
+        labelled = codes >= 0
+        self.transition_matrix_ = quality.transition_matrix(codes[labelled], distribution[labelled])
+        self._n_features_out = features.embedding_size(
+            self.module_, torch.zeros(2, *self.row_shape_, device=self.device_)
+        )
+
+    def label_issues(self) -> Any:
+        """Return a frame of the training rows: which labels are wrong, and what they should be.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns ``is_label_issue``, ``label_quality``, ``given_label``, ``predicted_label``, one
+            row per row of X, under the index of X.
+        """
+        check_is_fitted(self)
+        missing = is_missing(self.given_labels_, self.missing_label)
+        codes = encode(self.given_labels_, self.classes_, missing)
+        issue = quality.is_label_issue(codes, self.label_distribution_, self.label_quality_)
+        predicted = self.classes_[self.label_distribution_.argmax(1)]
+        return quality.label_issues_frame(
+            issue, self.label_quality_, self.given_labels_, predicted, index=self.sample_index_
+        )
+
+    def score_labels(self, X: Any, y: Any) -> NDArray[np.float64]:
+        """Rate the labels of new rows.
+
+        Parameters
+        ----------
+        X : array-like
+            Rows as in `fit`.
+        y : array-like of shape (n_samples,)
+            Their given labels.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            In [0, 1], low = suspicious; NaN where there is no label.
+        """
+        check_is_fitted(self)
+        data = self._labelled(X, y, "y")
+        rating = self._rate(data).double().cpu().numpy()
+        return np.where(data.has_label.cpu().numpy(), rating, np.nan)
+
+    def _rate(self, data: TrainingData) -> Tensor:
+        """Return the quality (n,) of the labels of new rows: the probability given to them."""
+        probs = self._predict(self.module_, data).softmax(1)
+        return probs.gather(1, data.labels.clamp(min=0)[:, None])[:, 0]

@@ -1,0 +1,120 @@
+from typing import Any
+
+import numpy as np
+import pytest
+from skorch.callbacks import Callback
+
+from noisyfit import FlywheelClassifier
+from noisyfit.benchmark.recipes import RECIPES, recipe
+
+DATASETS = list(RECIPES["flywheel"])
+
+
+class RecordRates(Callback):  # type: ignore[misc]
+    """Keeps the learning rates with which each epoch starts."""
+
+    def __init__(self) -> None:
+        self.rates: list[tuple[float, float]] = []
+
+    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
+        optimizers = net.optimizer_, net.main_optimizer_
+        self.rates.append(tuple(o.param_groups[0]["lr"] for o in optimizers))  # type: ignore[arg-type]
+
+
+def rates_of_a_fit(settings: dict[str, Any]) -> list[float]:
+    """Learning rate of each epoch of a fit on eight rows of a table with the same schedule."""
+    record = RecordRates()
+    small: dict[str, Any] = {"module": "mlp", "module__width": 4, "contrastive_weight": 0.0}
+    settings = {k: v for k, v in settings.items() if not k.startswith("module")} | small
+    settings["callbacks"] = [*(settings.get("callbacks") or []), ("record", record)]
+    X = np.random.default_rng(0).normal(size=(8, 2))
+    FlywheelClassifier(**settings, random_state=0).fit(X, [0, 1] * 4)
+    auxiliary, main = zip(*record.rates, strict=True)
+    assert auxiliary == pytest.approx(main)
+    return list(auxiliary)
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_recipe_holds_only_parameters_of_the_estimator(dataset: str) -> None:
+    settings = recipe("flywheel", dataset)
+    clf = FlywheelClassifier(**settings)
+    plain = {name for name in settings if "__" not in name}
+    assert plain <= set(FlywheelClassifier().get_params())
+    prefixes = {name.partition("__")[0] for name in settings if "__" in name}
+    assert prefixes <= {"module", "optimizer"}
+    assert {name: clf.get_params(deep=False)[name] for name in settings} == settings
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_recipe_is_the_published_form(dataset: str) -> None:
+    settings = recipe("flywheel", dataset)
+    assert settings["temporal_momentum"] == 0.0
+    assert settings["temperature"] == 1.0
+    assert settings["zero_diagonal"] is False
+    assert (settings["cr_weight"], settings["contrastive_weight"]) == (3.0, 0.025)
+    assert settings["warmup_epochs"] == 10
+    assert settings["optimizer__momentum"] == 0.9
+
+
+@pytest.mark.parametrize(
+    "dataset, epochs, batch_size, lr, weight_decay",
+    [
+        ("cifar10", 300, 128, 0.02, 5e-4),
+        ("cifar100", 300, 128, 0.02, 5e-4),
+        ("tiny_imagenet", 200, 32, 0.01, 5e-4),
+        ("clothing1m", 80, 32, 1e-3, 1e-3),
+        ("webvision50", 100, 32, 0.02, 5e-4),
+    ],
+)
+def test_recipe_has_the_papers_numbers(
+    dataset: str, epochs: int, batch_size: int, lr: float, weight_decay: float
+) -> None:
+    settings = recipe("flywheel", dataset)
+    assert settings["max_epochs"] == epochs
+    assert settings["batch_size"] == batch_size
+    assert settings["lr"] == lr
+    assert settings["optimizer__weight_decay"] == weight_decay
+
+
+def test_schedule__cifar__follows_a_cosine_to_zero() -> None:
+    rates = rates_of_a_fit(recipe("flywheel", "cifar10"))
+    assert len(rates) == 300
+    expected = [0.02 * (1 + np.cos(np.pi * epoch / 300)) / 2 for epoch in range(300)]
+    assert rates == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "dataset, expected",
+    [
+        (
+            "tiny_imagenet",
+            {0: 0.01, 99: 0.01, 100: 0.005, 125: 0.0025, 199: 0.000625},
+        ),
+        ("clothing1m", {0: 1e-3, 39: 1e-3, 40: 1e-4, 79: 1e-4}),
+        ("webvision50", {0: 0.02, 49: 0.02, 50: 0.01, 75: 0.005, 99: 0.005}),
+    ],
+)
+def test_schedule__steps__start_at_the_papers_epochs(
+    dataset: str, expected: dict[int, float]
+) -> None:
+    rates = rates_of_a_fit(recipe("flywheel", dataset))
+    assert {epoch: rates[epoch] for epoch in expected} == pytest.approx(expected)
+
+
+def test_recipe__called_twice__shares_no_callback() -> None:
+    first, second = (recipe("flywheel", "clothing1m")["callbacks"] for _ in range(2))
+    assert first[0][1] is not second[0][1]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("flywhel", "cifar10"), "method must be one of 'flywheel'.*Did you mean 'flywheel'"),
+        (("flywheel", "cifar-10"), "dataset must be one of .*Did you mean 'cifar10'"),
+    ],
+)
+def test_recipe__unknown_name__lists_what_there_is(
+    arguments: tuple[str, str], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        recipe(*arguments)

@@ -1,0 +1,168 @@
+"""What the tests of all estimators share: the estimators, small data, networks and callbacks."""
+
+import os
+import pkgutil
+import signal
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from skorch.callbacks import Callback
+from sklearn.datasets import make_blobs
+from torch import Tensor, nn
+
+from noisyfit import methods
+from noisyfit.base import NoisyLabelClassifier
+
+torch.set_num_threads(1)  # also in processes that import nothing else of the tests
+
+Arrays = tuple[NDArray[Any], NDArray[Any]]
+
+
+def all_estimators() -> list[type[NoisyLabelClassifier]]:
+    """Every public estimator defined in a file of ``noisyfit/methods``."""
+    modules = [
+        import_module(f"{methods.__name__}.{file.name}")
+        for file in pkgutil.iter_modules(methods.__path__)
+    ]
+    return [
+        value
+        for module in modules
+        for name, value in vars(module).items()
+        if isinstance(value, type)
+        and issubclass(value, NoisyLabelClassifier)
+        and value.__module__ == module.__name__
+        and not name.startswith("_")
+    ]
+
+
+def quick(cls: type[NoisyLabelClassifier], **params: Any) -> Any:
+    """Make an estimator that trains for a moment."""
+    return cls(**{"max_epochs": 6, "random_state": 0, "device": "cpu"} | params)
+
+
+def blobs(n: int = 240, n_classes: int = 3, seed: int = 0) -> Arrays:
+    """Eight columns in which the classes are easy to tell apart."""
+    X, y = make_blobs(
+        n, 8, centers=n_classes, cluster_std=2.0, center_box=(-5, 5), random_state=seed
+    )
+    return X, y
+
+
+def images(n: int = 60) -> Arrays:
+    """uint8 images (n, 12, 10, 3); the class is the channel that shines."""
+    y = np.arange(n) % 3
+    X = np.random.default_rng(0).integers(0, 100, size=(n, 12, 10, 3), dtype=np.uint8)
+    X[np.arange(n), :, :, y] += 100
+    return X, y
+
+
+class Perceptron(nn.Sequential):
+    """A user's network, with a parameter of its own."""
+
+    def __init__(self, n_features: int, n_classes: int, hidden: int = 16) -> None:
+        super().__init__(nn.Linear(n_features, hidden), nn.ReLU(), nn.Linear(hidden, n_classes))
+
+
+class Linear(nn.Sequential):
+    """A network without normalisation, so that a large learning rate makes it diverge."""
+
+    def __init__(self, n_features: int, n_classes: int) -> None:
+        super().__init__(nn.Linear(n_features, n_classes))
+
+
+def make_perceptron(n_features: int, n_classes: int) -> nn.Module:
+    """A factory."""
+    return Perceptron(n_features, n_classes)
+
+
+def optimizers(net: Any) -> dict[str, torch.optim.Optimizer]:
+    """The optimizers of a fitted estimator by name."""
+    return {k: v for k, v in vars(net).items() if isinstance(v, torch.optim.Optimizer)}
+
+
+class LearningRates(Callback):
+    """Write down the learning rate of every optimizer in each epoch."""
+
+    def __init__(self) -> None:
+        self.rates: dict[str, list[float]] = {}
+
+    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
+        for name, optimizer in optimizers(net).items():
+            self.rates.setdefault(name, []).append(optimizer.param_groups[0]["lr"])
+
+
+class Predictions(Callback):
+    """Predict at the end of each epoch."""
+
+    def __init__(self, X: Any) -> None:
+        self.X = X
+        self.probs: list[NDArray[Any]] = []
+
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        self.probs.append(net.predict_proba(self.X))
+
+
+class GradientNorms(Callback):
+    """Write down the norm of the gradient of every step."""
+
+    def __init__(self) -> None:
+        self.norms: list[float] = []
+
+    def on_grad_computed(self, net: Any, named_parameters: Any, **kwargs: Any) -> None:
+        grads = [p.grad.flatten() for _, p in named_parameters if p.grad is not None]
+        self.norms.append(float(torch.cat(grads).norm()))
+
+
+class Fate:
+    """What the `Doom` callbacks of this process do: set by the test, unknown to the estimator."""
+
+    epoch: int | None = None
+    batch = 0  # 0: before the first batch of the epoch
+    kill = False
+    begun: list[int] = []  # epochs that were started
+
+
+class Doom(Callback):
+    """End the fit at the epoch and batch that `Fate` has decided, by Ctrl-C or SIGKILL.
+
+    It has no parameters and no state, so that a doomed run and its repetition are the same run.
+    """
+
+    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
+        Fate.begun.append(len(net.history) - 1)
+        self.strike(net, batch=0)
+
+    def on_batch_begin(self, net: Any, **kwargs: Any) -> None:
+        self.strike(net, batch=len(net.history[-1]["batches"]))
+
+    def strike(self, net: Any, batch: int) -> None:
+        if Fate.epoch != len(net.history) - 1 or Fate.batch != batch:
+            return
+        if Fate.kill:
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise KeyboardInterrupt
+
+
+def doomed_fit(
+    cls: type[NoisyLabelClassifier], params: dict[str, Any], data: Arrays, epoch: int, batch: int
+) -> None:
+    """Fit, and die by SIGKILL; for a process of its own."""
+    Fate.epoch, Fate.batch, Fate.kill = epoch, batch, True
+    cls(callbacks=[Doom()], **params).fit(*data)
+
+
+class PairDataset(torch.utils.data.Dataset[tuple[Tensor, int]]):
+    """A torch Dataset of rows and labels."""
+
+    def __init__(self, X: NDArray[Any], y: NDArray[Any]) -> None:
+        self.rows = torch.as_tensor(X)
+        self.given = [int(label) for label in y]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+        return self.rows[i], self.given[i]
