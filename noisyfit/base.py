@@ -335,6 +335,7 @@ class NoisyLabelClassifier(
             except KeyboardInterrupt:
                 if checkpoint:
                     checkpoint.flush()
+                self._drop_open_epoch()
                 self._conclude(rows, codes, trusted, data)
                 raise
             self.notify("on_train_end", X=X, y=y)

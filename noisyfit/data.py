@@ -1,4 +1,4 @@
-"""Rows on the device, sliced by index: no per-row loader stands between the data and the network."""
+"""Rows on the device, sliced by index: no loader stands between the data and the network."""
 
 from __future__ import annotations
 

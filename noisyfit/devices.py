@@ -12,15 +12,18 @@ def resolve_device(device: str | torch.device) -> torch.device:
     return torch.device(device)
 
 
-def resolve_precision(precision: str, device: torch.device, is_image: bool) -> torch.dtype | None:
+def resolve_precision(precision: str, device: torch.device, row_shape: tuple[int, ...]) -> torch.dtype | None:
     """Return the autocast dtype of training, None for float32.
 
-    ``"auto"`` takes bfloat16 where it pays: on GPUs that have it, and for convolutions on CPUs
-    with bfloat16 instructions.
+    ``"auto"`` takes bfloat16 where it pays: on GPUs that have it, and for square images on CPUs with
+    bfloat16 instructions.
     """
     if precision == "auto":
         if device.type == "cuda":
             return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
+        # torch 2.15: on CPUs, strided bfloat16 convolutions over maps 2 wide and taller than wide
+        # read uninitialised memory.
+        square = len(row_shape) == 3 and row_shape[1] == row_shape[2]
         has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
-        return torch.bfloat16 if is_image and has_bf16 else None
+        return torch.bfloat16 if square and has_bf16 else None
     return torch.bfloat16 if precision == "bf16" else None

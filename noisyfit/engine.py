@@ -259,17 +259,17 @@ class Engine(NeuralNet):
         return torch.cat(parts).float()
 
     def _set_learning_rates(self, epoch: int) -> None:
-        """Cosine to zero over the epochs, or follow the user's LRScheduler, with every optimizer."""
+        """Move every optimizer: cosine to zero over the epochs, or as the user's LRScheduler."""
         groups = self.optimizer_.param_groups
         for group in groups:
-            group.setdefault("first_lr", group["lr"])
+            _first_lr(group)
             if not any(isinstance(cb, LRScheduler) for _, cb in self.callbacks_):
                 if self.lr_schedule == "cosine":
                     group["lr"] = group["first_lr"] * (1 + cos(pi * epoch / self.max_epochs_)) / 2
         scale = groups[0]["lr"] / groups[0]["first_lr"]
         for name in self._networks[1:]:
             for group in getattr(self, _optimizer_of(name) + "_").param_groups:
-                group["lr"] = group.setdefault("first_lr", group["lr"]) * scale
+                group["lr"] = _first_lr(group) * scale
 
     def _record_epoch(self, epoch: int) -> None:
         """Write the epoch's mean losses into the history: one copy to the host."""
@@ -287,16 +287,27 @@ class Engine(NeuralNet):
                     f"epoch {epoch + 1}, batch {batch + 1}. The learning rate is the likely cause "
                     f"(lr={self.lr}): try lr={self.lr / 10:g}, or precision='fp32'."
                 )
-            self.history_.record(names[name], mean)
+            self._record(names[name], mean)
         self._losses.clear()
         if self._validation is not None:
             self._record_validation(self._validation)
 
+    def _drop_open_epoch(self) -> None:
+        """Forget an epoch that was broken off."""
+        if self.history_ and "train_loss" not in self.history_[-1]:
+            self.history_.pop()
+
+    def _record(self, name: str, value: float, best: Callable[..., float] = min) -> None:
+        """Write a value and, as skorch's Checkpoint expects, whether it is the best so far."""
+        earlier = [row[name] for row in self.history_[:-1] if name in row]
+        self.history_.record(name, value)
+        self.history_.record(f"{name}_best", value == best([*earlier, value]))
+
     def _record_validation(self, data: TrainingData) -> None:
         kept = data.has_label
         logits, labels = self._predict(self.module_, data)[kept], data.labels[kept]
-        self.history_.record("valid_loss", float(F.cross_entropy(logits, labels)))
-        self.history_.record("valid_acc", float((logits.argmax(1) == labels).float().mean()))
+        self._record("valid_loss", float(F.cross_entropy(logits, labels)))
+        self._record("valid_acc", float((logits.argmax(1) == labels).float().mean()), best=max)
 
     # ------------------------------------------------------------------------- callbacks
 
@@ -381,6 +392,12 @@ class Engine(NeuralNet):
         if "device_" in state:  # skorch has mapped the tensors to a device that exists
             self.device_ = torch.device(self.device)
         self.device = requested
+
+
+def _first_lr(group: dict[str, Any]) -> float:
+    """Return the rate the group was made with; torch's schedulers keep it as ``initial_lr``."""
+    first: float = group.setdefault("first_lr", group.get("initial_lr", group["lr"]))
+    return first
 
 
 def _padded(x: Tensor) -> Tensor:

@@ -68,6 +68,8 @@ class InputReader:
                 f"X must have rows of shape {self.input_shape_}, as in fit. Got shape {shape}."
             )
         rows = Rows(X, layout, self.device_)
+        if isinstance(rows.source, Tensor) and rows.source.is_complex():
+            raise ValueError("X must be real. Complex data not supported. Pass X.real or X.abs().")
         self._check_contents(rows, shape[1:], reset=reset)
         return rows
 
@@ -85,11 +87,10 @@ class InputReader:
             raise ValueError(
                 f"X must have rows of shape {self.input_shape_}, as in fit. Got {shape}."
             )
-        if not rows.is_bytes:
-            low, high = value_range(rows)
-            check_finite(low, high)
-            if rows.layout != "table":
-                check_value_range(self.value_range_, low, high)
+        low, high = (0.0, 255.0) if rows.is_bytes else value_range(rows)
+        check_finite(low, high)
+        if rows.layout != "table":
+            check_value_range(self.value_range_, low, high)
 
     def _read_labels(self, X: Any, y: Any, n: int) -> NDArray[np.int64]:
         """Learn ``classes_`` and return codes, -1 where there is no label."""
@@ -104,7 +105,8 @@ class InputReader:
         y = _as_column(y)
         if len(y) != n:
             raise ValueError(
-                f"X and y must have as many rows. Got inconsistent numbers of samples: [{n}, {len(y)}]."
+                "X and y must have as many rows. Got inconsistent numbers of samples: "
+                f"[{n}, {len(y)}]."
             )
         missing = is_missing(y, self.missing_label)
         present = y[~missing]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from noisyfit import quality
 from noisyfit.data import Rows, TrainingData
+from noisyfit.exceptions import NoisyFitError
 from noisyfit.nn import features
 from noisyfit.validation import encode, is_missing
 
@@ -20,7 +21,7 @@ class LabelProtocol:
     """From a method's beliefs to ``label_quality_``, ``corrected_labels_`` and issues."""
 
     def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:
-        """Return label quality (n,) and the distribution of the true class (n, K) after training."""
+        """Return label quality (n,) and the distribution of the true class (n, K)."""
         raise TypeError(f"{type(self).__name__} has no _beliefs(data)")
 
     def _conclude(
@@ -28,8 +29,13 @@ class LabelProtocol:
     ) -> None:
         """Write the fitted attributes that every method has."""
         self.n_iter_ = len(self.history_)
-        own_quality, own_distribution = self._beliefs(data)
         probs = self._predict(self.module_, rows).softmax(1).cpu().numpy()
+        if not np.isfinite(probs).all():
+            raise NoisyFitError(
+                f"Predictions must be finite. Got NaN after epoch {self.n_iter_}: the weights have "
+                f"diverged. Try lr={self.lr / 10:g}, or precision='fp32'."
+            )
+        own_quality, own_distribution = self._beliefs(data)
         trained = slice(None) if data.index is None else data.index.cpu().numpy()
         distribution, rating = probs.copy(), quality.self_confidence(np.maximum(codes, 0), probs)
         distribution[trained] = own_distribution.cpu().numpy()

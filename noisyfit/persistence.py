@@ -35,11 +35,14 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     }
     networks = {n: getattr(estimator, f"{n}_").state_dict() for n in estimator._networks}
     temporary = Path(f"{os.fspath(path)}.{os.getpid()}.tmp")
-    with zipfile.ZipFile(temporary, "w") as archive:
-        archive.writestr("meta.json", json.dumps(meta))
-        archive.writestr("arrays.npz", _as_bytes(lambda f: np.savez(f, **arrays)))
-        archive.writestr("networks.pt", _as_bytes(lambda f: torch.save(networks, f)))
-    os.replace(temporary, path)
+    try:
+        with zipfile.ZipFile(temporary, "w") as archive:
+            archive.writestr("meta.json", json.dumps(meta))
+            archive.writestr("arrays.npz", _as_bytes(lambda f: np.savez(f, **arrays)))
+            archive.writestr("networks.pt", _as_bytes(lambda f: torch.save(networks, f)))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load(cls: Any, path: str | os.PathLike[str], *, module: Any, device: Any) -> Any:

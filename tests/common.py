@@ -40,7 +40,8 @@ def all_estimators() -> list[type[NoisyLabelClassifier]]:
 
 def quick(cls: type[NoisyLabelClassifier], **params: Any) -> Any:
     """Make an estimator that trains for a moment."""
-    return cls(**{"max_epochs": 6, "random_state": 0, "device": "cpu"} | params)
+    settings: dict[str, Any] = {"max_epochs": 6, "random_state": 0, "device": "cpu"}
+    return cls(**settings | params)
 
 
 def blobs(n: int = 240, n_classes: int = 3, seed: int = 0) -> Arrays:
@@ -64,6 +65,13 @@ class Perceptron(nn.Sequential):
 
     def __init__(self, n_features: int, n_classes: int, hidden: int = 16) -> None:
         super().__init__(nn.Linear(n_features, hidden), nn.ReLU(), nn.Linear(hidden, n_classes))
+
+
+def seeded_perceptron() -> Perceptron:
+    """An instance with the same weights every time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Perceptron(8, 3)
 
 
 class Linear(nn.Sequential):

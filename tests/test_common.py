@@ -58,11 +58,12 @@ from tests.common import (
     make_perceptron,
     optimizers,
     quick,
+    seeded_perceptron,
 )
 
 ESTIMATORS = all_estimators()
 FULL = {"CrossEntropyClassifier"}  # names that scikit-learn's checks run at their defaults
-FEW = {"max_epochs": 12}  # the others: their defaults take longer than 40 s
+FEW: dict[str, Any] = {"max_epochs": 12}  # the others: their defaults take longer than 40 s
 SEEDS = (0, 1, 2)
 
 Estimator = type[NoisyLabelClassifier]
@@ -161,7 +162,7 @@ def test_global_random_state_does_not_reach_a_seeded_fit(cls: Estimator) -> None
 @every_estimator
 def test_fit_leaves_constructor_parameters_as_they_were(cls: Estimator) -> None:
     X, y = blobs()
-    network = Perceptron(8, 3)
+    network = seeded_perceptron()
     weights = copy.deepcopy(network.state_dict())
     clf = quick(cls, module=network, callbacks=[("norms", GradientNorms())], device="auto")
     before = clf.get_params(deep=False)
@@ -214,7 +215,7 @@ MODULES: dict[str, dict[str, Any]] = {
     "name": {"module": "mlp"},
     "class": {"module": Perceptron, "module__hidden": 24},
     "factory": {"module": make_perceptron},
-    "instance": {"module": Perceptron(8, 3)},
+    "instance": {"module": seeded_perceptron()},
 }
 
 
@@ -834,7 +835,7 @@ def test_print_log__of_the_user__works_beside_ours(cls: Estimator) -> None:
 @every_estimator
 def test_freezer__holds_the_named_layers(cls: Estimator) -> None:
     X, y = blobs(60)
-    network = Perceptron(8, 3)
+    network = seeded_perceptron()
     freeze = Freezer("network.0.*")
     clf = quick(cls, module=network, callbacks=[freeze]).fit(X, y)
     first, last = clf.module_.network[0], clf.module_.network[2]

@@ -1,0 +1,433 @@
+import multiprocessing
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from skorch.callbacks import EarlyStopping, LRScheduler
+from sklearn.base import clone
+
+from noisyfit import CrossEntropyClassifier, FlywheelClassifier, NoisyLabelClassifier
+from noisyfit.checkpoint import Checkpoint, fingerprint
+from noisyfit.noise import symmetric
+from tests.common import (
+    Arrays,
+    Doom,
+    Fate,
+    PairDataset,
+    Perceptron,
+    blobs,
+    doomed_fit,
+    images,
+    seeded_perceptron,
+)
+
+FLYWHEEL: dict[str, Any] = {"warmup_epochs": 3}
+RUNS = {
+    "cross-entropy": (CrossEntropyClassifier, {}),
+    "flywheel": (FlywheelClassifier, FLYWHEEL),
+}
+MOMENTS = {  # epoch, batches of it that were begun
+    "in the warm-up": (1, 2),
+    "at the phase boundary": (3, 0),
+    "after the phase boundary": (6, 1),
+}
+
+every_run = pytest.mark.parametrize("cls, own", RUNS.values(), ids=RUNS)
+every_moment = pytest.mark.parametrize("epoch, batch", MOMENTS.values(), ids=MOMENTS)
+
+
+@pytest.fixture(autouse=True)
+def no_fate() -> Iterator[None]:
+    yield
+    Fate.epoch, Fate.batch, Fate.kill, Fate.begun = None, 0, False, []
+
+
+@pytest.fixture(scope="module")
+def processes() -> Any:
+    """Processes that are forked from one that has the package loaded and has not trained."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.common", "noisyfit.methods.flywheel"])
+    return context
+
+
+def noisy_blobs() -> Arrays:
+    X, y = blobs(150)
+    return X, symmetric(y, 0.3, random_state=0).labels
+
+
+def settings(folder: Path | None, **params: Any) -> dict[str, Any]:
+    common = {"max_epochs": 9, "batch_size": 32, "random_state": 0, "device": "cpu"}
+    return common | {"checkpoint_dir": None if folder is None else str(folder)} | params
+
+
+def killed(
+    processes: Any, cls: type[NoisyLabelClassifier], params: dict[str, Any], data: Any, *moment: int
+) -> None:
+    """Fit in a process of its own that SIGKILL ends."""
+    process = processes.Process(target=doomed_fit, args=(cls, params, data, *moment))
+    process.start()
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
+
+
+def interrupted(clf: Any, *data: Any, epoch: int, batch: int = 0) -> Any:
+    """Fit until Ctrl-C at a given moment; leave no fate behind."""
+    Fate.epoch, Fate.batch = epoch, batch
+    with pytest.raises(KeyboardInterrupt):
+        clf.fit(*data)
+    Fate.epoch, Fate.begun = None, []
+    return clf
+
+
+def epochs_begun(clf: Any, *data: Any) -> list[int]:
+    """Fit and tell which epochs were trained."""
+    Fate.begun = []
+    clf.fit(*data)
+    return Fate.begun
+
+
+def assert_same_run(found: Any, expected: Any, X: Any) -> None:
+    np.testing.assert_array_equal(found.predict_proba(X), expected.predict_proba(X))
+    np.testing.assert_array_equal(found.label_quality_, expected.label_quality_)
+    np.testing.assert_array_equal(found.label_distribution_, expected.label_distribution_)
+    assert found.history_[:, "train_loss"] == expected.history_[:, "train_loss"]
+    assert found.history_[:, "epoch"] == expected.history_[:, "epoch"]
+    assert found.n_iter_ == expected.n_iter_
+
+
+# SIGKILL.
+
+
+@every_run
+@every_moment
+def test_killed__fitted_again__ends_bit_identical(
+    cls: Any, own: dict[str, Any], epoch: int, batch: int, processes: Any, tmp_path: Path
+) -> None:
+    data = noisy_blobs()
+    params = settings(tmp_path, **own)
+    killed(processes, cls, params, data, epoch, batch)
+    resumed = cls(callbacks=[Doom()], **params)
+    assert epochs_begun(resumed, *data) == list(range(epoch, 9))
+    whole = cls(callbacks=[Doom()], **settings(None, **own)).fit(*data)
+    assert_same_run(resumed, whole, data[0])
+    assert list(tmp_path.rglob("*.pt")) == []
+
+
+@every_run
+@pytest.mark.parametrize("epoch, start", [(2, 0), (3, 3), (5, 3), (6, 6)], ids=str)
+def test_killed__with_checkpoint_every_3__goes_on_from_the_last_multiple(
+    cls: Any, own: dict[str, Any], epoch: int, start: int, processes: Any, tmp_path: Path
+) -> None:
+    data = noisy_blobs()
+    params = settings(tmp_path, checkpoint_every=3, **own)
+    killed(processes, cls, params, data, epoch, 1)
+    resumed = cls(callbacks=[Doom()], **params)
+    assert epochs_begun(resumed, *data) == list(range(start, 9))
+    whole = cls(callbacks=[Doom()], **settings(None, **own)).fit(*data)
+    assert_same_run(resumed, whole, data[0])
+
+
+@every_run
+def test_killed__images_with_validation_rows__ends_bit_identical(
+    cls: Any, own: dict[str, Any], processes: Any, tmp_path: Path
+) -> None:
+    data = images()
+    own = own | {"validation_fraction": 0.25, "max_epochs": 6}
+    params = settings(tmp_path, **own)
+    killed(processes, cls, params, data, 4, 1)
+    resumed = cls(callbacks=[Doom()], **params)
+    assert epochs_begun(resumed, *data) == [4, 5]
+    whole = cls(callbacks=[Doom()], **settings(None, **own)).fit(*data)
+    assert_same_run(resumed, whole, data[0])
+    assert resumed.history_[:, "valid_loss"] == whole.history_[:, "valid_loss"]
+
+
+def test_killed__network_instance__goes_on(processes: Any, tmp_path: Path) -> None:
+    data = noisy_blobs()
+    params = settings(tmp_path, module=seeded_perceptron())
+    killed(processes, CrossEntropyClassifier, params, data, 4, 1)
+    params["module"] = seeded_perceptron()
+    resumed = CrossEntropyClassifier(callbacks=[Doom()], **params)
+    assert epochs_begun(resumed, *data) == list(range(4, 9))
+
+
+def test_killed__frame_with_string_labels__goes_on(processes: Any, tmp_path: Path) -> None:
+    X, y = noisy_blobs()
+    index = [f"row{i}" for i in range(len(X))]
+    frame = pd.DataFrame(X, index=index, columns=[f"c{i}" for i in range(8)])
+    labels = pd.Series(np.array(["a", "b", "c"])[y], index=index, name="label")
+    params = settings(tmp_path)
+    killed(processes, CrossEntropyClassifier, params, (frame, labels), 4, 1)
+    resumed = CrossEntropyClassifier(callbacks=[Doom()], **params)
+    assert epochs_begun(resumed, frame.copy(), labels.copy()) == list(range(4, 9))
+
+
+@every_run
+def test_killed__before_the_first_checkpoint__trains_from_the_start(
+    cls: Any, own: dict[str, Any], processes: Any, tmp_path: Path
+) -> None:
+    data = noisy_blobs()
+    params = settings(tmp_path, **own)
+    killed(processes, cls, params, data, 0, 2)
+    assert epochs_begun(cls(callbacks=[Doom()], **params), *data) == list(range(9))
+
+
+# Ctrl-C.
+
+
+@every_run
+@pytest.mark.parametrize("every", [1, 100], ids="every {}".format)
+def test_keyboard_interrupt__within_an_epoch__keeps_the_last_finished_one(
+    cls: Any, own: dict[str, Any], every: int, tmp_path: Path
+) -> None:
+    data = noisy_blobs()
+    params = settings(tmp_path, checkpoint_every=every, **own)
+    interrupted(cls(callbacks=[Doom()], **params), *data, epoch=5, batch=2)
+    resumed = cls(callbacks=[Doom()], **params)
+    assert epochs_begun(resumed, *data) == list(range(5, 9))
+    whole = cls(callbacks=[Doom()], **settings(None, **own)).fit(*data)
+    assert_same_run(resumed, whole, data[0])
+
+
+@every_run
+def test_keyboard_interrupt__same_estimator_fitted_again__goes_on(
+    cls: Any, own: dict[str, Any], tmp_path: Path
+) -> None:
+    data = noisy_blobs()
+    stop = EarlyStopping("train_loss", patience=20)
+    clf = cls(callbacks=[Doom(), stop], **settings(tmp_path, **own))
+    interrupted(clf, *data, epoch=5)
+    assert epochs_begun(clf, *data) == list(range(5, 9))
+
+
+@every_run
+def test_early_stopping__interrupted__keeps_its_counters(
+    cls: Any, own: dict[str, Any], tmp_path: Path
+) -> None:
+    data = noisy_blobs()
+
+    def make(folder: Path | None) -> Any:
+        stop = EarlyStopping(
+            "train_loss",
+            patience=5,
+            threshold=1e9,
+            threshold_mode="abs",
+            load_best=True,
+            sink=print,
+        )
+        return cls(callbacks=[Doom(), stop], **settings(folder, **own))
+
+    whole = make(None).fit(*data)
+    assert whole.n_iter_ == 6
+    interrupted(make(tmp_path), *data, epoch=4)
+    resumed = make(tmp_path)
+    assert epochs_begun(resumed, *data) == [4, 5]
+    assert_same_run(resumed, whole, data[0])
+
+
+@every_run
+def test_lr_scheduler__interrupted__goes_on_with_its_schedule(
+    cls: Any, own: dict[str, Any], tmp_path: Path
+) -> None:
+    data = noisy_blobs()
+
+    def make(folder: Path | None) -> Any:
+        schedule = LRScheduler(policy=torch.optim.lr_scheduler.StepLR, step_size=2, gamma=0.5)
+        return cls(callbacks=[Doom(), schedule], **settings(folder, **own))
+
+    whole = make(None).fit(*data)
+    assert whole.history_[:, "event_lr"] == [0.05 * 0.5 ** (epoch // 2) for epoch in range(9)]
+    interrupted(make(tmp_path), *data, epoch=5)
+    resumed = make(tmp_path)
+    assert epochs_begun(resumed, *data) == list(range(5, 9))
+    assert resumed.history_[:, "event_lr"] == whole.history_[:, "event_lr"]
+    assert_same_run(resumed, whole, data[0])
+
+
+@every_run
+def test_random_state_none__interrupted__goes_on_with_the_drawn_seed(
+    cls: Any, own: dict[str, Any], tmp_path: Path
+) -> None:
+    data = noisy_blobs()
+    params = settings(tmp_path, random_state=None, **own)
+    first = interrupted(cls(callbacks=[Doom()], **params), *data, epoch=5)
+    resumed = cls(callbacks=[Doom()], **params)
+    assert epochs_begun(resumed, *data) == list(range(5, 9))
+    assert resumed.seed_ == first.seed_
+    losses = [row["train_loss"] for row in first.history_ if "train_loss" in row]
+    assert resumed.history_[:5, "train_loss"] == losses
+
+
+# Who shares a checkpoint.
+
+
+def test_same_arguments__but_verbosity_and_interval__share_a_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = noisy_blobs()
+    clf = CrossEntropyClassifier(callbacks=[Doom()], **settings(tmp_path))
+    interrupted(clone(clf), *data, epoch=5)
+    louder = clone(clf).set_params(verbose=1, checkpoint_every=2)
+    assert epochs_begun(louder, *data) == list(range(5, 9))
+    assert "train_loss" in capsys.readouterr().out
+
+
+X, Y = noisy_blobs()
+OTHERS: dict[str, tuple[dict[str, Any], tuple[Any, Any], dict[str, Any]]] = {
+    "one value of X": ({}, (np.where(np.arange(8 * 150).reshape(150, 8) == 77, 9, X), Y), {}),
+    "order of rows": ({}, (X[::-1].copy(), Y[::-1].copy()), {}),
+    "fewer rows": ({}, (X[:-1], Y[:-1]), {}),
+    "one label": ({}, (X, np.where(np.arange(150) == 77, (Y + 1) % 3, Y)), {}),
+    "learning rate": ({"lr": 0.04}, (X, Y), {}),
+    "seed": ({"random_state": 1}, (X, Y), {}),
+    "epochs": ({"max_epochs": 10}, (X, Y), {}),
+    "network": ({"module__width": 16}, (X, Y), {}),
+    "network class": ({"module": Perceptron}, (X, Y), {}),
+    "callbacks": ({"callbacks": [Doom(), EarlyStopping("train_loss")]}, (X, Y), {}),
+    "patience": ({"callbacks": [Doom(), EarlyStopping("train_loss", patience=9)]}, (X, Y), {}),
+    "trusted rows": ({}, (X, Y), {"clean_mask": np.arange(150) < 9}),
+    "validation set": ({}, (X, Y), {"X_val": X[:9], "y_val": Y[:9]}),
+}
+
+
+@pytest.mark.parametrize("params, data, metadata", OTHERS.values(), ids=OTHERS)
+def test_other_arguments__never_share_a_checkpoint(
+    params: dict[str, Any], data: Arrays, metadata: dict[str, Any], tmp_path: Path
+) -> None:
+    first = CrossEntropyClassifier(**{"callbacks": [Doom()]} | settings(tmp_path))
+    interrupted(first, *noisy_blobs(), epoch=5)
+    both = {"callbacks": [Doom()]} | settings(tmp_path, **params)
+    other = CrossEntropyClassifier(**both).fit(*data, **metadata)
+    assert Fate.begun == list(range(both["max_epochs"]))
+    alone = CrossEntropyClassifier(**both | {"checkpoint_dir": None}).fit(*data, **metadata)
+    assert_same_run(other, alone, data[0])
+    assert len(list(tmp_path.rglob("*.pt"))) == 1  # of the first, which may still go on
+
+
+def test_other_class__never_shares_a_checkpoint(tmp_path: Path) -> None:
+    data = noisy_blobs()
+    params = settings(tmp_path, callbacks=[Doom()])
+    interrupted(CrossEntropyClassifier(**params), *data, epoch=5)
+    assert epochs_begun(FlywheelClassifier(**params), *data) == list(range(9))
+
+
+@pytest.mark.parametrize("kind", ["dataset", "dataset of tensors", "tensor", "memmap"])
+def test_other_rows_or_labels__in_any_container__never_share_a_checkpoint(
+    kind: str, tmp_path: Path
+) -> None:
+    def container(X: Any, y: Any, name: str) -> Any:
+        if kind == "dataset":
+            return (PairDataset(X, y),)
+        if kind == "dataset of tensors":
+            return (torch.utils.data.TensorDataset(torch.as_tensor(X), torch.as_tensor(y)),)
+        if kind == "tensor":
+            return torch.as_tensor(X), torch.as_tensor(y)
+        mapped = np.memmap(tmp_path / name, dtype=X.dtype, mode="w+", shape=X.shape)
+        mapped[:] = X
+        return mapped, y
+
+    middle = np.arange(150) == 77
+    clf = CrossEntropyClassifier(callbacks=[Doom()], **settings(tmp_path))
+    interrupted(clone(clf), *container(X, Y, "one"), epoch=5)
+    other_labels = container(X, np.where(middle, (Y + 1) % 3, Y), "two")
+    assert epochs_begun(clone(clf), *other_labels) == list(range(9))
+    other_rows = container(np.where(middle[:, None], 9.0, X), Y, "three")
+    assert epochs_begun(clone(clf), *other_rows) == list(range(9))
+    assert epochs_begun(clone(clf), *container(X, Y, "four")) == list(range(5, 9))
+
+
+@every_run
+def test_finished_run__leaves_nothing_and_trains_anew(
+    cls: Any, own: dict[str, Any], tmp_path: Path
+) -> None:
+    data = noisy_blobs()
+    params = settings(tmp_path, callbacks=[Doom()], **own)
+    first = cls(**params).fit(*data)
+    assert list(tmp_path.iterdir()) == []
+    second = cls(**params)
+    assert epochs_begun(second, *data) == list(range(9))
+    assert_same_run(second, first, data[0])
+
+
+def test_unpicklable_parameter__is_an_error_that_says_where_to_define_it(tmp_path: Path) -> None:
+    clf = CrossEntropyClassifier(augmentation=lambda x: x, **settings(tmp_path))
+    with pytest.raises(ValueError, match="checkpoint_dir needs parameters.*top of a module"):
+        clf.fit(*noisy_blobs())
+
+
+# The parts.
+
+
+def test_fingerprint__equal_values__are_equal() -> None:
+    parts = [
+        ({"a": 1, "b": np.arange(3)}, {"a": 1, "b": np.arange(3)}),
+        (torch.arange(3), torch.arange(3)),
+        (seeded_perceptron(), seeded_perceptron()),
+        ({"module": seeded_perceptron()}, {"module": seeded_perceptron()}),
+        ({"callbacks": [EarlyStopping()]}, {"callbacks": [EarlyStopping()]}),
+        (None, None),
+    ]
+    for one, other in parts:
+        assert fingerprint(one) == fingerprint(other), one
+
+
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        (np.arange(3), np.arange(4)),
+        (np.arange(3), np.arange(3.0)),
+        (np.arange(4), np.arange(4).reshape(2, 2)),
+        (torch.arange(3), torch.tensor([0, 1, 3])),
+        (seeded_perceptron(), Perceptron(8, 3, 8)),
+        (1, None),
+    ],
+    ids=["length", "dtype", "shape", "tensor", "weights", "none"],
+)
+def test_fingerprint__different_values__differ(one: Any, other: Any) -> None:
+    assert fingerprint(one) != fingerprint(other)
+
+
+def test_checkpoint__held_state__is_written_by_flush_as_it_was(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "run")
+    assert checkpoint.read() is None
+    weights = torch.zeros(3)
+    checkpoint.hold({"weights": weights, "epoch": 4})
+    weights += 1
+    assert checkpoint.read() is None
+    checkpoint.flush()
+    stored = checkpoint.read()
+    assert stored is not None
+    assert stored["epoch"] == 4
+    assert stored["weights"].tolist() == [0, 0, 0]
+    assert [file.name for file in (tmp_path / "run").iterdir()] == ["checkpoint.pt"]
+    checkpoint.remove()
+    assert checkpoint.read() is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_checkpoint__nothing_held__flush_keeps_the_older_one(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "run")
+    checkpoint.hold({"epoch": 1})
+    checkpoint.flush()
+    checkpoint.flush()
+    stored = checkpoint.read()
+    assert stored == {"epoch": 1}
+
+
+@pytest.mark.gpu
+@every_run
+def test_on_a_gpu__deterministic__interrupted_run_ends_bit_identical(
+    cls: Any, own: dict[str, Any], tmp_path: Path
+) -> None:
+    data = noisy_blobs()
+    gpu = own | {"device": "cuda", "deterministic": True}
+    interrupted(cls(callbacks=[Doom()], **settings(tmp_path, **gpu)), *data, epoch=5, batch=1)
+    resumed = cls(callbacks=[Doom()], **settings(tmp_path, **gpu))
+    assert epochs_begun(resumed, *data) == list(range(5, 9))
+    whole = cls(callbacks=[Doom()], **settings(None, **gpu)).fit(*data)
+    assert_same_run(resumed, whole, data[0])
