@@ -325,7 +325,7 @@ class NoisyLabelClassifier(
         with self._training_conditions():
             self.initialize()
             self._autocast(
-                resolve_precision(self.precision, self.device_, len(self.row_shape_) > 1)
+                resolve_precision(self.precision, self.device_, self.row_shape_)
             )
             try:
                 self.notify("on_train_begin", X=X, y=y)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from skorch.callbacks import Callback
 from sklearn.datasets import make_blobs
+from skorch.callbacks import Callback
 from torch import Tensor, nn
 
 from noisyfit import methods

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from skorch.callbacks import EarlyStopping, LRScheduler
 from sklearn.base import clone
+from skorch.callbacks import EarlyStopping, LRScheduler
 
 from noisyfit import CrossEntropyClassifier, FlywheelClassifier, NoisyLabelClassifier
 from noisyfit.checkpoint import Checkpoint, fingerprint

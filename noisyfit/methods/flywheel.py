@@ -16,6 +16,8 @@ from noisyfit.nn.losses import confidence_regularizer, contrastive, cross_entrop
 
 GAMMA_RANGE = (0.01, 0.99)
 OUTLIER_FLOOR = 1e-3
+TEMPERATURE_EXPONENTS = (-0.5, 1.5, 21)  # decades of the grid, and its size
+GAMMA_STEPS = 20
 CONTRASTIVE_TEMPERATURE = 0.05
 PROJECTION_SIZE = 128
 
@@ -23,6 +25,7 @@ PROJECTION_SIZE = 128
 class FlywheelClassifier(NoisyLabelClassifier):
     """TODO"""
 
+    own_prior=False
     _networks: ClassVar = ("module", "main")
     _parameter_constraints: ClassVar = {
         **NoisyLabelClassifier._parameter_constraints,
@@ -35,6 +38,7 @@ class FlywheelClassifier(NoisyLabelClassifier):
         "temporal_momentum": [Interval(Real, 0, 1, closed="left")],
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "zero_diagonal": ["boolean"],
+        "calibrate": ["boolean"],
     }
 
     def __init__(
@@ -50,6 +54,7 @@ class FlywheelClassifier(NoisyLabelClassifier):
         temporal_momentum: float = 0.9,
         temperature: float = 0.5,
         zero_diagonal: bool = True,
+        calibrate: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(module, **kwargs)
@@ -62,6 +67,7 @@ class FlywheelClassifier(NoisyLabelClassifier):
         self.temporal_momentum = temporal_momentum
         self.temperature = temperature
         self.zero_diagonal = zero_diagonal
+        self.calibrate = calibrate
 
     def _fit(self, data: TrainingData) -> None:
         state = self.state_
@@ -81,12 +87,14 @@ class FlywheelClassifier(NoisyLabelClassifier):
             if self.adaptive_outlier:
                 state.outlier.copy_(self._outlier(data))  # Eq. 14
             self._train_main(data, clean)  # M-step of the main network, Eqs. 8 and 9
-            state.gamma.fill_(clean[data.has_label].mean().clamp(*GAMMA_RANGE))  # Eq. 6
+            if not self.calibrate:
+                state.gamma.fill_(clean[data.has_label].mean().clamp(*GAMMA_RANGE))  # Eq. 6
 
     def _init_state(self, n: int, n_classes: int) -> dict[str, Tensor]:
         uniform = 1 / n_classes
         return {
             "gamma": torch.tensor(0.5),
+            "main_temperature": torch.tensor(1.0),
             "outlier": torch.full((n,), uniform),
             "ensemble": torch.full((n, n_classes), uniform),
             "corruption": torch.full((n_classes, n_classes), uniform),
@@ -109,8 +117,20 @@ class FlywheelClassifier(NoisyLabelClassifier):
 
     def _clean_probability(self, data: TrainingData) -> Tensor:
         logits = self._predict(self.main_, data)
+        if self.calibrate:
+            self._calibrate(data, logits)
+        logits = logits / self.state_.main_temperature
         q = clean_probability(logits, data.labels, self.state_.outlier, self.state_.gamma)
         return torch.where(data.trusted, 1.0, torch.where(data.has_label, q, 0.0))
+
+    def _calibrate(self, data: TrainingData, logits: Tensor) -> None:
+        """Set gamma and the main network's temperature to the likeliest ones, Eq. 3."""
+        kept = data.has_label
+        gamma, temperature = likeliest_mixture(
+            logits[kept], data.labels[kept], self.state_.outlier[kept]
+        )
+        self.state_.gamma.copy_(gamma)
+        self.state_.main_temperature.copy_(temperature)
 
     def _refurbish(self, data: TrainingData, clean: Tensor) -> Tensor:
         sharp = sharpen(self.state_.ensemble, self.temperature)
@@ -157,6 +177,8 @@ class FlywheelClassifier(NoisyLabelClassifier):
         cr_weight = min(self.cr_weight, 0.9 / float(prior.max()))
         for idx, x, _ in data.batches("weak"):
             logits = self.main_(x)
+            if self.own_prior:
+                prior = logits.detach().float().softmax(1).mean(0)
             loss = weights[idx] * cross_entropy(logits, labels[idx])
             loss = loss + cr_weight * confidence_regularizer(logits, prior)
             self._descend(loss.mean(), self.main_optimizer_)
@@ -202,6 +224,24 @@ def clean_probability(logits: Tensor, labels: Tensor, outlier: Tensor, gamma: Te
     """
     given = logits.log_softmax(1).gather(1, labels.clamp(min=0)[:, None])[:, 0]
     return torch.sigmoid(gamma.log() + given - torch.log1p(-gamma) - outlier.log())
+
+
+def likeliest_mixture(logits: Tensor, labels: Tensor, outlier: Tensor) -> tuple[Tensor, Tensor]:
+    """Return gamma and the temperature of g under which the given labels are likeliest, Eq. 3.
+
+    EM for gamma (Eqs. 4 and 6) at every temperature of a grid.
+    """
+    best = (logits.new_tensor(-torch.inf), logits.new_tensor(0.5), logits.new_tensor(1.0))
+    for temperature in torch.logspace(*TEMPERATURE_EXPONENTS, device=logits.device):
+        given = (logits / temperature).softmax(1).gather(1, labels[:, None])[:, 0]
+        gamma = logits.new_tensor(0.5)
+        for _ in range(GAMMA_STEPS):
+            gamma = (gamma * given / (gamma * given + (1 - gamma) * outlier)).mean()
+            gamma = gamma.clamp(*GAMMA_RANGE)
+        likelihood = (gamma * given + (1 - gamma) * outlier).log().mean()
+        if likelihood > best[0]:
+            best = (likelihood, gamma, temperature)
+    return best[1], best[2]
 
 
 def sharpen(probs: Tensor, temperature: float) -> Tensor:

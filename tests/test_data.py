@@ -1,0 +1,400 @@
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import TensorDataset
+
+from noisyfit import data as data_module
+from noisyfit.data import (
+    CallableAugment,
+    Rows,
+    TrainingData,
+    batch_bounds,
+    check_finite,
+    check_value_range,
+    dataset_labels,
+    dataset_row,
+    guess_value_range,
+    image_layout,
+    scan,
+    value_range,
+)
+from tests.common import PairDataset, images
+
+CPU = torch.device("cpu")
+
+
+def table(n: int = 10, d: int = 3) -> NDArray[Any]:
+    return np.arange(n * d, dtype=np.float64).reshape(n, d)
+
+
+def training(n: int, batch_size: int, labels: Any = None, **params: Any) -> TrainingData:
+    codes = torch.arange(n) % 2 if labels is None else torch.as_tensor(labels)
+    rows = Rows(table(n), "table", CPU)
+    trusted = torch.zeros(len(codes), dtype=torch.bool)
+    return TrainingData(rows, codes, trusted, 2, batch_size, **params)
+
+
+# Batches.
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 8, 9, 16, 17, 129])
+@pytest.mark.parametrize("size", [2, 8, 128])
+def test_batch_bounds_cut_the_range_into_batches_without_a_rest_of_one(n: int, size: int) -> None:
+    bounds = batch_bounds(n, size)
+    rows = [i for start, stop in bounds for i in range(start, stop)]
+    lengths = [stop - start for start, stop in bounds]
+    assert rows == list(range(n))
+    assert lengths[:-1] == [size] * (len(lengths) - 1)
+    assert 1 <= lengths[-1] <= size + 1
+    assert lengths[-1] > 1 or n == 1
+    assert lengths[-1] <= size or n % size == 1
+
+
+def test_batch_bounds__no_rows__are_none() -> None:
+    assert batch_bounds(0, 4) == []
+
+
+@pytest.mark.parametrize("n, batch_size", [(10, 4), (9, 4), (5, 128), (129, 128), (1, 2)], ids=str)
+def test_batches_serve_each_row_once_with_its_label(n: int, batch_size: int) -> None:
+    data = training(n, batch_size)
+    seen = []
+    for idx, x, labels in data.batches("plain"):
+        np.testing.assert_array_equal(x.numpy(), table(n)[idx.numpy()])
+        assert labels.tolist() == [int(i) % 2 for i in idx]
+        assert len(idx) > 1 or n == 1
+        seen += idx.tolist()
+    assert sorted(seen) == list(range(n))
+
+
+def test_batches_come_in_a_new_order_each_time() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        data = training(64, 8)
+        first, second = ([i for idx, *_ in data.batches() for i in idx.tolist()] for _ in range(2))
+    assert first != second
+    assert sorted(first) == sorted(second) == list(range(64))
+    assert first != list(range(64))
+
+
+def test_batches__labelled__leave_rows_without_a_label_out() -> None:
+    labels = torch.tensor([0, -1, 1, -1, 0, 1, -1, 0, 1])
+    data = training(9, 3, labels)
+    seen = []
+    for idx, x, given in data.batches("plain", labelled=True):
+        assert (given >= 0).all()
+        np.testing.assert_array_equal(given, labels[idx])
+        np.testing.assert_array_equal(x.numpy(), table(9)[idx.numpy()])
+        seen += idx.tolist()
+    assert sorted(seen) == [0, 2, 4, 5, 7, 8]
+    assert sorted(i for idx, *_ in data.batches() for i in idx.tolist()) == list(range(9))
+
+
+def test_batches__labelled__rest_of_one_joins() -> None:
+    data = training(8, 2, [0, 1, 0, -1, -1, -1, 1, 1])  # five labels
+    lengths = [len(idx) for idx, *_ in data.batches(labelled=True)]
+    assert lengths == [2, 3]
+
+
+@pytest.mark.parametrize(
+    "views", [(), ("weak",), ("plain", "strong"), ("weak", "strong", "strong")]
+)
+def test_batches_give_one_tensor_a_view(views: tuple[str, ...]) -> None:
+    data = training(6, 4, augment=CallableAugment(lambda x: x + torch.rand(())))
+    for idx, *seen, labels in data.batches(*views):
+        plain = torch.as_tensor(table(6))[idx].float()
+        assert len(seen) == max(1, len(views))
+        assert len(labels) == len(idx)
+        for x, name in zip(seen, views or ("weak",), strict=True):
+            assert torch.equal(x, plain) == (name == "plain")
+        assert len({float((x - plain)[0, 0]) for x in seen}) == len(seen)
+
+
+def test_batches__of_some_rows__count_within_them() -> None:
+    index = torch.tensor([8, 2, 5])
+    data = training(10, 2, [1, 0, 1], index=index)
+    assert len(data) == 3
+    for idx, x, labels in data.batches("plain"):
+        np.testing.assert_array_equal(x.numpy(), table(10)[index[idx].numpy()])
+        np.testing.assert_array_equal(labels, torch.tensor([1, 0, 1])[idx])
+    np.testing.assert_array_equal(torch.cat(list(data.in_order())), table(10)[[8, 2, 5]])
+
+
+def test_in_order__view__is_applied() -> None:
+    data = training(5, 2, augment=CallableAugment(lambda x: -x))
+    np.testing.assert_array_equal(torch.cat(list(data.in_order())), table(5))
+    np.testing.assert_array_equal(torch.cat(list(data.in_order("weak"))), -table(5))
+
+
+@pytest.mark.parametrize("batch_size", [3, 4, 128])
+def test_chunks__of_many_batches__serve_the_same_batches(
+    batch_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def batches(data: TrainingData) -> Iterator[tuple[list[int], list[list[float]]]]:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            for idx, x, _ in data.batches("plain"):
+                yield idx.tolist(), x.tolist()
+
+    data = training(25, batch_size)
+    one_by_one = list(batches(data))
+    bounds = batch_bounds(25, batch_size)
+    monkeypatch.setattr(
+        data,
+        "_chunks",
+        lambda n: iter([(0, n, bounds)]),  # as on a GPU, where chunks hold many batches
+    )
+    assert list(batches(data)) == one_by_one
+
+
+@pytest.mark.gpu
+def test_on_a_gpu__batches_serve_each_row_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data_module, "GPU_CHUNK", 8)
+    gpu = torch.device("cuda")
+    rows = Rows(table(25), "table", gpu)
+    codes = torch.arange(25, device=gpu)
+    data = TrainingData(rows, codes, codes < 0, 25, 3)
+    seen = []
+    for idx, x, labels in data.batches("plain"):
+        np.testing.assert_array_equal(x.cpu().numpy(), table(25)[idx.cpu().numpy()])
+        assert torch.equal(labels, idx)
+        seen += idx.tolist()
+    assert sorted(seen) == list(range(25))
+
+
+# Rows.
+
+
+@pytest.mark.parametrize(
+    "shape, requested, expected",
+    [
+        ((9, 5), "auto", "table"),
+        ((9, 8, 8), "auto", "HW"),
+        ((9, 8, 8), "HW", "HW"),
+        ((9, 8, 8, 3), "auto", "HWC"),
+        ((9, 8, 8, 1), "auto", "HWC"),
+        ((9, 4, 8, 8), "auto", "CHW"),
+        ((9, 3, 8, 3), "HWC", "HWC"),
+        ((9, 3, 8, 3), "CHW", "CHW"),
+        ((9, 7, 8, 8), "CHW", "CHW"),
+    ],
+)
+def test_image_layout_is_read_from_the_shape(
+    shape: tuple[int, ...], requested: str, expected: str
+) -> None:
+    assert image_layout(shape, requested) == expected
+
+
+@pytest.mark.parametrize(
+    "shape, requested, message",
+    [
+        ((9,), "auto", "must be a table"),
+        ((9, 2, 2, 2, 2), "auto", "must be a table.*reshape"),
+        ((9, 3, 8, 3), "auto", 'both the first and the last.*image_layout="HWC"'),
+        ((9, 8, 8, 8), "auto", 'neither the first nor the last.*image_layout="HWC"'),
+        ((9, 8, 8), "HWC", "needs 4 axes"),
+        ((9, 8, 8, 3), "HW", "image_layout='HW'"),
+    ],
+)
+def test_image_layout__unclear__is_an_error(
+    shape: tuple[int, ...], requested: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        image_layout(shape, requested)
+
+
+@pytest.mark.parametrize("layout", ["HW", "HWC", "CHW"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float64, np.int32])
+def test_take_gives_channels_first(layout: str, dtype: Any) -> None:
+    pictures, _ = images(12)
+    channels_first = pictures.transpose(0, 3, 1, 2)
+    X = {"HW": pictures[..., 0], "HWC": pictures, "CHW": channels_first}[layout].astype(dtype)
+    rows = Rows(X, layout, CPU)
+    taken = rows.take(torch.tensor([7, 0, 7]))
+    expected = channels_first[[7, 0, 7]][:, : 1 if layout == "HW" else 3]
+    assert taken.dtype == (torch.uint8 if dtype == np.uint8 else torch.float32)
+    np.testing.assert_array_equal(taken, expected)
+    assert rows.row_shape == expected.shape[1:]
+    np.testing.assert_array_equal(torch.cat(list(rows.in_order()))[[7, 0, 7]], expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8, np.int64, bool])
+def test_take__table__is_float32(dtype: Any) -> None:
+    X = table().astype(dtype)
+    taken = Rows(X, "table", CPU).take(torch.tensor([3, 1]))
+    assert taken.dtype == torch.float32
+    np.testing.assert_array_equal(taken, X[[3, 1]].astype(np.float32))
+
+
+@pytest.mark.parametrize("writeable", [True, False])
+def test_rows__of_an_array_or_memmap__are_a_view(writeable: bool, tmp_path: Path) -> None:
+    X = np.memmap(tmp_path / "X", dtype=np.float64, mode="w+", shape=(20, 3))
+    X[:] = table(20)
+    X.flush()
+    mapped = np.memmap(tmp_path / "X", dtype=np.float64, mode="r+" if writeable else "r").reshape(
+        20, 3
+    )
+    for source in (mapped, table(20)):
+        rows = Rows(source, "table", CPU)
+        assert isinstance(rows.source, Tensor)
+        assert rows.source.data_ptr() == source.ctypes.data
+        assert len(rows) == 20
+        np.testing.assert_array_equal(rows.take(torch.tensor([19])), table(20)[[19]])
+
+
+@pytest.mark.parametrize("n", [1, 511, 512, 513, 1100])
+def test_in_order_yields_every_row_once(n: int) -> None:
+    X = np.random.default_rng(0).integers(0, 255, (n, 4, 4), dtype=np.uint8)
+    batches = list(Rows(X, "HW", CPU).in_order())
+    assert max(map(len, batches)) <= 512
+    np.testing.assert_array_equal(torch.cat(batches)[:, 0], X)
+
+
+def test_rows__of_a_dataset__are_those_of_the_array() -> None:
+    X = table(9)
+    for dataset in (
+        PairDataset(X, np.zeros(9)),
+        TensorDataset(torch.as_tensor(X), torch.zeros(9)),
+        TensorDataset(torch.as_tensor(X)),
+    ):
+        rows = Rows(dataset, "table", CPU)
+        assert len(rows) == 9
+        np.testing.assert_array_equal(rows.take(torch.tensor([8, 2])), X[[8, 2]])
+        np.testing.assert_array_equal(torch.cat(list(rows.in_order())), X)
+        np.testing.assert_array_equal(dataset_row(dataset, 4), X[4])
+
+
+def test_dataset_labels_are_found_in_attributes_or_pairs() -> None:
+    X, y = torch.as_tensor(table(4)), np.array([3, 1, 1, 2])
+    plain = PairDataset(X.numpy(), y)
+    assert dataset_labels(plain).tolist() == y.tolist()  # type: ignore[union-attr]
+    plain.targets = [0, 0, 0, 1]  # type: ignore[attr-defined]
+    assert dataset_labels(plain).tolist() == [0, 0, 0, 1]  # type: ignore[union-attr]
+    assert dataset_labels(TensorDataset(X, torch.as_tensor(y))).tolist() == y.tolist()  # type: ignore[union-attr]
+
+
+# Statistics.
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3, -1e6], ids=str)
+def test_scan__table__is_that_of_numpy_in_float64(offset: float) -> None:
+    X = np.random.default_rng(0).normal(offset, [1.0, 5.0, 40.0], size=(9000, 3))
+    X = X.astype(np.float32)
+    seen = scan(Rows(X, "table", CPU))
+    exact = X.astype(np.float64)
+    np.testing.assert_allclose(seen.mean, exact.mean(0), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(seen.std, exact.std(0), rtol=1e-5)
+    assert seen.low == exact.min()
+    assert seen.high == exact.max()
+
+
+@pytest.mark.parametrize("layout", ["HWC", "CHW"])
+def test_scan__images__is_per_channel(layout: str) -> None:
+    pictures, _ = images(700)
+    X = pictures if layout == "HWC" else np.ascontiguousarray(pictures.transpose(0, 3, 1, 2))
+    seen = scan(Rows(X, layout, CPU))
+    exact = pictures.astype(np.float64)
+    assert seen.mean.shape == seen.std.shape == (3, 1, 1)
+    np.testing.assert_allclose(seen.mean[:, 0, 0], exact.mean((0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(seen.std[:, 0, 0], exact.std((0, 1, 2)), rtol=1e-6)
+    assert (seen.low, seen.high) == (pictures.min(), pictures.max())
+
+
+@pytest.mark.parametrize("value", [0.0, 3.0, 1e-9, -1e6], ids=str)
+def test_scan__near_constant_column__gets_one(value: float) -> None:
+    X = np.column_stack([np.full(5000, value), np.arange(5000.0)]).astype(np.float32)
+    X[7, 0] = np.nextafter(X[7, 0], np.float32(1e9))
+    seen = scan(Rows(X, "table", CPU))
+    assert seen.std[0] == 1
+    assert seen.std[1] == pytest.approx(np.arange(5000.0).std(), rel=1e-6)
+
+
+def test_scan__small_but_real_spread__is_kept() -> None:
+    X = np.random.default_rng(0).normal(0, 1e-4, size=(100, 1)).astype(np.float32)
+    assert scan(Rows(X, "table", CPU)).std[0] == pytest.approx(X.std(), rel=1e-4)
+
+
+def test_scan__drifting_rows__stay_accurate() -> None:
+    # The first batch is far from the rest: sums around its mean must not lose the small spread.
+    X = np.concatenate([np.full(4096, 1e5), np.random.default_rng(0).normal(size=40960)])
+    seen = scan(Rows(X[:, None], "table", CPU))
+    exact = X.astype(np.float32).astype(np.float64)
+    np.testing.assert_allclose(seen.std, exact.std(), rtol=1e-5)
+    np.testing.assert_allclose(seen.mean, exact.mean(), rtol=1e-5)
+
+
+def test_scan__one_row__has_unit_spread() -> None:
+    seen = scan(Rows(table(1), "table", CPU))
+    assert seen.mean.tolist() == [0, 1, 2]
+    assert seen.std.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf], ids=str)
+@pytest.mark.parametrize("row", [0, 5000])
+def test_value_range__nan_or_infinity__is_found_and_refused(bad: float, row: int) -> None:
+    X = np.zeros((6000, 2))
+    X[row, 1] = bad
+    for low, high in (
+        value_range(Rows(X, "table", CPU)),
+        (scan(Rows(X, "table", CPU)).low, scan(Rows(X, "table", CPU)).high),
+    ):
+        with pytest.raises(ValueError, match="NaN or infinity"):
+            check_finite(low, high)
+
+
+def test_value_range__finite__passes() -> None:
+    low, high = value_range(Rows(table(), "table", CPU))
+    assert (low, high) == (0, 29)
+    check_finite(low, high)
+
+
+@pytest.mark.parametrize(
+    "values, expected",
+    [
+        (np.array([3, 9], np.uint8), (0, 255)),
+        (np.array([0, 1], np.uint8), (0, 255)),
+        (np.array([0.0, 1.0]), (0, 1)),
+        (np.array([0.2, 0.7]), (0, 1)),
+        (np.array([0.0, 200.0]), (0, 255)),
+        (np.array([-1.0, 1.0]), (-1, 1)),
+        (np.array([-2.5, 3.5]), (-2.5, 3.5)),
+        (np.array([0.0, 4000.0]), (0, 4000)),
+    ],
+    ids=["bytes", "dark bytes", "unit", "within unit", "to 255", "signed", "z-scores", "12 bit"],
+)
+def test_guess_value_range_is_the_scale_of_the_images(
+    values: NDArray[Any], expected: tuple[float, float]
+) -> None:
+    X = np.resize(values, (2, 4, 4))
+    rows = Rows(X, "HW", CPU)
+    assert guess_value_range(rows, *value_range(rows)) == expected
+
+
+@pytest.mark.parametrize(
+    "fitted, low, high, fits",
+    [
+        ((0.0, 1.0), 0.0, 1.0, True),
+        ((0.0, 1.0), 0.3, 0.4, True),
+        ((0.0, 1.0), 0.0, 255.0, False),
+        ((0.0, 1.0), -1.0, 1.0, False),
+        ((0.0, 255.0), 0.0, 255.0, True),
+        ((0.0, 255.0), 17.0, 80.0, True),
+        ((0.0, 255.0), 0.0, 1.0, False),
+        ((0.0, 255.0), -3.0, 200.0, False),
+        ((0.0, 255.0), 0.0, 0.0, True),
+        ((-2.5, 3.5), -9.0, 9.0, True),
+    ],
+)
+def test_value_range__other_than_that_of_fit__is_refused(
+    fitted: tuple[float, float], low: float, high: float, fits: bool
+) -> None:
+    if fits:
+        check_value_range(fitted, low, high)
+    else:
+        with pytest.raises(ValueError, match="scale of fit"):
+            check_value_range(fitted, low, high)
