@@ -311,7 +311,7 @@ class NoisyLabelClassifier(
         codes = self._read_labels(X, y, len(rows))
         trusted = check_clean_mask(clean_mask, codes)
         self._resolve_epochs()
-        checkpoint = self._find_checkpoint(X, y, clean_mask, X_meta, y_meta, X_val, y_val)
+        checkpoint = self._find_checkpoint(X, codes, trusted, X_meta, y_meta, X_val, y_val)
         stored = checkpoint.read() if checkpoint else None
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         self.seed_ = int(stored["seed"] if stored else seed)
@@ -443,7 +443,8 @@ class NoisyLabelClassifier(
         cosmetic = ("verbose", "checkpoint_dir", "checkpoint_every")
         params = {k: v for k, v in self.get_params(deep=False).items() if k not in cosmetic}
         name = type(self).__name__
-        run = fingerprint(__version__, type(self).__module__, name, params, *data)
+        seen = (self.classes_, self.feature_mean_, self.feature_scale_, self.value_range_)
+        run = fingerprint(__version__, type(self).__module__, name, params, *seen, *data)
         return Checkpoint(os.path.join(self.checkpoint_dir, f"{name}-{run}"))
 
     # ------------------------------------------------------------------------------- predict

@@ -10,7 +10,7 @@ from typing import Any
 
 import joblib
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 
@@ -32,10 +32,20 @@ def fingerprint(*parts: Any) -> str:
 
 
 def _hashable(part: Any) -> Any:
+    """Return values that hash alike in every process: no storage addresses, no fitted state."""
+    if isinstance(part, dict):
+        return {name: _hashable(value) for name, value in part.items()}
+    if isinstance(part, list | tuple):
+        return [_hashable(value) for value in part]
     if isinstance(part, Tensor):
         return part.detach().cpu().numpy()
+    if isinstance(part, nn.Module):
+        return type(part), repr(part), _hashable(dict(part.state_dict()))
+    if hasattr(part, "on_train_begin"):  # a callback
+        params = {k: v for k, v in vars(part).items() if not k.endswith("_")}
+        return type(part), _hashable(params)
     if isinstance(part, Dataset):  # its rows may not fit into memory
-        return type(part).__qualname__, len(part), str(part[0]), str(part[len(part) - 1])  # type: ignore[arg-type]
+        return type(part).__qualname__, len(part)  # type: ignore[arg-type]
     return part
 
 

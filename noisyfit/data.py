@@ -82,6 +82,8 @@ def image_layout(shape: tuple[int, ...], requested: str = "auto") -> str:
         return "HW"
     if requested in ("HWC", "CHW"):
         return requested
+    if requested == "HW":
+        raise ValueError(f"image_layout='HW' needs 3 axes (n, H, W). Got shape {shape}. Use 'HWC'.")
     first, last = shape[1] in CHANNEL_COUNTS, shape[3] in CHANNEL_COUNTS
     if first == last:
         how = "both the first and the last" if first else "neither the first nor the last"
@@ -278,7 +280,7 @@ def batch_bounds(n: int, batch_size: int) -> list[tuple[int, int]]:
     starts = list(range(0, n, batch_size))
     if len(starts) > 1 and n - starts[-1] == 1:
         starts.pop()
-    return list(zip(starts, [*starts[1:], n], strict=True))
+    return list(zip(starts, [*starts[1:], n][: len(starts)], strict=True))
 
 
 @dataclass

@@ -319,6 +319,11 @@ class Engine(NeuralNet):
     def _default_callbacks(self) -> list[tuple[str, Any]]:
         return [("epoch_timer", EpochTimer()), ("print_log", PrintLog())]
 
+    @property
+    def _user_callbacks(self) -> list[tuple[str, Any]]:
+        own = dict(self._default_callbacks)
+        return [(name, callback) for name, callback in self.callbacks_ if name not in own]
+
     def _check_callbacks(self) -> None:
         for entry in self.callbacks or []:
             callback = entry[1] if isinstance(entry, tuple) else entry
@@ -357,15 +362,20 @@ class Engine(NeuralNet):
             "history": list(self.history_),
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state(self.device_) if on_gpu else None,
-            "callbacks": {name: _plain_state(callback) for name, callback in self.callbacks_},
+            "callbacks": {name: _fitted_state(callback) for name, callback in self._user_callbacks},
         }
 
     def _restore_training_state(self, state: dict[str, Any]) -> None:
         for name, part in state["parts"].items():
             getattr(self, name).load_state_dict(part)
         self.history_.extend(state["history"])
-        for name, callback in self.callbacks_:
-            vars(callback).update(state["callbacks"].get(name, {}))
+        for name, callback in self._user_callbacks:
+            for attribute, value in state["callbacks"][name].items():
+                part = getattr(callback, attribute, None)
+                if hasattr(part, "load_state_dict"):
+                    part.load_state_dict(value)
+                else:
+                    setattr(callback, attribute, value)
         torch.set_rng_state(state["rng"])
         if state["cuda_rng"] is not None:
             torch.cuda.set_rng_state(state["cuda_rng"], self.device_)
@@ -419,7 +429,10 @@ def _optimizer_of(network: str) -> str:
     return "optimizer" if network == "module" else f"{network}_optimizer"
 
 
-def _plain_state(callback: Any) -> dict[str, Any]:
-    """Return the fitted attributes of a callback that are plain values."""
+def _fitted_state(callback: Any) -> dict[str, Any]:
+    """Return the fitted attributes of a callback: plain values and what has a state_dict."""
     plain = (int, float, str, bool, dict, list, type(None))
-    return {k: v for k, v in vars(callback).items() if k.endswith("_") and isinstance(v, plain)}
+    attributes = vars(callback).items()
+    fitted = {k: v for k, v in attributes if k.endswith("_") and not isinstance(v, type)}
+    state = {k: v for k, v in fitted.items() if isinstance(v, plain)}
+    return state | {k: v.state_dict() for k, v in fitted.items() if hasattr(v, "load_state_dict")}

@@ -131,6 +131,10 @@ class InputReader:
             raise ValueError(f"{name} must come with its rows. Got None. Pass both.")
         rows = self._read(X, reset=False)
         y = _as_column(y)
+        if len(y) != len(rows):
+            raise ValueError(
+                f"{name} must have as many rows as its X. Got {len(y)} labels for {len(rows)} rows."
+            )
         codes = encode(y, self.classes_, is_missing(y, self.missing_label))
         return self._training_data(rows, codes, np.zeros(len(codes), dtype=bool), None)
 

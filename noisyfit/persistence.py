@@ -67,7 +67,7 @@ def load(cls: Any, path: str | os.PathLike[str], *, module: Any, device: Any) ->
 def _class_of(cls: Any, stored: list[str]) -> Any:
     home, name = stored
     found = getattr(import_module(home), name) if home.startswith("noisyfit.") else cls
-    if found.__qualname__ != name or not issubclass(found, cls):
+    if not isinstance(found, type) or found.__qualname__ != name or not issubclass(found, cls):
         raise NoisyFitError(
             f"The file must hold a {cls.__name__}. Got a {home}.{name}. Call load of that class."
         )
@@ -89,7 +89,8 @@ def _pack(value: Any, name: str, arrays: dict[str, Any]) -> Any:
     if not isinstance(value, np.ndarray):
         return {"value": value}
     if value.dtype == object:
-        return {"objects": value.tolist()}
+        plain = (str, int, float, bool, tuple, type(None))  # others come back as text
+        return {"objects": [v if isinstance(v, plain) else str(v) for v in value.tolist()]}
     arrays[name] = value
     return {"array": name}
 
@@ -99,7 +100,8 @@ def _unpack(packed: dict[str, Any], arrays: Any) -> Any:
     if kind == "array":
         return arrays[value]
     if kind == "objects":
-        return np.array(value, dtype=object)
+        entries = [tuple(entry) if isinstance(entry, list) else entry for entry in value]
+        return np.fromiter(entries, dtype=object, count=len(entries))
     return tuple(value) if kind == "tuple" else value
 
 
