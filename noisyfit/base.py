@@ -289,7 +289,7 @@ class NoisyLabelClassifier(
         NoisyFitError
             If the loss becomes infinite or the GPU's memory is exhausted.
         """
-        before = vars(self).copy()
+        before = self.__dict__.copy()
         try:
             self._forget()
             validate_parameter_constraints(
@@ -298,8 +298,8 @@ class NoisyLabelClassifier(
             self._check_prefixes()
             self._train(X, y, clean_mask, X_meta, y_meta, X_val, y_val)
         except Exception:
-            vars(self).clear()
-            vars(self).update(before)
+            self.__dict__.clear()
+            self.__dict__.update(before)
             raise
         return self
 
@@ -324,9 +324,7 @@ class NoisyLabelClassifier(
         self._checkpoint = checkpoint
         with self._training_conditions():
             self.initialize()
-            self._autocast(
-                resolve_precision(self.precision, self.device_, self.row_shape_)
-            )
+            self._autocast(resolve_precision(self.precision, self.device_, self.row_shape_))
             try:
                 self.notify("on_train_begin", X=X, y=y)
                 if stored:
@@ -347,7 +345,7 @@ class NoisyLabelClassifier(
         """Drop what an earlier fit left."""
         for name in list(vars(self)):
             if name.endswith("_") or name in ("_modules", "_criteria", "_optimizers"):
-                del vars(self)[name]
+                del self.__dict__[name]
 
     @contextmanager
     def _training_conditions(self) -> Iterator[None]:
@@ -369,7 +367,7 @@ class NoisyLabelClassifier(
                 torch.use_deterministic_algorithms(was_deterministic)
                 self._autocast(None)
                 for name in ("_datasets", "_checkpoint"):
-                    vars(self).pop(name, None)
+                    self.__dict__.pop(name, None)
 
     def _autocast(self, dtype: torch.dtype | None) -> None:
         for name in self._networks:
@@ -433,8 +431,8 @@ class NoisyLabelClassifier(
             return {"dataset_train": everything, "dataset_valid": None}
         kept = np.isin(np.arange(len(everything)), data.index.cpu().numpy())
         return {
-            "dataset_train": Subset(everything, np.flatnonzero(kept)),
-            "dataset_valid": Subset(everything, np.flatnonzero(~kept)),
+            "dataset_train": Subset(everything, np.flatnonzero(kept).tolist()),
+            "dataset_valid": Subset(everything, np.flatnonzero(~kept).tolist()),
         }
 
     def _find_checkpoint(self, *data: Any) -> Checkpoint | None:

@@ -168,6 +168,11 @@ def dataset_row(dataset: Dataset[Any], i: int) -> Tensor:
     return torch.as_tensor(np.asarray(row[0] if isinstance(row, tuple | list) else row))
 
 
+def shape_of(X: Any) -> tuple[int, ...]:
+    """Return the shape of an array, or that of a Dataset's rows stacked."""
+    return (len(X), *dataset_row(X, 0).shape) if isinstance(X, Dataset) else tuple(X.shape)  # type: ignore[arg-type]
+
+
 def dataset_labels(dataset: Dataset[Any]) -> np.ndarray[Any, Any] | None:
     """Return the labels of a Dataset: its ``targets`` or ``y``, else the second of every pair."""
     for name in ("targets", "y", "labels"):
@@ -264,7 +269,7 @@ def guess_value_range(rows: Rows, low: float, high: float) -> tuple[float, float
 def check_value_range(fitted: tuple[float, float], low: float, high: float) -> None:
     """Refuse images on another scale than those of fit."""
     known = {(0.0, 1.0): low >= 0 and high <= 1, (0.0, 255.0): low >= 0 and 1 < high <= 255}
-    if not known.get(tuple(fitted), True) and low != high:
+    if not known.get((fitted[0], fitted[1]), True) and low != high:
         raise ValueError(
             f"Images must be on the scale of fit, {fitted[0]:g} to {fitted[1]:g}. "
             f"Got values from {low:g} to {high:g}. Rescale them."

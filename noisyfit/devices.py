@@ -12,11 +12,13 @@ def resolve_device(device: str | torch.device) -> torch.device:
     return torch.device(device)
 
 
-def resolve_precision(precision: str, device: torch.device, row_shape: tuple[int, ...]) -> torch.dtype | None:
+def resolve_precision(
+    precision: str, device: torch.device, row_shape: tuple[int, ...]
+) -> torch.dtype | None:
     """Return the autocast dtype of training, None for float32.
 
-    ``"auto"`` takes bfloat16 where it pays: on GPUs that have it, and for square images on CPUs with
-    bfloat16 instructions.
+    ``"auto"`` takes bfloat16 where it pays: on GPUs that have it, and for square images on CPUs
+    with bfloat16 instructions.
     """
     if precision == "auto":
         if device.type == "cuda":

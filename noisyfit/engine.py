@@ -60,6 +60,7 @@ class Engine(NeuralNet):
     n_classes_: int
     n_rows_: int
     max_epochs_: int
+    device: Any
 
     # ---------------------------------------------------------------- networks and optimizers
 
@@ -371,9 +372,9 @@ class Engine(NeuralNet):
         self.history_.extend(state["history"])
         for name, callback in self._user_callbacks:
             for attribute, value in state["callbacks"][name].items():
-                part = getattr(callback, attribute, None)
-                if hasattr(part, "load_state_dict"):
-                    part.load_state_dict(value)
+                current: Any = getattr(callback, attribute, None)
+                if hasattr(current, "load_state_dict"):
+                    current.load_state_dict(value)
                 else:
                     setattr(callback, attribute, value)
         torch.set_rng_state(state["rng"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,10 +20,10 @@ from noisyfit.data import (
     check_finite,
     check_value_range,
     dataset_labels,
-    dataset_row,
     guess_value_range,
     image_layout,
     scan,
+    shape_of,
     value_range,
 )
 from noisyfit.exceptions import NoisyFitWarning
@@ -49,7 +49,9 @@ class InputReader:
     batch_size: int
     missing_label: Any
     device_: torch.device
-    _uses_meta: bool
+    layout_: str
+    _augment: Any
+    _uses_meta: ClassVar[bool]
 
     def _read(self, X: Any, *, reset: bool) -> Rows:
         """Check X against the contract (made when ``reset``) and put it on the device."""
@@ -57,7 +59,7 @@ class InputReader:
             X = validate_data(self, X, reset=reset, dtype=np.float32, allow_nd=True)
         elif not isinstance(X, Dataset):
             validate_data(self, X, reset=reset, skip_check_array=True)
-        shape = (len(X), *dataset_row(X, 0).shape) if isinstance(X, Dataset) else tuple(X.shape)
+        shape = shape_of(X)
         if shape[0] == 0:
             raise ValueError(f"X must have at least one row. Got 0 sample(s) (shape {shape}).")
         layout = image_layout(shape, self.image_layout) if reset else self.layout_

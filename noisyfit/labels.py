@@ -20,6 +20,20 @@ from noisyfit.validation import encode, is_missing
 class LabelProtocol:
     """From a method's beliefs to ``label_quality_``, ``corrected_labels_`` and issues."""
 
+    module_: Any
+    history_: Any
+    device_: torch.device
+    row_shape_: tuple[int, ...]
+    classes_: NDArray[Any]
+    n_classes_: int
+    given_labels_: NDArray[Any]
+    sample_index_: NDArray[Any]
+    missing_label: Any
+    correction_margin: float
+    lr: float
+    _predict: Any
+    _labelled: Any
+
     def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:
         """Return label quality (n,) and the distribution of the true class (n, K)."""
         raise TypeError(f"{type(self).__name__} has no _beliefs(data)")

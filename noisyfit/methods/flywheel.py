@@ -16,16 +16,125 @@ from noisyfit.nn.losses import confidence_regularizer, contrastive, cross_entrop
 
 GAMMA_RANGE = (0.01, 0.99)
 OUTLIER_FLOOR = 1e-3
-TEMPERATURE_EXPONENTS = (-0.5, 1.5, 21)  # decades of the grid, and its size
-GAMMA_STEPS = 20
+PATIENCE_PART = 20  # the warm-up ends after this part of the epochs without progress
+HELD_OUT_FRACTION = float(
+    __import__("os").environ.get("HF", "0.1")
+)  # of the rows, during a warm-up that watches for memorisation
 CONTRASTIVE_TEMPERATURE = 0.05
 PROJECTION_SIZE = 128
 
 
 class FlywheelClassifier(NoisyLabelClassifier):
-    """TODO"""
+    """Learn from noisy labels with two networks that find and repair the wrong ones for each other.
 
-    own_prior=False
+    A main network tells clean labels from corrupted ones, an auxiliary network guesses the class of
+    the corrupted ones; each is trained on what the other has found, in two EM cycles that share one
+    likelihood. Good when a network memorises wrong labels: tables, small or long-trained image
+    networks, symmetric, class-dependent and crowd noise. While the networks are still learning from
+    the labels the cycles do not start, and the result is that of cross-entropy.
+
+    Step by step (section 3 of [1]_), after a warm-up of both networks on the given labels:
+
+    1. E-step of the main network: the probability that each label is clean (Eq. 4).
+    2. E-step of the auxiliary network: the given label as far as it is clean, else the prediction
+       (Eq. 11).
+    3. M-step of the auxiliary network: cross-entropy on these targets with MixUp, and a contrastive
+       term on strong views (Eq. 13).
+    4. The corruption matrix, and from it the probability of each given label if it is corrupted
+       (Eq. 14).
+    5. M-step of the main network: cross-entropy on the auxiliary network's labels, minus confidence
+       in the wrong place: the confidence regulariser (Eqs. 8 and 9).
+    6. The share of clean labels (Eq. 6).
+
+    Parameters
+    ----------
+    warmup_epochs : int or None, default=None
+        Epochs on the given labels before the first cycle. None means at least one sixth of the
+        epochs, and until the agreement with a held-out tenth of the labels stops rising; if it still
+        rises at half time, the warm-up lasts to the end.
+    cr_weight : float >= 0, default=3.0
+        Weight of the confidence regulariser, ``lambda`` in [1]_, Eq. 8. 0 is its ablation "w/o CR".
+        Lowered to 0.9 / (largest class share) where a class is so frequent that its own labels would
+        be pushed away.
+    resample : bool, default=True
+        Train the main network on the auxiliary network's labels. False weighs the given labels by
+        their probability of being clean instead (Eq. 7), its ablation "w/o Aux."; the auxiliary
+        network is then still what predicts.
+    adaptive_outlier : bool, default=True
+        Estimate the probability of a corrupted label row by row. False keeps 1 / n_classes, its
+        ablation "eps fixed".
+    contrastive_weight : float >= 0, default=0.025
+        Weight of the contrastive term, ``alpha`` in [1]_. 0 is its ablation "w/o CL".
+    mixup_alpha : float > 0, default=1.0
+        Parameter of the Beta distribution of MixUp.
+    temporal_momentum : float in [0, 1), default=0.9
+        Of the mean over epochs of the auxiliary network's predictions. 0 is the published form.
+    temperature : float > 0, default=0.5
+        Below 1 sharpens the predictions in Eq. 11. 1 is the published form.
+    zero_diagonal : bool, default=True
+        A corrupted label is never the true one: zero the diagonal of the corruption matrix. False is
+        the published form.
+    {shared parameters}
+
+    Attributes
+    ----------
+    clean_probability_ : ndarray of shape (n_training_rows,)
+        Probability that each label is clean, Eq. 4. 1 for trusted rows, 0 for rows without a label;
+        the same as ``label_quality_`` for labelled rows that were trained on.
+    gamma_ : float
+        Share of clean labels as the model sees it; it tends to be too low.
+    corruption_matrix_ : ndarray of shape (n_classes, n_classes)
+        Probability of the observed class (column) given the true class (row) among corrupted
+        labels, ``T_c`` in [1]_.
+    warmup_epochs_ : int
+        Epochs before the first cycle; ``max_epochs_`` if there was none.
+    {shared attributes}
+
+    Notes
+    -----
+    Differences from the paper:
+
+    1. Predictions are averaged over epochs (``temporal_momentum``), sharpened (``temperature``), and
+       the corruption matrix has a zero diagonal (``zero_diagonal``). As published, whole classes
+       swap under class-dependent noise. The published form is ``temporal_momentum=0,
+       temperature=1, zero_diagonal=False, warmup_epochs=10``.
+    2. The warm-up ends when learning stalls; in the paper after 10 epochs. Networks that are still
+       learning collapse in the cycles: on 10,000 Fashion-MNIST images with symmetric noise of 40 %
+       and a small CNN, cycles after 5 of 30 epochs end 7 to 18 points below cross-entropy.
+    3. One evaluation of the auxiliary network an epoch, on two weak views, serves Eq. 11 of the next
+       cycle and Eq. 14 of this one; the paper evaluates Eq. 14 once more without augmentation.
+    4. MixUp draws from Beta(1, 1), the paper does not say; Beta(4, 4), common in related code, is
+       no better on tables and slows small image networks.
+    5. The contrastive term is that of SimCLR without labels at temperature 0.05, on a projection
+       head of two layers; the paper gives neither.
+    6. Eq. 4 is computed in log space, gamma clipped to [0.01, 0.99], the outlier probability floored
+       at 0.001, and the logarithm of the regulariser bounded by 1e-8.
+
+    Two classes: with a weight of at most 2 the regulariser rejects no label (a label loses only if
+    another class leads by more than ``1 / (cr_weight - 1)``), and with two balanced classes the
+    weight is lowered to 1.8. What tells clean from corrupted is then the zero diagonal: the
+    probability of a corrupted label is that of the other class.
+
+    Trusted rows are clean with probability 1; rows without a label are trained on as corrupted ones.
+    Cost: 15 passes through a network per row and cycle, cross-entropy needs 3 (a forward pass is
+    one, a backward pass two); ``n_classes + 3`` floats per sample.
+
+    References
+    ----------
+    .. [1] Kim, Chang, Cho, Lee and Han. Learning with Noisy Labels: Interconnection of Two
+       Expectation-Maximizations.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from noisyfit import FlywheelClassifier, noise
+    >>> X, y = load_digits(return_X_y=True)
+    >>> noisy = noise.symmetric(y, 0.4, random_state=0)
+    >>> clf = FlywheelClassifier(max_epochs=20, random_state=0).fit(X, noisy.labels)
+    >>> bool((clf.corrected_labels_ == y).mean() > 0.9)
+    True
+    """
+
     _networks: ClassVar = ("module", "main")
     _parameter_constraints: ClassVar = {
         **NoisyLabelClassifier._parameter_constraints,
@@ -38,7 +147,6 @@ class FlywheelClassifier(NoisyLabelClassifier):
         "temporal_momentum": [Interval(Real, 0, 1, closed="left")],
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "zero_diagonal": ["boolean"],
-        "calibrate": ["boolean"],
     }
 
     def __init__(
@@ -50,11 +158,10 @@ class FlywheelClassifier(NoisyLabelClassifier):
         resample: bool = True,
         adaptive_outlier: bool = True,
         contrastive_weight: float = 0.025,
-        mixup_alpha: float = 4.0,
+        mixup_alpha: float = 1.0,
         temporal_momentum: float = 0.9,
         temperature: float = 0.5,
         zero_diagonal: bool = True,
-        calibrate: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(module, **kwargs)
@@ -67,17 +174,18 @@ class FlywheelClassifier(NoisyLabelClassifier):
         self.temporal_momentum = temporal_momentum
         self.temperature = temperature
         self.zero_diagonal = zero_diagonal
-        self.calibrate = calibrate
 
     def _fit(self, data: TrainingData) -> None:
         state = self.state_
         for epoch in self._epochs():
-            if epoch < self.warmup_epochs_:
+            if not self._cycles_begin(data, epoch):
                 self._warm_up(data)
                 self._refresh(data, epoch)
                 continue
-            if epoch == self.warmup_epochs_:
-                state.gamma.fill_(self._agreement(data).clamp(*GAMMA_RANGE))
+            if not state.cycling:
+                state.cycling.fill_(True)
+                self.warmup_epochs_ = epoch
+                state.gamma.fill_(self._agreement(data, data.has_label).clamp(*GAMMA_RANGE))
             clean = self._clean_probability(data)  # E-step of the main network, Eq. 4
             targets = self._refurbish(data, clean)  # E-step of the auxiliary network, Eq. 11
             self._train_auxiliary(data, targets)  # its M-step, Eq. 13
@@ -87,14 +195,17 @@ class FlywheelClassifier(NoisyLabelClassifier):
             if self.adaptive_outlier:
                 state.outlier.copy_(self._outlier(data))  # Eq. 14
             self._train_main(data, clean)  # M-step of the main network, Eqs. 8 and 9
-            if not self.calibrate:
-                state.gamma.fill_(clean[data.has_label].mean().clamp(*GAMMA_RANGE))  # Eq. 6
+            state.gamma.fill_(clean[data.has_label].mean().clamp(*GAMMA_RANGE))  # Eq. 6
 
     def _init_state(self, n: int, n_classes: int) -> dict[str, Tensor]:
         uniform = 1 / n_classes
+        held_out = HELD_OUT_FRACTION if self.warmup_epochs is None else 0.0
         return {
+            "cycling": torch.tensor(False),
+            "held_out": torch.rand(n) < held_out,
+            "best_agreement": torch.tensor(-1.0),
+            "best_epoch": torch.tensor(0),
             "gamma": torch.tensor(0.5),
-            "main_temperature": torch.tensor(1.0),
             "outlier": torch.full((n,), uniform),
             "ensemble": torch.full((n, n_classes), uniform),
             "corruption": torch.full((n_classes, n_classes), uniform),
@@ -103,34 +214,38 @@ class FlywheelClassifier(NoisyLabelClassifier):
     # ---------------------------------------------------------------------------- steps
 
     def _warm_up(self, data: TrainingData) -> None:
-        for _, x, labels in data.batches("weak", labelled=True):
+        for idx, x, labels in data.batches("weak", labelled=True):
+            seen = (~self.state_.held_out[idx]).float()
             for network, optimizer in (
                 (self.module_, self.optimizer_),
                 (self.main_, self.main_optimizer_),
             ):
-                self._descend(cross_entropy(network(x), labels).mean(), optimizer)
+                self._descend((seen * cross_entropy(network(x), labels)).mean(), optimizer)
 
-    def _agreement(self, data: TrainingData) -> Tensor:
-        """Return the share of given labels that the auxiliary network predicts."""
-        agrees = self.state_.ensemble.argmax(1) == data.labels
-        return agrees[data.has_label].float().mean()
+    def _cycles_begin(self, data: TrainingData, epoch: int) -> bool:
+        """Whether the warm-up is over: the networks have stopped learning from held-out labels."""
+        state = self.state_
+        if state.cycling or self.warmup_epochs is not None:
+            return bool(state.cycling) or epoch >= self.warmup_epochs_
+        if epoch >= self.max_epochs_ / 2:
+            state.held_out.fill_(False)  # still learning: take all labels, to the end
+        if epoch == 0 or not state.held_out.any():
+            return False
+        agreement = self._agreement(data, state.held_out & data.has_label)
+        if agreement > state.best_agreement:
+            state.best_agreement.copy_(agreement)
+            state.best_epoch.fill_(epoch)
+        waited = epoch - int(state.best_epoch)
+        return epoch >= self.warmup_epochs_ and waited >= self.max_epochs_ / PATIENCE_PART
+
+    def _agreement(self, data: TrainingData, rows: Tensor) -> Tensor:
+        """Return the share of the given labels of some rows that the auxiliary network predicts."""
+        return (self.state_.ensemble.argmax(1) == data.labels)[rows].float().mean()
 
     def _clean_probability(self, data: TrainingData) -> Tensor:
         logits = self._predict(self.main_, data)
-        if self.calibrate:
-            self._calibrate(data, logits)
-        logits = logits / self.state_.main_temperature
         q = clean_probability(logits, data.labels, self.state_.outlier, self.state_.gamma)
         return torch.where(data.trusted, 1.0, torch.where(data.has_label, q, 0.0))
-
-    def _calibrate(self, data: TrainingData, logits: Tensor) -> None:
-        """Set gamma and the main network's temperature to the likeliest ones, Eq. 3."""
-        kept = data.has_label
-        gamma, temperature = likeliest_mixture(
-            logits[kept], data.labels[kept], self.state_.outlier[kept]
-        )
-        self.state_.gamma.copy_(gamma)
-        self.state_.main_temperature.copy_(temperature)
 
     def _refurbish(self, data: TrainingData, clean: Tensor) -> Tensor:
         sharp = sharpen(self.state_.ensemble, self.temperature)
@@ -177,8 +292,6 @@ class FlywheelClassifier(NoisyLabelClassifier):
         cr_weight = min(self.cr_weight, 0.9 / float(prior.max()))
         for idx, x, _ in data.batches("weak"):
             logits = self.main_(x)
-            if self.own_prior:
-                prior = logits.detach().float().softmax(1).mean(0)
             loss = weights[idx] * cross_entropy(logits, labels[idx])
             loss = loss + cr_weight * confidence_regularizer(logits, prior)
             self._descend(loss.mean(), self.main_optimizer_)
@@ -224,24 +337,6 @@ def clean_probability(logits: Tensor, labels: Tensor, outlier: Tensor, gamma: Te
     """
     given = logits.log_softmax(1).gather(1, labels.clamp(min=0)[:, None])[:, 0]
     return torch.sigmoid(gamma.log() + given - torch.log1p(-gamma) - outlier.log())
-
-
-def likeliest_mixture(logits: Tensor, labels: Tensor, outlier: Tensor) -> tuple[Tensor, Tensor]:
-    """Return gamma and the temperature of g under which the given labels are likeliest, Eq. 3.
-
-    EM for gamma (Eqs. 4 and 6) at every temperature of a grid.
-    """
-    best = (logits.new_tensor(-torch.inf), logits.new_tensor(0.5), logits.new_tensor(1.0))
-    for temperature in torch.logspace(*TEMPERATURE_EXPONENTS, device=logits.device):
-        given = (logits / temperature).softmax(1).gather(1, labels[:, None])[:, 0]
-        gamma = logits.new_tensor(0.5)
-        for _ in range(GAMMA_STEPS):
-            gamma = (gamma * given / (gamma * given + (1 - gamma) * outlier)).mean()
-            gamma = gamma.clamp(*GAMMA_RANGE)
-        likelihood = (gamma * given + (1 - gamma) * outlier).log().mean()
-        if likelihood > best[0]:
-            best = (likelihood, gamma, temperature)
-    return best[1], best[2]
 
 
 def sharpen(probs: Tensor, temperature: float) -> Tensor:
