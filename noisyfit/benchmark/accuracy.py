@@ -104,14 +104,17 @@ def run(section: str, params: dict[str, Any]) -> None:
             seconds = time.perf_counter() - start
             accuracy[task.name][kind.__name__].append(100 * clf.score(task.X_test, task.y_test))
             auroc[task.name, kind.__name__].append(detection_auroc(task.wrong, clf.label_quality_))
-            print(f"  {task.name} seed {task.seed} {kind.__name__}: "
-                  f"{accuracy[task.name][kind.__name__][-1]:.1f} % in {seconds:.0f} s", flush=True)  # fmt: skip
+            score = accuracy[task.name][kind.__name__][-1]
+            run_name = f"{task.name} seed {task.seed} {kind.__name__}"
+            print(f"  {run_name}: {score:.1f} % in {seconds:.0f} s", flush=True)
     for name, scores in accuracy.items():
         print(f"{name}, {len(next(iter(scores.values())))} runs")
         for method, values in scores.items():
             found = np.array(auroc[name, method])
-            print(f"  {method:24s} {np.mean(values):5.1f} +/- {np.std(values, ddof=1):4.1f} %, "
-                  f"min {min(values):5.1f}; AUROC {found.mean():.3f}, min {found.min():.3f}")  # fmt: skip
+            spread = (
+                f"{np.mean(values):5.1f} +/- {np.std(values, ddof=1):4.1f} %, min {min(values):.1f}"
+            )
+            print(f"  {method:24s} {spread}; AUROC {found.mean():.3f}, min {found.min():.3f}")
         gain = np.subtract(scores["FlywheelClassifier"], scores["CrossEntropyClassifier"])
         print(f"  paired difference        {gain.mean():+.1f} +/- {gain.std(ddof=1):.1f}, "
               f"min {gain.min():+.1f}", flush=True)  # fmt: skip

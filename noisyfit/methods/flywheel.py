@@ -17,9 +17,7 @@ from noisyfit.nn.losses import confidence_regularizer, contrastive, cross_entrop
 GAMMA_RANGE = (0.01, 0.99)
 OUTLIER_FLOOR = 1e-3
 PATIENCE_PART = 20  # the warm-up ends after this part of the epochs without progress
-HELD_OUT_FRACTION = float(
-    __import__("os").environ.get("HF", "0.1")
-)  # of the rows, during a warm-up that watches for memorisation
+HELD_OUT_FRACTION = 0.05  # of the rows, while the warm-up watches for the end of learning
 CONTRASTIVE_TEMPERATURE = 0.05
 PROJECTION_SIZE = 128
 
@@ -50,12 +48,12 @@ class FlywheelClassifier(NoisyLabelClassifier):
     ----------
     warmup_epochs : int or None, default=None
         Epochs on the given labels before the first cycle. None means at least one sixth of the
-        epochs, and until the agreement with a held-out tenth of the labels stops rising; if it still
-        rises at half time, the warm-up lasts to the end.
+        epochs, and until the agreement with held-out labels, one in twenty, stops rising; if it
+        still rises at half time, the warm-up lasts to the end.
     cr_weight : float >= 0, default=3.0
-        Weight of the confidence regulariser, ``lambda`` in [1]_, Eq. 8. 0 is its ablation "w/o CR".
-        Lowered to 0.9 / (largest class share) where a class is so frequent that its own labels would
-        be pushed away.
+        Weight of the confidence regulariser, ``lambda`` in [1]_, Eq. 8. 0 is its ablation
+        "w/o CR". Lowered to 0.9 / (largest class share) where a class is so frequent that its own
+        labels would be pushed away.
     resample : bool, default=True
         Train the main network on the auxiliary network's labels. False weighs the given labels by
         their probability of being clean instead (Eq. 7), its ablation "w/o Aux."; the auxiliary
@@ -72,8 +70,8 @@ class FlywheelClassifier(NoisyLabelClassifier):
     temperature : float > 0, default=0.5
         Below 1 sharpens the predictions in Eq. 11. 1 is the published form.
     zero_diagonal : bool, default=True
-        A corrupted label is never the true one: zero the diagonal of the corruption matrix. False is
-        the published form.
+        A corrupted label is never the true one: zero the diagonal of the corruption matrix. False
+        is the published form.
     {shared parameters}
 
     Attributes
@@ -94,28 +92,28 @@ class FlywheelClassifier(NoisyLabelClassifier):
     -----
     Differences from the paper:
 
-    1. Predictions are averaged over epochs (``temporal_momentum``), sharpened (``temperature``), and
-       the corruption matrix has a zero diagonal (``zero_diagonal``). As published, whole classes
-       swap under class-dependent noise. The published form is ``temporal_momentum=0,
+    1. Predictions are averaged over epochs (``temporal_momentum``), sharpened (``temperature``),
+       and the corruption matrix has a zero diagonal (``zero_diagonal``). As published, whole
+       classes swap under class-dependent noise. The published form is ``temporal_momentum=0,
        temperature=1, zero_diagonal=False, warmup_epochs=10``.
     2. The warm-up ends when learning stalls; in the paper after 10 epochs. Networks that are still
        learning collapse in the cycles: on 10,000 Fashion-MNIST images with symmetric noise of 40 %
        and a small CNN, cycles after 5 of 30 epochs end 7 to 18 points below cross-entropy.
-    3. One evaluation of the auxiliary network an epoch, on two weak views, serves Eq. 11 of the next
-       cycle and Eq. 14 of this one; the paper evaluates Eq. 14 once more without augmentation.
+    3. One evaluation of the auxiliary network an epoch, on two weak views, serves Eq. 11 of the
+       next cycle and Eq. 14 of this one; the paper evaluates Eq. 14 once more, unaugmented.
     4. MixUp draws from Beta(1, 1), the paper does not say; Beta(4, 4), common in related code, is
        no better on tables and slows small image networks.
     5. The contrastive term is that of SimCLR without labels at temperature 0.05, on a projection
        head of two layers; the paper gives neither.
-    6. Eq. 4 is computed in log space, gamma clipped to [0.01, 0.99], the outlier probability floored
-       at 0.001, and the logarithm of the regulariser bounded by 1e-8.
+    6. Eq. 4 is computed in log space, gamma clipped to [0.01, 0.99], the outlier probability
+       floored at 0.001, and the logarithm of the regulariser bounded by 1e-8.
 
     Two classes: with a weight of at most 2 the regulariser rejects no label (a label loses only if
     another class leads by more than ``1 / (cr_weight - 1)``), and with two balanced classes the
     weight is lowered to 1.8. What tells clean from corrupted is then the zero diagonal: the
     probability of a corrupted label is that of the other class.
 
-    Trusted rows are clean with probability 1; rows without a label are trained on as corrupted ones.
+    Trusted rows are clean with probability 1; rows without a label are trained on as corrupted.
     Cost: 15 passes through a network per row and cycle, cross-entropy needs 3 (a forward pass is
     one, a backward pass two); ``n_classes + 3`` floats per sample.
 
@@ -346,7 +344,7 @@ def sharpen(probs: Tensor, temperature: float) -> Tensor:
 
 
 def refurbish(clean: Tensor, labels: Tensor, probs: Tensor) -> Tensor:
-    """Return the distribution of the true class, Eq. 11: the label if clean, else the prediction."""
+    """Return the distribution of the true class, Eq. 11: a clean label, else the prediction."""
     onehot = nn.functional.one_hot(labels.clamp(min=0), probs.shape[1])
     return clean[:, None] * onehot + (1 - clean)[:, None] * probs
 
