@@ -16,7 +16,7 @@ from noisyfit.nn.losses import confidence_regularizer, contrastive, cross_entrop
 
 GAMMA_RANGE = (0.01, 0.99)
 OUTLIER_FLOOR = 1e-3
-PATIENCE_PART = 20  # the warm-up ends after this part of the epochs without progress
+PATIENCE = 3  # epochs without progress that end the warm-up
 HELD_OUT_FRACTION = 0.05  # of the rows, while the warm-up watches for the end of learning
 CONTRASTIVE_TEMPERATURE = 0.05
 PROJECTION_SIZE = 128
@@ -48,8 +48,8 @@ class FlywheelClassifier(NoisyLabelClassifier):
     ----------
     warmup_epochs : int or None, default=None
         Epochs on the given labels before the first cycle. None means at least one sixth of the
-        epochs, and until the agreement with held-out labels, one in twenty, stops rising; if it
-        still rises at half time, the warm-up lasts to the end.
+        epochs, and until the agreement with held-out labels, one in twenty, has not risen for three
+        epochs; if that has not happened at half time, the warm-up lasts to the end.
     cr_weight : float >= 0, default=3.0
         Weight of the confidence regulariser, ``lambda`` in [1]_, Eq. 8. 0 is its ablation
         "w/o CR". Lowered to 0.9 / (largest class share) where a class is so frequent that its own
@@ -85,7 +85,7 @@ class FlywheelClassifier(NoisyLabelClassifier):
         Probability of the observed class (column) given the true class (row) among corrupted
         labels, ``T_c`` in [1]_.
     warmup_epochs_ : int
-        Epochs before the first cycle; ``max_epochs_`` if there was none.
+        Epochs before the first cycle; ``n_iter_`` if there was none.
     {shared attributes}
 
     Notes
@@ -180,9 +180,8 @@ class FlywheelClassifier(NoisyLabelClassifier):
                 self._warm_up(data)
                 self._refresh(data, epoch)
                 continue
-            if not state.cycling:
-                state.cycling.fill_(True)
-                self.warmup_epochs_ = epoch
+            if state.first_cycle < 0:
+                state.first_cycle.fill_(epoch)
                 state.gamma.fill_(self._agreement(data, data.has_label).clamp(*GAMMA_RANGE))
             clean = self._clean_probability(data)  # E-step of the main network, Eq. 4
             targets = self._refurbish(data, clean)  # E-step of the auxiliary network, Eq. 11
@@ -199,7 +198,7 @@ class FlywheelClassifier(NoisyLabelClassifier):
         uniform = 1 / n_classes
         held_out = HELD_OUT_FRACTION if self.warmup_epochs is None else 0.0
         return {
-            "cycling": torch.tensor(False),
+            "first_cycle": torch.tensor(-1),
             "held_out": torch.rand(n) < held_out,
             "best_agreement": torch.tensor(-1.0),
             "best_epoch": torch.tensor(0),
@@ -223,8 +222,8 @@ class FlywheelClassifier(NoisyLabelClassifier):
     def _cycles_begin(self, data: TrainingData, epoch: int) -> bool:
         """Whether the warm-up is over: the networks have stopped learning from held-out labels."""
         state = self.state_
-        if state.cycling or self.warmup_epochs is not None:
-            return bool(state.cycling) or epoch >= self.warmup_epochs_
+        if state.first_cycle >= 0 or self.warmup_epochs is not None:
+            return bool(state.first_cycle >= 0) or epoch >= self.warmup_epochs_
         if epoch >= self.max_epochs_ / 2:
             state.held_out.fill_(False)  # still learning: take all labels, to the end
         if epoch == 0 or not state.held_out.any():
@@ -234,7 +233,7 @@ class FlywheelClassifier(NoisyLabelClassifier):
             state.best_agreement.copy_(agreement)
             state.best_epoch.fill_(epoch)
         waited = epoch - int(state.best_epoch)
-        return epoch >= self.warmup_epochs_ and waited >= self.max_epochs_ / PATIENCE_PART
+        return epoch >= self.warmup_epochs_ and waited >= PATIENCE
 
     def _agreement(self, data: TrainingData, rows: Tensor) -> Tensor:
         """Return the share of the given labels of some rows that the auxiliary network predicts."""
@@ -316,6 +315,8 @@ class FlywheelClassifier(NoisyLabelClassifier):
         clean = self._clean_probability(data)
         self.clean_probability_ = clean.cpu().numpy()
         self.gamma_ = float(self.state_.gamma)
+        first_cycle = int(self.state_.first_cycle)
+        self.warmup_epochs_ = first_cycle if first_cycle >= 0 else self.n_iter_
         self.corruption_matrix_ = self.state_.corruption.cpu().numpy()
         return clean, self._refurbish(data, clean)
 

@@ -1,0 +1,207 @@
+"""The flywheel's formulas, re-derived with loops, and what its switches do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from sklearn.datasets import load_digits, make_blobs
+from sklearn.metrics import roc_auc_score
+
+from noisyfit import FlywheelClassifier, noise
+from noisyfit.methods.flywheel import (
+    GAMMA_RANGE,
+    clean_probability,
+    corruption_matrix,
+    refurbish,
+    sharpen,
+)
+
+LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.2, 0.3], [-30.0, 30.0, 0.0]])
+LABELS = torch.tensor([0, 2, 0])
+
+
+def blobs(n: int = 240, n_classes: int = 3) -> tuple[NDArray[Any], NDArray[Any]]:
+    X, y = make_blobs(n, 8, centers=n_classes, cluster_std=2.0, random_state=0)
+    return X.astype(np.float32), y
+
+
+def test_clean_probability_is_eq_4() -> None:
+    outlier, gamma = torch.tensor([0.2, 0.05, 0.3]), torch.tensor(0.6)
+    got = clean_probability(LOGITS, LABELS, outlier, gamma)
+    for i in range(3):
+        z = LOGITS[i].double().numpy()
+        g = (np.exp(z - z.max()) / np.exp(z - z.max()).sum())[LABELS[i]]
+        expected = 0.6 * g / (0.6 * g + 0.4 * float(outlier[i]))
+        assert float(got[i]) == pytest.approx(expected, rel=1e-5, abs=1e-12)
+
+
+def test_clean_probability__logits_of_a_thousand__is_finite() -> None:
+    got = clean_probability(1000 * LOGITS, LABELS, torch.full((3,), 1e-3), torch.tensor(0.99))
+    assert torch.isfinite(got).all()
+    assert float(got[0]) > 0.99
+    assert float(got[2]) == 0.0
+
+
+def test_refurbish_is_eq_11() -> None:
+    clean, probs = torch.tensor([1.0, 0.25, 0.0]), LOGITS.softmax(1)
+    got = refurbish(clean, LABELS, probs)
+    for i in range(3):
+        for y in range(3):
+            expected = float(clean[i]) * (int(LABELS[i]) == y) + (1 - float(clean[i])) * probs[i, y]
+            assert float(got[i, y]) == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_corruption_matrix_is_t_c() -> None:
+    rng = np.random.default_rng(0)
+    clean, labels, probs = rng.random(9), rng.integers(0, 3, 9), rng.dirichlet(np.ones(3), 9)
+    got = corruption_matrix(
+        torch.tensor(clean), torch.tensor(labels), torch.tensor(probs), zero_diagonal=False
+    )
+    for y in range(3):
+        total = sum((1 - clean[i]) * probs[i, y] for i in range(9))
+        for observed in range(3):
+            mass = sum((1 - clean[i]) * probs[i, y] for i in range(9) if labels[i] == observed)
+            assert float(got[y, observed]) == pytest.approx(mass / total, rel=1e-12)
+
+
+def test_corruption_matrix__zero_diagonal__renormalises_the_rest() -> None:
+    probs = torch.tensor([[0.6, 0.4], [0.3, 0.7], [0.5, 0.5]])
+    got = corruption_matrix(torch.zeros(3), torch.tensor([0, 1, 1]), probs, zero_diagonal=True)
+    assert got.tolist() == [[0.0, 1.0], [1.0, 0.0]]
+
+
+def test_corruption_matrix__no_corrupted_label__is_uniform() -> None:
+    got = corruption_matrix(torch.ones(3), LABELS, LOGITS.softmax(1), zero_diagonal=True)
+    assert torch.equal(got, torch.full((3, 3), 1 / 3))
+
+
+def test_sharpen_raises_to_the_inverse_temperature() -> None:
+    got = sharpen(torch.tensor([[0.5, 0.3, 0.2]]), 0.5)
+    squares = np.array([0.25, 0.09, 0.04])
+    np.testing.assert_allclose(got[0].numpy(), squares / squares.sum(), rtol=1e-6)
+
+
+def test_gamma_starts_as_the_agreement_after_the_warm_up() -> None:
+    X, y = blobs()
+    seen: list[float] = []
+
+    class Recorder(FlywheelClassifier):
+        def _clean_probability(self, data: Any) -> Any:
+            seen.append(float(self.state_.gamma))
+            agrees = (self.state_.ensemble.argmax(1) == data.labels).float().mean()
+            seen.append(float(agrees.clamp(*GAMMA_RANGE)))
+            return super()._clean_probability(data)
+
+    Recorder(max_epochs=4, warmup_epochs=3, random_state=0).fit(X, y)
+    assert seen[0] == seen[1]
+
+
+def test_outlier_probability_is_eq_14() -> None:
+    X, y = blobs(60)
+    clf = FlywheelClassifier(max_epochs=5, warmup_epochs=2, random_state=0).fit(X, y)
+    ensemble, corruption = clf.state_.ensemble.numpy(), clf.corruption_matrix_
+    for i in range(60):
+        expected = sum(ensemble[i, k] * corruption[k, y[i]] for k in range(3))
+        assert float(clf.state_.outlier[i]) == pytest.approx(max(expected, 1e-3), rel=1e-5)
+
+
+def test_adaptive_outlier__off__keeps_one_over_k() -> None:
+    X, y = blobs(60)
+    clf = FlywheelClassifier(max_epochs=4, warmup_epochs=1, adaptive_outlier=False).fit(X, y)
+    assert torch.equal(clf.state_.outlier, torch.full((60,), 1 / 3))
+
+
+@pytest.mark.parametrize(
+    "switch",
+    [{"cr_weight": 0.0}, {"resample": False}, {"adaptive_outlier": False},
+     {"contrastive_weight": 0.0}, {"temporal_momentum": 0.0}, {"temperature": 1.0},
+     {"zero_diagonal": False}],
+    ids=lambda switch: next(iter(switch)),
+)  # fmt: skip
+def test_each_switch_changes_the_result_and_still_learns(switch: dict[str, Any]) -> None:
+    X, y = blobs()
+    noisy = noise.symmetric(y, 0.3, random_state=0).labels
+    shared = {"max_epochs": 15, "warmup_epochs": 5, "random_state": 0}
+    default = FlywheelClassifier(**shared).fit(X, noisy)
+    switched = FlywheelClassifier(**shared, **switch).fit(X, noisy)
+    assert not np.array_equal(default.predict_proba(X), switched.predict_proba(X))
+    assert switched.score(X, y) > 0.9
+
+
+def test_two_classes__clean_and_wrong_labels_are_told_apart() -> None:
+    X, y = make_blobs(300, 8, centers=2, cluster_std=3.0, random_state=1)
+    scores, areas = [], []
+    for seed in range(3):
+        noisy = noise.symmetric(y, 0.3, random_state=seed)
+        clf = FlywheelClassifier(max_epochs=30, random_state=seed).fit(X, noisy.labels)
+        scores.append(clf.score(X, y))
+        areas.append(roc_auc_score(~noisy.flipped, clf.label_quality_))
+    assert np.mean(scores) > 0.93
+    assert np.mean(areas) > 0.93
+
+
+def test_confidence_weight_is_lowered__majority_class__is_not_pushed_away() -> None:
+    rng = np.random.default_rng(0)
+    y = (rng.random(400) < 0.1).astype(int)
+    X = rng.normal(size=(400, 6)) + 3 * y[:, None]
+    clf = FlywheelClassifier(max_epochs=20, warmup_epochs=4, random_state=0).fit(X, y)
+    assert clf.score(X[y == 0], y[y == 0]) > 0.95
+    assert clf.score(X[y == 1], y[y == 1]) > 0.8
+
+
+def test_warm_up__learning_stalls__cycles_begin_and_none_is_held_out_of_them() -> None:
+    X, y = load_digits(return_X_y=True)
+    noisy = noise.symmetric(y[:600], 0.4, random_state=0).labels
+    clf = FlywheelClassifier(max_epochs=40, random_state=0).fit(X[:600], noisy)
+    assert 7 <= clf.warmup_epochs_ < 20
+    assert int(clf.state_.first_cycle) == clf.warmup_epochs_
+
+
+def test_warm_up__still_learning_at_half_time__lasts_to_the_end() -> None:
+    X, y = blobs(400, 4)
+    slow = FlywheelClassifier(max_epochs=6, random_state=0).fit(X, y)  # half time comes first
+    assert int(slow.state_.first_cycle) == -1
+    assert slow.warmup_epochs_ == 6
+    assert not bool(slow.state_.held_out.any())
+
+
+def test_prediction_uses_the_auxiliary_network_alone() -> None:
+    X, y = blobs(60)
+    clf = FlywheelClassifier(max_epochs=4, warmup_epochs=2, random_state=0).fit(X, y)
+    before = clf.predict_proba(X)
+    with torch.no_grad():
+        for parameter in clf.main_.parameters():
+            parameter.zero_()
+    assert np.array_equal(clf.predict_proba(X), before)
+
+
+def test_score_labels__wrong_labels_of_new_rows__are_rated_low() -> None:
+    X, y = blobs(400)
+    areas = []
+    for seed in range(3):
+        noisy = noise.symmetric(y, 0.3, random_state=seed)
+        clf = FlywheelClassifier(max_epochs=20, random_state=seed).fit(X[:250], noisy.labels[:250])
+        rating = clf.score_labels(X[250:], noisy.labels[250:])
+        areas.append(roc_auc_score(~noisy.flipped[250:], rating))
+    assert np.mean(areas) > 0.95
+
+
+@pytest.mark.data
+def test_fashion_mnist__short_training__is_not_far_below_cross_entropy(data_folder: Any) -> None:
+    """Cycles that begin while the CNN still learns end 30 points below."""
+    from noisyfit import CrossEntropyClassifier
+
+    with np.load(data_folder / "fashion_mnist.npz") as file:
+        x, y = file["x_train"][:2000], file["y_train"][:2000]
+        x_test, y_test = file["x_test"][:2000], file["y_test"][:2000]
+    gains = []
+    for seed in range(3):
+        noisy = noise.symmetric(y, 0.4, random_state=seed).labels
+        shared = {"max_epochs": 12, "module__width": 16, "random_state": seed}
+        plain = CrossEntropyClassifier(**shared).fit(x, noisy).score(x_test, y_test)
+        gains.append(FlywheelClassifier(**shared).fit(x, noisy).score(x_test, y_test) - plain)
+    assert np.mean(gains) > -0.05
