@@ -23,9 +23,11 @@ def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
     try:
-        return import_module(f"noisyfit.{name}")
-    except ModuleNotFoundError:
-        raise AttributeError(f"module 'noisyfit' has no attribute {name!r}") from None
+        return import_module(f"{__name__}.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != f"{__name__}.{name}":
+            raise  # the submodule exists, something it needs does not
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
 
 
 def __dir__() -> list[str]:

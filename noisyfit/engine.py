@@ -31,9 +31,9 @@ SMALLEST_BATCH = 32  # rows below which matrix products take another path, with 
 class Engine(NeuralNet):
     """Networks, optimizers, epochs, callbacks and checkpoints for the loop a method writes.
 
-    A method lists its networks in `networks_` order by overriding the class attribute
-    ``_networks``: ``module_`` predicts, every other name ``x`` gives ``x_`` with its own optimizer
-    ``x_optimizer_``, routed by ``x__`` and ``x_optimizer__``.
+    A method names its networks in the class attribute ``_networks``: ``module_`` predicts; any
+    other name ``x`` gives a network ``x_`` and its optimizer ``x_optimizer_``, which users reach as
+    ``x__`` and ``x_optimizer__``.
     """
 
     # skorch's constructor writes fitted attributes, which scikit-learn forbids: the constants it

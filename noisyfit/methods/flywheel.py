@@ -277,8 +277,7 @@ class FlywheelClassifier(NoisyLabelClassifier):
         )  # fmt: skip
 
     def _outlier(self, data: TrainingData) -> Tensor:
-        observed = self.state_.corruption.T[data.labels.clamp(min=0)]  # (n, K): T_c[y, label_i]
-        return (self.state_.ensemble * observed).sum(1).clamp(min=OUTLIER_FLOOR)
+        return outlier_probability(self.state_.ensemble, data.labels, self.state_.corruption)
 
     def _train_main(self, data: TrainingData, clean: Tensor) -> None:
         resampled = self.state_.ensemble.argmax(1)
@@ -311,6 +310,14 @@ class FlywheelClassifier(NoisyLabelClassifier):
         self.optimizer_.add_param_group({"params": list(self.projector_.parameters())})
         return self
 
+    def _rate(self, data: TrainingData) -> Tensor:
+        """Return Eq. 4 for new rows, with the auxiliary network's predictions in Eq. 14."""
+        probs = self._predict(self.module_, data).softmax(1)
+        corruption = torch.as_tensor(self.corruption_matrix_, device=self.device_)
+        gamma = torch.tensor(self.gamma_, device=self.device_)
+        outlier = outlier_probability(probs, data.labels, corruption)
+        return clean_probability(self._predict(self.main_, data), data.labels, outlier, gamma)
+
     def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:
         clean = self._clean_probability(data)
         self.clean_probability_ = clean.cpu().numpy()
@@ -336,6 +343,12 @@ def clean_probability(logits: Tensor, labels: Tensor, outlier: Tensor, gamma: Te
     """
     given = logits.log_softmax(1).gather(1, labels.clamp(min=0)[:, None])[:, 0]
     return torch.sigmoid(gamma.log() + given - torch.log1p(-gamma) - outlier.log())
+
+
+def outlier_probability(probs: Tensor, labels: Tensor, corruption: Tensor) -> Tensor:
+    """Return the probability of each given label if it is corrupted, Eq. 14, floored."""
+    observed = corruption.T[labels.clamp(min=0)]  # (n, K): T_c[y, label_i]
+    return (probs * observed).sum(1).clamp(min=OUTLIER_FLOOR)
 
 
 def sharpen(probs: Tensor, temperature: float) -> Tensor:
