@@ -18,6 +18,7 @@ GAMMA_RANGE = (0.01, 0.99)
 OUTLIER_FLOOR = 1e-3
 PATIENCE = 3  # epochs without progress that end the warm-up
 HELD_OUT_FRACTION = 0.05  # of the rows, while the warm-up watches for the end of learning
+HELD_OUT_MINIMUM = 20  # rows; with fewer the agreement tells nothing
 CONTRASTIVE_TEMPERATURE = 0.05
 PROJECTION_SIZE = 128
 
@@ -49,7 +50,8 @@ class FlywheelClassifier(NoisyLabelClassifier):
     warmup_epochs : int or None, default=None
         Epochs on the given labels before the first cycle. None means at least one sixth of the
         epochs, and until the agreement with held-out labels, one in twenty, has not risen for three
-        epochs; if that has not happened at half time, the warm-up lasts to the end.
+        epochs; if that has not happened at half time, the warm-up lasts to the end. With fewer than
+        400 rows it is one sixth of the epochs.
     cr_weight : float >= 0, default=3.0
         Weight of the confidence regulariser, ``lambda`` in [1]_, Eq. 8. 0 is its ablation
         "w/o CR". Lowered to 0.9 / (largest class share) where a class is so frequent that its own
@@ -101,8 +103,8 @@ class FlywheelClassifier(NoisyLabelClassifier):
        and a small CNN, cycles after 5 of 30 epochs end 7 to 18 points below cross-entropy.
     3. One evaluation of the auxiliary network an epoch, on two weak views, serves Eq. 11 of the
        next cycle and Eq. 14 of this one; the paper evaluates Eq. 14 once more, unaugmented.
-    4. MixUp draws from Beta(1, 1), the paper does not say; Beta(4, 4), common in related code, is
-       no better on tables and slows small image networks.
+    4. MixUp draws from Beta(1, 1), the paper does not say; Beta(4, 4), common in related code, was
+       no better on synthetic tables and costs small image networks up to 7 points.
     5. The contrastive term is that of SimCLR without labels at temperature 0.05, on a projection
        head of two layers; the paper gives neither.
     6. Eq. 4 is computed in log space, gamma clipped to [0.01, 0.99], the outlier probability
@@ -196,7 +198,7 @@ class FlywheelClassifier(NoisyLabelClassifier):
 
     def _init_state(self, n: int, n_classes: int) -> dict[str, Tensor]:
         uniform = 1 / n_classes
-        held_out = HELD_OUT_FRACTION if self.warmup_epochs is None else 0.0
+        held_out = HELD_OUT_FRACTION if self._watches(n) else 0.0
         return {
             "first_cycle": torch.tensor(-1),
             "held_out": torch.rand(n) < held_out,
@@ -222,11 +224,14 @@ class FlywheelClassifier(NoisyLabelClassifier):
     def _cycles_begin(self, data: TrainingData, epoch: int) -> bool:
         """Whether the warm-up is over: the networks have stopped learning from held-out labels."""
         state = self.state_
-        if state.first_cycle >= 0 or self.warmup_epochs is not None:
-            return bool(state.first_cycle >= 0) or epoch >= self.warmup_epochs_
+        if state.first_cycle >= 0:
+            return True
+        if not self._watches(len(data)):
+            return epoch >= self.warmup_epochs_
         if epoch >= self.max_epochs_ / 2:
             state.held_out.fill_(False)  # still learning: take all labels, to the end
-        if epoch == 0 or not state.held_out.any():
+            return False
+        if epoch == 0:
             return False
         agreement = self._agreement(data, state.held_out & data.has_label)
         if agreement > state.best_agreement:
@@ -234,6 +239,10 @@ class FlywheelClassifier(NoisyLabelClassifier):
             state.best_epoch.fill_(epoch)
         waited = epoch - int(state.best_epoch)
         return epoch >= self.warmup_epochs_ and waited >= PATIENCE
+
+    def _watches(self, n: int) -> bool:
+        """Whether rows are held out to see the end of learning."""
+        return self.warmup_epochs is None and n * HELD_OUT_FRACTION >= HELD_OUT_MINIMUM
 
     def _agreement(self, data: TrainingData, rows: Tensor) -> Tensor:
         """Return the share of the given labels of some rows that the auxiliary network predicts."""
