@@ -49,7 +49,7 @@ class FlywheelClassifier(NoisyLabelClassifier):
     ----------
     warmup_epochs : int or None, default=None
         Epochs on the given labels before the first cycle. None means at least one sixth of the
-        epochs, and until the agreement with held-out labels, one in twenty, has not risen for three
+        epochs, and until the likelihood of held-out labels, one in twenty, has not risen for three
         epochs; if that has not happened at half time, the warm-up lasts to the end. With fewer than
         400 rows it is one sixth of the epochs.
     cr_weight : float >= 0, default=3.0
@@ -202,7 +202,7 @@ class FlywheelClassifier(NoisyLabelClassifier):
         return {
             "first_cycle": torch.tensor(-1),
             "held_out": torch.rand(n) < held_out,
-            "best_agreement": torch.tensor(-1.0),
+            "best_likelihood": torch.tensor(-torch.inf),
             "best_epoch": torch.tensor(0),
             "gamma": torch.tensor(0.5),
             "outlier": torch.full((n,), uniform),
@@ -233,9 +233,11 @@ class FlywheelClassifier(NoisyLabelClassifier):
             return False
         if epoch == 0:
             return False
-        agreement = self._agreement(data, state.held_out & data.has_label)
-        if agreement > state.best_agreement:
-            state.best_agreement.copy_(agreement)
+        held_out = state.held_out & data.has_label
+        given = state.ensemble[held_out].gather(1, data.labels[held_out][:, None])
+        likelihood = given.clamp(min=1e-8).log().mean()
+        if likelihood > state.best_likelihood:
+            state.best_likelihood.copy_(likelihood)
             state.best_epoch.fill_(epoch)
         waited = epoch - int(state.best_epoch)
         return epoch >= self.warmup_epochs_ and waited >= PATIENCE
