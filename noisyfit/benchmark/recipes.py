@@ -11,7 +11,6 @@ _PUBLISHED_FLYWHEEL = {
     "temporal_momentum": 0.0,
     "temperature": 1.0,
     "zero_diagonal": False,
-    "mixup_alpha": 4.0,  # not stated; what DivideMix and UNICON use
     "cr_weight": 3.0,
     "contrastive_weight": 0.025,
     "warmup_epochs": 10,

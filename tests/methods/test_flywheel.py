@@ -153,20 +153,32 @@ def test_confidence_weight_is_lowered__majority_class__is_not_pushed_away() -> N
     assert clf.score(X[y == 1], y[y == 1]) > 0.8
 
 
-def test_warm_up__learning_stalls__cycles_begin_and_none_is_held_out_of_them() -> None:
+def test_warm_up__of_tables__is_a_sixth_and_holds_nothing_out() -> None:
+    X, y = blobs(500, 4)
+    clf = FlywheelClassifier(max_epochs=12, random_state=0).fit(X, y)
+    assert clf.warmup_epochs_ == 2 == int(clf.state_.first_cycle)
+    assert not bool(clf.state_.held_out.any())
+
+
+def digit_images(n: int) -> tuple[NDArray[Any], NDArray[Any]]:
     X, y = load_digits(return_X_y=True)
-    noisy = noise.symmetric(y[:600], 0.4, random_state=0).labels
-    clf = FlywheelClassifier(max_epochs=40, random_state=0).fit(X[:600], noisy)
-    assert 7 <= clf.warmup_epochs_ < 20
-    assert int(clf.state_.first_cycle) == clf.warmup_epochs_
+    return (X[:n].reshape(-1, 8, 8) * 15).astype(np.uint8), y[:n]
 
 
-def test_warm_up__still_learning_at_half_time__lasts_to_the_end() -> None:
-    X, y = blobs(400, 4)
-    slow = FlywheelClassifier(max_epochs=6, random_state=0).fit(X, y)  # half time comes first
-    assert int(slow.state_.first_cycle) == -1
-    assert slow.warmup_epochs_ == 6
-    assert not bool(slow.state_.held_out.any())
+def test_warm_up__of_images__learning_stalls__cycles_begin() -> None:
+    X, y = digit_images(500)
+    noisy = noise.symmetric(y, 0.4, random_state=0).labels
+    clf = FlywheelClassifier(max_epochs=60, flip=False, random_state=0).fit(X, noisy)
+    assert 10 <= clf.warmup_epochs_ < 30
+    assert clf.warmup_epochs_ == int(clf.state_.first_cycle)
+
+
+def test_warm_up__of_images__still_learning_at_half_time__lasts_to_the_end() -> None:
+    X, y = digit_images(500)
+    clf = FlywheelClassifier(max_epochs=6, flip=False, random_state=0).fit(X, y)
+    assert int(clf.state_.first_cycle) == -1
+    assert clf.warmup_epochs_ == 6
+    assert not bool(clf.state_.held_out.any())
 
 
 def test_prediction_uses_the_auxiliary_network_alone() -> None:
