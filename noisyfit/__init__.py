@@ -12,6 +12,8 @@ _HOME = {
     "NoisyLabelClassifier": "noisyfit.base",
     "CrossEntropyClassifier": "noisyfit.methods.cross_entropy",
     "FlywheelClassifier": "noisyfit.methods.flywheel",
+    "CLIDMetaClassifier": "noisyfit.methods.clid",
+    "neg_clid": "noisyfit.selection",
     "NoisyFitError": "noisyfit.exceptions",
     "NoisyFitWarning": "noisyfit.exceptions",
 }

@@ -71,8 +71,9 @@ class NoisyLabelClassifier(
         SGD gets momentum 0.9 and weight decay 5e-4 unless ``optimizer__*`` says otherwise.
     lr : float > 0, default=0.05
         Learning rate per mean-reduced batch at the start of the schedule.
-    lr_schedule : {"cosine", "constant"}, default="cosine"
-        Cosine to zero over the epochs. A skorch ``LRScheduler`` callback takes its place.
+    lr_schedule : {"cosine", "cyclic", "constant"}, default="cosine"
+        Cosine to zero over the epochs, or again and again over about twenty. A skorch
+        ``LRScheduler`` callback takes its place.
     max_epochs : int or None, default=None
         None means 60 for tables and 30 for images.
     batch_size : int >= 2, default=128
@@ -141,7 +142,7 @@ class NoisyLabelClassifier(
     _uses_meta: ClassVar[bool] = False
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "lr": [Interval(Real, 0, None, closed="neither")],
-        "lr_schedule": [StrOptions({"cosine", "constant"})],
+        "lr_schedule": [StrOptions({"cosine", "cyclic", "constant"})],
         "max_epochs": [Interval(Integral, 1, None, closed="left"), None],
         "batch_size": [Interval(Integral, 2, None, closed="left")],
         "augmentation": [StrOptions({"auto"}), callable, None],
@@ -450,8 +451,7 @@ class NoisyLabelClassifier(
     def predict_proba(self, X: Any) -> NDArray[np.float32]:
         """Return the probabilities of the classes, shape (n_samples, n_classes)."""
         check_is_fitted(self)
-        logits = self._predict(self.module_, self._read(X, reset=False))
-        return logits.softmax(1).cpu().numpy()
+        return self._probabilities(self._read(X, reset=False)).cpu().numpy()
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Return the most probable class of each row, shape (n_samples,)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -132,7 +132,7 @@ class Rows:
         for start in range(0, len(self), size):
             stop = min(start + size, len(self))
             if isinstance(self.source, Tensor):
-                yield self._arrange(self.source[start:stop])
+                yield self._arrange(self.source[start:stop].contiguous())
             else:
                 yield self.take(torch.arange(start, stop))
 
@@ -335,6 +335,15 @@ class TrainingData:
     def take(self, idx: Tensor) -> Tensor:
         """Return rows ``idx`` of the training data."""
         return self.rows.take(idx if self.index is None else self.index[idx])
+
+    def subset(self, idx: Tensor) -> TrainingData:
+        """Return rows ``idx`` as data of their own."""
+        return replace(
+            self,
+            labels=self.labels[idx],
+            trusted=self.trusted[idx],
+            index=idx if self.index is None else self.index[idx],
+        )
 
     def batches(self, *views: str, labelled: bool = False) -> Iterator[tuple[Tensor, ...]]:
         """Yield ``(idx, *views, labels)`` over all rows in a new random order.

@@ -25,6 +25,8 @@ from noisyfit.nn.input_layer import Standardized
 from noisyfit.validation import did_you_mean
 
 SGD_DEFAULTS = {"momentum": 0.9, "weight_decay": 5e-4, "fused": True}
+CYCLE = 20  # epochs, about, between the restarts of the cyclic learning rate
+SMALLEST = torch.finfo(torch.float32).tiny  # of a probability, to take its logarithm
 SMALLEST_BATCH = 32  # rows below which matrix products take another path, with other rounding
 
 
@@ -52,6 +54,7 @@ class Engine(NeuralNet):
     torch_load_kwargs = None
 
     _networks: ClassVar[tuple[str, ...]] = ("module",)
+    _copies: ClassVar[tuple[str, ...]] = ()  # networks that follow others and are not trained
 
     module_: Any
     state_: Any  # an nn.Module whose buffers are the method's own
@@ -92,7 +95,7 @@ class Engine(NeuralNet):
 
     def initialize_module(self) -> Engine:
         """Make ``module_``, the other networks and ``state_`` on the device."""
-        for name in self._networks:
+        for name in (*self._networks, *self._copies):
             setattr(self, f"{name}_", self._make_network(name, independent=name != "module"))
         self.state_ = _State(self._init_state(self.n_rows_, self.n_classes_)).to(self.device_)
         return self
@@ -105,7 +108,7 @@ class Engine(NeuralNet):
         """Make the networks again from their stored weights."""
         self.device_ = resolve_device(self.device)
         with self._current_init_context("module"):
-            for name in self._networks:
+            for name in (*self._networks, *self._copies):
                 network = self._make_network(name, independent=False)
                 network.load_state_dict(states[name])
                 setattr(self, f"{name}_", network)
@@ -244,6 +247,10 @@ class Engine(NeuralNet):
         """Return logits (n_samples, n_classes) in float32, in evaluation mode, in order."""
         return self._evaluate(network, network, data, view)
 
+    def _probabilities(self, rows: TrainingData | Rows) -> Tensor:
+        """Return what ``predict_proba`` says of the rows, (n_samples, n_classes)."""
+        return self._predict(self.module_, rows).softmax(1)
+
     @torch.no_grad()
     def _evaluate(
         self,
@@ -267,12 +274,19 @@ class Engine(NeuralNet):
         for group in groups:
             _first_lr(group)
             if not any(isinstance(cb, LRScheduler) for _, cb in self.callbacks_):
-                if self.lr_schedule == "cosine":
-                    group["lr"] = group["first_lr"] * (1 + cos(pi * epoch / self.max_epochs_)) / 2
+                group["lr"] = group["first_lr"] * self._share_of_learning_rate(epoch)
         scale = groups[0]["lr"] / groups[0]["first_lr"]
         for name in self._networks[1:]:
             for group in getattr(self, _optimizer_of(name) + "_").param_groups:
                 group["lr"] = _first_lr(group) * scale
+
+    def _share_of_learning_rate(self, epoch: int) -> float:
+        """Follow a cosine to zero over each cycle; ``"cyclic"`` has several."""
+        if self.lr_schedule == "constant":
+            return 1.0
+        epochs = self.max_epochs_
+        n_cycles = max(1, round(epochs / CYCLE)) if self.lr_schedule == "cyclic" else 1
+        return (1 + cos(pi * (epoch * n_cycles % epochs) / epochs)) / 2
 
     def _record_epoch(self, epoch: int) -> None:
         """Write the epoch's mean losses into the history: one copy to the host."""
@@ -308,9 +322,9 @@ class Engine(NeuralNet):
 
     def _record_validation(self, data: TrainingData) -> None:
         kept = data.has_label
-        logits, labels = self._predict(self.module_, data)[kept], data.labels[kept]
-        self._record("valid_loss", float(F.cross_entropy(logits, labels)))
-        self._record("valid_acc", float((logits.argmax(1) == labels).float().mean()), best=max)
+        probs, labels = self._probabilities(data)[kept], data.labels[kept]
+        self._record("valid_loss", float(F.nll_loss(probs.clamp(min=SMALLEST).log(), labels)))
+        self._record("valid_acc", float((probs.argmax(1) == labels).float().mean()), best=max)
 
     # ------------------------------------------------------------------------- callbacks
 

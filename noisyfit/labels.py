@@ -31,7 +31,7 @@ class LabelProtocol:
     missing_label: Any
     correction_margin: float
     lr: float
-    _predict: Any
+    _probabilities: Any
     _labelled: Any
 
     def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:
@@ -43,7 +43,7 @@ class LabelProtocol:
     ) -> None:
         """Write the fitted attributes that every method has."""
         self.n_iter_ = len(self.history_)
-        probs = self._predict(self.module_, rows).softmax(1).cpu().numpy()
+        probs = self._probabilities(rows).cpu().numpy()
         if not np.isfinite(probs).all():
             raise NoisyFitError(
                 f"Predictions must be finite. Got NaN after epoch {self.n_iter_}: the weights have "
@@ -105,5 +105,4 @@ class LabelProtocol:
 
     def _rate(self, data: TrainingData) -> Tensor:
         """Return the quality (n,) of the labels of new rows: the probability given to them."""
-        probs = self._predict(self.module_, data).softmax(1)
-        return probs.gather(1, data.labels.clamp(min=0)[:, None])[:, 0]
+        return self._probabilities(data).gather(1, data.labels.clamp(min=0)[:, None])[:, 0]

@@ -33,7 +33,8 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
         "fitted": fitted,
         "history": list(estimator.history_),
     }
-    networks = {n: getattr(estimator, f"{n}_").state_dict() for n in estimator._networks}
+    names = (*estimator._networks, *estimator._copies)
+    networks = {name: getattr(estimator, f"{name}_").state_dict() for name in names}
     temporary = Path(f"{os.fspath(path)}.{os.getpid()}.tmp")
     try:
         with zipfile.ZipFile(temporary, "w") as archive:

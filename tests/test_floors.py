@@ -11,8 +11,9 @@ import noisyfit
 ROOT = Path(noisyfit.__file__).parent
 FLOORS: list[tuple[int, set[str]]] = [  # rooms of the same number do not know each other
     (0, {"exceptions", "validation", "documentation"}),
-    (1, {"noise", "quality", "metrics", "datasets", "plots"}),
+    (1, {"noise", "quality", "datasets", "plots"}),
     (1, {"nn"}),
+    (2, {"metrics", "selection"}),
     (2, {"data", "devices", "checkpoint", "persistence"}),
     (3, {"engine"}),
     (3, {"inputs", "labels"}),
@@ -25,6 +26,7 @@ SHUNNED = {  # third parties that a room must not import when it is imported
     "exceptions": {"torch", "skorch", "sklearn"},
     "noise": {"torch", "skorch", "torchvision", "matplotlib"},
     "nn": {"skorch", "sklearn"},
+    "metrics": {"torch", "skorch", "torchvision", "matplotlib"},
     "data": {"skorch", "sklearn"},
     "engine": {"sklearn"},
     "inputs": {"skorch"},

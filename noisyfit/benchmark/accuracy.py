@@ -1,7 +1,7 @@
-"""Last-epoch accuracy at the defaults: ``python -m noisyfit.benchmark.accuracy section ...``.
+"""Accuracy at the defaults: ``python -m noisyfit.benchmark.accuracy digits --methods clid``.
 
-Clean labels are used for scoring only. The sections other than ``digits`` read the folder named by
-the environment variable ``NOISYFIT_DATA``.
+Clean labels are used for scoring only, but for the control with a clean meta set. The sections
+other than ``digits`` read the folder named by the environment variable ``NOISYFIT_DATA``.
 """
 
 from __future__ import annotations
@@ -20,24 +20,51 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from noisyfit import CrossEntropyClassifier, FlywheelClassifier, noise
+from noisyfit import CLIDMetaClassifier, CrossEntropyClassifier, FlywheelClassifier, noise
 from noisyfit.metrics import detection_auroc
 
 WEAK_SETS = ("music_genre_crowd", "trec_weak", "hausa_news_weak", "youtube_spam_weak")
 
 
+CLEAN_ROWS = 100
+METHODS: dict[str, dict[str, tuple[type[Any], dict[str, Any]]]] = {
+    "flywheel": {"FlywheelClassifier": (FlywheelClassifier, {})},
+    "clid": {
+        "CLIDMetaClassifier": (CLIDMetaClassifier, {}),
+        "last epoch": (CLIDMetaClassifier, {"n_snapshots": 1}),
+    },
+    "vri": {
+        "VRI": (CLIDMetaClassifier, {"meta_model": "vri"}),
+        "VRI, last epoch": (CLIDMetaClassifier, {"meta_model": "vri", "n_snapshots": 1}),
+    },
+    "clid_controls": {
+        "weights frozen": (CLIDMetaClassifier, {"meta_lr": 0.0, "n_snapshots": 1}),
+        "MAE": (CLIDMetaClassifier, {"meta_objective": "mae", "n_snapshots": 1}),
+        f"{CLEAN_ROWS} clean rows": (
+            CLIDMetaClassifier,
+            {"meta_objective": "ce", "n_snapshots": 1, "clean_rows": CLEAN_ROWS},
+        ),
+    },
+}
+
+
 @dataclass
 class Task:
-    """Noisy rows to fit, clean rows to score, and which given labels are wrong."""
+    """Noisy rows to fit, their clean labels, and clean rows to score."""
 
     name: str
     X: Any
     y: Any
+    y_clean: Any
     X_test: Any
     y_test: Any
-    wrong: Any
     seed: int
     params: dict[str, Any]
+
+    @property
+    def wrong(self) -> Any:
+        """(n,) boolean: labels that are given and wrong."""
+        return (self.y >= 0) & (self.y != self.y_clean)
 
 
 def digits() -> Iterator[Task]:
@@ -50,16 +77,8 @@ def digits() -> Iterator[Task]:
             for add_noise in (noise.symmetric, noise.pairflip):
                 noisy = add_noise(y_train, 0.4, random_state=seed)
                 name = f"digits {add_noise.__name__} 40 %"
-                yield Task(
-                    name,
-                    X_train,
-                    noisy.labels,
-                    X_test,
-                    y_test,
-                    noisy.flipped,
-                    10 * split + seed,
-                    {},
-                )
+                task = (X_train, noisy.labels, y_train, X_test, y_test)
+                yield Task(name, *task, 10 * split + seed, {})
 
 
 def human() -> Iterator[Task]:
@@ -69,8 +88,8 @@ def human() -> Iterator[Task]:
         x_test, y_test = file["x_test"], file["y_test"]
     for seed in range(2):
         rows = np.random.default_rng(seed).permutation(len(x))[:10000]
-        wrong = given[rows] != clean[rows]
-        yield Task("CIFAR-10N worst", x[rows], given[rows], x_test, y_test, wrong, seed, {})
+        task = (x[rows], given[rows], clean[rows], x_test, y_test)
+        yield Task("CIFAR-10N worst", *task, seed, {})
 
 
 def weak() -> Iterator[Task]:
@@ -78,10 +97,9 @@ def weak() -> Iterator[Task]:
     for name in WEAK_SETS:
         with np.load(data_file(name)) as file:
             given = file["y_single" if name == "music_genre_crowd" else "y_noisy_train"]
-            task = (file["X_train"], given, file["X_test"], file["y_test"])
-            wrong = np.where(given >= 0, given != file["y_train"], False)
+            task = (file["X_train"], given, file["y_train"], file["X_test"], file["y_test"])
         for seed in range(5):
-            yield Task(name, *task, wrong, seed, {"missing_label": -1})
+            yield Task(name, *task, seed, {"missing_label": -1})
 
 
 SECTIONS = {"digits": digits, "human": human, "weak": weak}
@@ -92,45 +110,58 @@ def data_file(name: str) -> Path:
     return Path(os.environ["NOISYFIT_DATA"]) / f"{name}.npz"
 
 
-def run(section: str, params: dict[str, Any]) -> None:
-    """Fit both estimators on every task and print mean, spread and paired difference."""
+def fit(task: Task, kind: type[Any], *, clean_rows: int = 0, **params: Any) -> Any:
+    """Fit one estimator on one task."""
+    clf = kind(random_state=task.seed, **task.params, **params)
+    if not clean_rows:
+        return clf.fit(task.X, task.y)
+    meta = np.random.default_rng(task.seed).permutation(len(task.X))[:clean_rows]
+    return clf.fit(task.X, task.y, X_meta=task.X[meta], y_meta=task.y_clean[meta])
+
+
+def run(section: str, methods: Sequence[str]) -> None:
+    """Fit all on every task; print mean, spread and the paired difference to cross-entropy."""
+    compared: dict[str, tuple[type[Any], dict[str, Any]]] = {
+        "CrossEntropyClassifier": (CrossEntropyClassifier, {})
+    }
+    for method in methods:
+        compared |= METHODS[method]
     accuracy: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     auroc: dict[tuple[str, str], list[float]] = defaultdict(list)
     for task in SECTIONS[section]():
-        for kind in (CrossEntropyClassifier, FlywheelClassifier):
-            own = params if kind is FlywheelClassifier else {}
+        for label, (kind, params) in compared.items():
             start = time.perf_counter()
-            clf = kind(random_state=task.seed, **task.params, **own).fit(task.X, task.y)
+            clf = fit(task, kind, **params)
             seconds = time.perf_counter() - start
-            accuracy[task.name][kind.__name__].append(100 * clf.score(task.X_test, task.y_test))
-            auroc[task.name, kind.__name__].append(detection_auroc(task.wrong, clf.label_quality_))
-            score = accuracy[task.name][kind.__name__][-1]
-            run_name = f"{task.name} seed {task.seed} {kind.__name__}"
+            score = 100 * clf.score(task.X_test, task.y_test)
+            accuracy[task.name][label].append(score)
+            auroc[task.name, label].append(detection_auroc(task.wrong, clf.label_quality_))
+            run_name = f"{task.name} seed {task.seed} {label}"
             print(f"  {run_name}: {score:.1f} % in {seconds:.0f} s", flush=True)
     for name, scores in accuracy.items():
-        print(f"{name}, {len(next(iter(scores.values())))} runs")
-        for method, values in scores.items():
-            found = np.array(auroc[name, method])
-            spread = (
-                f"{np.mean(values):5.1f} +/- {np.std(values, ddof=1):4.1f} %, min {min(values):.1f}"
+        baseline = scores["CrossEntropyClassifier"]
+        print(f"{name}, {len(baseline)} runs")
+        for label, values in scores.items():
+            found, gain = np.array(auroc[name, label]), np.subtract(values, baseline)
+            print(
+                f"  {label:22s} {np.mean(values):5.1f} +/- {np.std(values, ddof=1):4.1f} %, "
+                f"min {min(values):.1f}; over cross-entropy {gain.mean():+.1f} +/- "
+                f"{gain.std(ddof=1):.1f}, min {gain.min():+.1f}; "
+                f"AUROC {found.mean():.3f}, min {found.min():.3f}",
+                flush=True,
             )
-            print(f"  {method:24s} {spread}; AUROC {found.mean():.3f}, min {found.min():.3f}")
-        gain = np.subtract(scores["FlywheelClassifier"], scores["CrossEntropyClassifier"])
-        print(f"  paired difference        {gain.mean():+.1f} +/- {gain.std(ddof=1):.1f}, "
-              f"min {gain.min():+.1f}", flush=True)  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the sections named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sections", nargs="+", choices=list(SECTIONS))
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=["flywheel"])
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=NUMBER")
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
-    params = {name: float(value) for name, value in (item.split("=") for item in options.set)}
     for section in options.sections:
-        run(section, params)
+        run(section, options.methods)
 
 
 if __name__ == "__main__":

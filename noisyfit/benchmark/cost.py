@@ -14,9 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.base import clone
 
-from noisyfit import CrossEntropyClassifier, FlywheelClassifier
-from noisyfit.nn.losses import cross_entropy
+from noisyfit import CLIDMetaClassifier, CrossEntropyClassifier, FlywheelClassifier
+from noisyfit.methods.clid import META_BATCH
+from noisyfit.nn.features import logits_and_embeddings
+from noisyfit.nn.losses import clid, cross_entropy
+from noisyfit.nn.meta import WeightNet
+from noisyfit.nn.metagrad import call_with
 
 ROUNDS = 15
 Timer = Callable[[], float]
@@ -130,6 +135,77 @@ def flywheel_ratio(device: str, rounds: int) -> None:
     print(f"  baseline: {n / epoch_of(plain, X, y)():.0f} images/s")
 
 
+def meta_ratio(device: str, rounds: int) -> None:
+    """Compare epochs with meta steps with a cross-entropy epoch, PreAct ResNet-18, 32x32."""
+    on_gpu = torch.device(device).type == "cuda"
+    n, width, batch = (50000, 64, 128) if on_gpu else (512, 16, 64)
+    rng = np.random.default_rng(0)
+    X, y = rng.integers(0, 256, (n, 3, 32, 32), dtype=np.uint8), rng.integers(0, 10, n)
+    shared: dict[str, Any] = {
+        "module": "preact_resnet18", "module__width": width, "batch_size": batch,
+        "device": device, "max_epochs": 3, "random_state": 0,
+    }  # fmt: skip
+    meta = CLIDMetaClassifier(**shared, warmup_epochs=1, n_snapshots=1)
+    variants: dict[str, dict[str, Any]] = {
+        "meta step every batch": {},
+        "low memory": {"low_memory": True},
+        "every 10 batches": {"meta_every": 10},
+        "last stage": {"meta_params": "last_stage"},
+        "head": {"meta_params": "head"},
+    }
+    plain = CrossEntropyClassifier(**shared)
+    timers = {
+        "CrossEntropyClassifier": epoch_of(plain, X, y),
+        "CrossEntropyClassifier again": epoch_of(plain, X, y),
+    }
+    for name, params in variants.items():
+        timers[name] = epoch_of(clone(meta).set_params(**params), X, y)
+    timers["double backward"] = double_backward_epoch(plain.fit(X, y), X, y)
+    interleave(f"PreAct ResNet-18 width {width}, batch {batch}, {n} images", timers, rounds)
+
+
+def double_backward_epoch(
+    estimator: Any, X: np.ndarray[Any, Any], y: np.ndarray[Any, Any]
+) -> Timer:
+    """Return a timer of an epoch with the meta-gradient of a second-order graph, for comparison."""
+    network, optimizer, size = estimator.module_, estimator.optimizer_, estimator.batch_size
+    data, labels = (torch.as_tensor(a, device=estimator.device_) for a in (X, y))
+    augment, weight_net = estimator._augment(), WeightNet().to(estimator.device_)
+    meta_optimizer = torch.optim.Adam(weight_net.parameters(), 3e-3)
+
+    def weighted(x: torch.Tensor, target: torch.Tensor, *, learn: bool) -> torch.Tensor:
+        losses = cross_entropy(network(x), target)
+        weights = weight_net(losses.detach())
+        return ((weights if learn else weights.detach()) * losses).mean()
+
+    def run() -> float:
+        network.train()
+        start = time.perf_counter()
+        for idx in torch.randperm(len(data), device=data.device).split(size):
+            x, target = augment.weak(data[idx]), labels[idx]
+            names, parameters = zip(*network.named_parameters(), strict=True)
+            loss = weighted(x, target, learn=True)
+            gradients = torch.autograd.grad(loss, parameters, create_graph=True)
+            moved = [p - 0.05 * g for p, g in zip(parameters, gradients, strict=True)]
+            x_meta = augment.weak(data[torch.randperm(len(data), device=data.device)[:META_BATCH]])
+            outer = call_with(network, dict(zip(names, moved, strict=True)), _clid_of, x_meta)
+            meta_optimizer.zero_grad()
+            outer.backward()
+            meta_optimizer.step()
+            optimizer.zero_grad()
+            weighted(x, target, learn=False).backward()
+            optimizer.step()
+        synchronize()
+        return time.perf_counter() - start
+
+    return run
+
+
+def _clid_of(network: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+    logits, embeddings = logits_and_embeddings(network, x)
+    return clid(embeddings, logits.float().softmax(1)).mean()
+
+
 def small_images(device: str, rounds: int) -> None:
     """Time a whole fit: 10,000 random 28x28 images, 10 epochs."""
     rng = np.random.default_rng(0)
@@ -143,7 +219,12 @@ def small_images(device: str, rounds: int) -> None:
     interleave("10,000 28x28 images, 10 epochs", timers, max(1, rounds // 5))
 
 
-SECTIONS = {"table": table_overhead, "flywheel": flywheel_ratio, "images": small_images}
+SECTIONS = {
+    "table": table_overhead,
+    "flywheel": flywheel_ratio,
+    "meta": meta_ratio,
+    "images": small_images,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

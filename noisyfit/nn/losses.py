@@ -5,12 +5,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 __all__ = [
+    "clid",
     "confidence_regularizer",
     "contrastive",
     "cross_entropy",
     "mixup",
     "supervised_contrastive",
 ]
+
+_DIRECT_ROWS = 1024  # above, all pairs at once cost more memory and more time
+_BLOCK_SIZE = 2**20  # similarities held at a time
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
@@ -129,6 +133,88 @@ def supervised_contrastive(
         log_probs = similarity.masked_fill(itself, -torch.inf).log_softmax(dim=1)
     # `where`, because 0 * -inf on the diagonal is NaN.
     return -torch.where(positives, log_probs, 0.0).sum(dim=1) / positives.sum(dim=1)
+
+
+def clid(
+    embeddings: Tensor,
+    probabilities: Tensor,
+    *,
+    temperature: float = 0.5,
+    normalizer_grad: bool = False,
+) -> Tensor:
+    """Cross-layer information divergence of every row of a batch; needs no labels.
+
+    Two rows that the network sees as alike should also be predicted alike. Each row has two
+    distributions over the rows of the batch, itself included: the softmax of the cosines of the
+    embeddings (Eq. 7 of [1]_), and the cosines of the predictions divided by their sum (Eq. 8).
+    The value is the cross-entropy of the first under the second (Eq. 9). The embeddings get no
+    gradient.
+
+    Parameters
+    ----------
+    embeddings : tensor of shape (n_samples, n_dims)
+        What the last layer of the network sees.
+    probabilities : tensor of shape (n_samples, n_classes)
+        Predicted distributions over the classes.
+    temperature : float > 0, default=0.5
+        Divides the cosines of the embeddings.
+    normalizer_grad : bool, default=False
+        Whether the sum that divides the cosines of the predictions is differentiated. The authors'
+        code treats it as a constant. The values are the same.
+
+    Returns
+    -------
+    tensor of shape (n_samples,)
+        In nats, in ``[0, log(n_samples) + 2 / temperature]``. The mean is Eq. 9 with the factor
+        1/m; the paper prints 1/m^2, the authors' code divides by m. Depends on the number of rows:
+        compare batches of equal size.
+
+    Notes
+    -----
+    Embeddings of zeros have cosine 0 with every row. A prediction of zeros has the value 0, no
+    gradient, and no part in the values of the other rows.
+
+    Above 1024 rows the memory is linear in the number of rows. The sum over pairs is then written
+    as ``sum_j (q_i . q_j) (z_i . z_j) = q_i^T (Q^T Z) z_i``, and the logarithm of the softmax's
+    denominator, which has no gradient, is taken for a block of rows at a time. This is exact.
+
+    References
+    ----------
+    .. [1] Hu et al. CLID-MU: Cross-Layer Information Divergence Based Meta Update Strategy for
+       Learning with Noisy Labels. KDD, 2025. arXiv:2507.11807
+    """
+    dtype = torch.promote_types(embeddings.dtype, probabilities.dtype)
+    dtype = torch.float64 if dtype == torch.float64 else torch.float32
+    # Half precision cannot resolve similarities divided by a small temperature.
+    with torch.autocast(embeddings.device.type, enabled=False):
+        z, q = _unit_length(embeddings.detach().to(dtype)), _unit_length(probabilities.to(dtype))
+        if len(z) > _DIRECT_ROWS:
+            return _clid_in_blocks(z, q, temperature, normalizer_grad)
+        log_probs = (z @ z.T / temperature).log_softmax(dim=1)  # (m, m)
+        affinity = q @ q.T
+        normalizer = _clid_normalizer(affinity.sum(dim=1), normalizer_grad)
+        return -(affinity * log_probs).sum(dim=1) / normalizer
+
+
+def _clid_in_blocks(z: Tensor, q: Tensor, temperature: float, normalizer_grad: bool) -> Tensor:
+    """Equal `clid` of rows of unit length, without a matrix of all pairs."""
+    log_denominators = torch.cat(
+        [
+            (block @ z.T).div_(temperature).logsumexp(dim=1)
+            for block in z.split(max(1, _BLOCK_SIZE // len(z)))
+        ]
+    )
+    totals = q @ q.sum(dim=0)  # (m,), sum_j q_i . q_j
+    agreement = (q * (z @ (q.T @ z).T)).sum(dim=1)  # (m,), q_i^T (Q^T Z) z_i
+    # The first product is log_denominators only in value: a constant normalizer leaves a gradient.
+    divergence = totals * log_denominators - agreement / temperature
+    return divergence / _clid_normalizer(totals, normalizer_grad)
+
+
+def _clid_normalizer(totals: Tensor, normalizer_grad: bool) -> Tensor:
+    """Return the sums to divide by; 1 for a prediction of zeros, which agrees with no row."""
+    totals = totals if normalizer_grad else totals.detach()
+    return torch.where(totals > 0, totals, 1.0)
 
 
 def mixup(x: Tensor, targets: Tensor, *, alpha: float = 4.0) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,11 @@
 import math
+import weakref
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from noisyfit.nn import losses
 
@@ -38,6 +41,56 @@ def supervised_contrastive_by_hand(
         terms = [-math.log(scores[j] / sum(scores.values())) for j in positives]
         result.append(sum(terms) / len(terms))
     return result
+
+
+def clid_by_hand(embeddings: Tensor, probs: Tensor, temperature: float) -> list[float]:
+    z, q = embeddings.double().tolist(), probs.double().tolist()
+    rows = range(len(z))
+    result = []
+    for i in rows:
+        scores = [math.exp(cosine_by_hand(z[i], z[j]) / temperature) for j in rows]
+        affinities = [cosine_by_hand(q[i], q[j]) for j in rows]
+        terms = [affinities[j] / sum(affinities) * math.log(scores[j] / sum(scores)) for j in rows]
+        result.append(-sum(terms))
+    return result
+
+
+def clid_literally(
+    embeddings: Tensor, probs: Tensor, temperature: float, normalizer_grad: bool
+) -> Tensor:
+    """Eq. 7-9 line by line, with the two detached parts of the authors' code."""
+    z = embeddings / embeddings.norm(dim=1, keepdim=True)
+    q = probs / probs.norm(dim=1, keepdim=True)
+    embedding_graph = torch.exp(z @ z.T / temperature).detach()
+    class_graph = q @ q.T
+    total = class_graph.sum(dim=1, keepdim=True)
+    class_graph = class_graph / (total if normalizer_grad else total.detach())
+    embedding_graph = embedding_graph / embedding_graph.sum(dim=1, keepdim=True)
+    return -(class_graph * torch.log(embedding_graph)).sum(dim=1)
+
+
+class LiveMemory(TorchDispatchMode):
+    """Adds up the tensors made under it that are still alive; ``peak`` is in megabytes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: dict[int, int] = {}
+        self.peak = 0.0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = {x.untyped_storage().data_ptr() for x in args if isinstance(x, Tensor)}
+        result = func(*args, **(kwargs or {}))
+        for x in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(x, Tensor):
+                storage = x.untyped_storage()
+                address = storage.data_ptr()
+                if address not in given and address not in self.sizes:
+                    self.sizes[address] = storage.nbytes()
+                    weakref.finalize(storage, self.sizes.pop, address)
+        self.peak = max(self.peak, sum(self.sizes.values()) / 1e6)
+        return result
 
 
 # Cross-entropy ------------------------------------------------------------------------------------
@@ -207,6 +260,135 @@ def test_supervised_contrastive__gradient__equals_finite_differences_of_the_loop
         assert found[entry].item() == pytest.approx((above - below) / 2e-6, rel=1e-4, abs=1e-5)
 
 
+# CLID ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.5])
+def test_clid__equals_loops(temperature: float) -> None:
+    embeddings, probs = make(7, 3).double(), make(7, 4, seed=1, scale=2.0).double().softmax(1)
+    expected = torch.tensor(clid_by_hand(embeddings, probs, temperature), dtype=torch.float64)
+    for normalizer_grad in (False, True):
+        result = losses.clid(
+            embeddings, probs, temperature=temperature, normalizer_grad=normalizer_grad
+        )
+        torch.testing.assert_close(result, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("normalizer_grad", [False, True])
+def test_clid__gradient__equals_that_of_the_literal_formula(normalizer_grad: bool) -> None:
+    embeddings, logits = make(9, 3).double(), make(9, 4, seed=1).double().requires_grad_()
+    weight = torch.arange(1, 10)  # each row counts
+    ours = losses.clid(embeddings, logits.softmax(1), normalizer_grad=normalizer_grad)
+    theirs = clid_literally(embeddings, logits.softmax(1), 0.5, normalizer_grad)
+    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(gradient(weight * ours, logits), gradient(weight * theirs, logits))
+
+
+def test_clid__constant_or_differentiated_normalizer__has_another_gradient() -> None:
+    embeddings, logits = make(9, 3), make(9, 4, seed=1).requires_grad_()
+    found = [
+        gradient(losses.clid(embeddings, logits.softmax(1), normalizer_grad=flag), logits)
+        for flag in (False, True)
+    ]
+    assert not torch.allclose(found[0], found[1], rtol=0.1)
+
+
+@pytest.mark.parametrize("n_samples", [1, 100, 1024])
+def test_clid__same_embeddings__is_the_logarithm_of_the_number_of_rows(n_samples: int) -> None:
+    result = losses.clid(torch.ones(n_samples, 3), make(n_samples, 4).softmax(1))
+    torch.testing.assert_close(result, torch.full((n_samples,), math.log(n_samples)))
+
+
+@pytest.mark.parametrize("normalizer_grad", [False, True])
+def test_clid__blocks__equal_all_pairs_at_once(
+    normalizer_grad: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n_samples, block_size in ((50, 120), (50, 1), (50, 10**6), (1025, 2**20)):
+        embeddings = make(n_samples, 6).double()
+        logits = make(n_samples, 4, seed=1).double().requires_grad_()
+        embeddings[3], weight = 0.0, make(n_samples, seed=2).double()
+        values, gradients = [], []
+        for direct_rows in (0, 10**6):
+            monkeypatch.setattr(losses, "_DIRECT_ROWS", direct_rows)
+            monkeypatch.setattr(losses, "_BLOCK_SIZE", block_size)
+            probs = logits.softmax(1) * (torch.arange(n_samples) != 5)[:, None]
+            values.append(losses.clid(embeddings, probs, normalizer_grad=normalizer_grad))
+            gradients.append(gradient(weight * values[-1], logits))
+        torch.testing.assert_close(values[0], values[1], rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("n_samples", [1024, 1025])
+def test_clid__on_both_sides_of_the_limit__equals_the_literal_formula(n_samples: int) -> None:
+    embeddings = make(n_samples, 5).double()
+    logits = make(n_samples, 3, seed=1).double().requires_grad_()
+    ours = losses.clid(embeddings, logits.softmax(1))
+    theirs = clid_literally(embeddings, logits.softmax(1), 0.5, normalizer_grad=False)
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(
+        gradient(ours, logits), gradient(theirs, logits), rtol=1e-10, atol=1e-10
+    )
+
+
+@pytest.mark.parametrize("n_samples", [6, 1030])
+def test_clid__rows_of_zeros__stay_finite(n_samples: int) -> None:
+    embeddings, probs = make(n_samples, 3), make(n_samples, 4, seed=1).softmax(1)
+    embeddings[0], probs[1] = 0.0, 0.0
+    probs.requires_grad_()
+    for normalizer_grad in (False, True):
+        result = losses.clid(embeddings, probs, normalizer_grad=normalizer_grad)
+        (found,) = torch.autograd.grad(result.sum(), probs)
+        assert result.isfinite().all()
+        assert result[1] == 0
+        assert found.isfinite().all()
+        assert found.abs().max() < 100
+        assert not found[1].any()
+
+
+def test_clid__embeddings__get_no_gradient() -> None:
+    embeddings, logits = make(6, 3).requires_grad_(), make(6, 4, seed=1).requires_grad_()
+    losses.clid(embeddings, logits.softmax(1)).mean().backward()
+    assert embeddings.grad is None
+    assert logits.grad is not None
+
+
+def test_clid__double_stays_double__half_becomes_single() -> None:
+    embeddings, probs = make(6, 3), make(6, 4, seed=1).softmax(1)
+    assert losses.clid(embeddings, probs.double()).dtype == torch.float64
+    result = losses.clid(embeddings.half(), probs.bfloat16())
+    assert result.dtype == torch.float32
+    expected = losses.clid(embeddings.half().float(), probs.bfloat16().float())
+    torch.testing.assert_close(result, expected)
+
+
+def test_clid__tiny_temperature_and_huge_embeddings__has_finite_values_and_gradients() -> None:
+    embeddings, logits = make(6, 3, scale=1e4), make(6, 4, seed=1, scale=1e2).requires_grad_()
+    result = losses.clid(embeddings, logits.softmax(1), temperature=1e-3)
+    assert result.isfinite().all()
+    assert gradient(result, logits).isfinite().all()
+
+
+@pytest.mark.parametrize("n_samples", [6, 1030])
+def test_clid__under_autocast__equals_single_precision(n_samples: int) -> None:
+    embeddings, probs = make(n_samples, 3), make(n_samples, 4, seed=1).softmax(1)
+    expected = losses.clid(embeddings, probs)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        result = losses.clid(embeddings, probs)
+    torch.testing.assert_close(result, expected)
+
+
+def test_clid__many_rows__takes_at_most_80_megabytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    embeddings, logits = make(4096, 512), make(4096, 10, seed=1).requires_grad_()
+    peaks = []
+    for direct_rows in (losses._DIRECT_ROWS, 4096):
+        monkeypatch.setattr(losses, "_DIRECT_ROWS", direct_rows)
+        with LiveMemory() as memory:
+            losses.clid(embeddings, logits.softmax(1)).mean().backward()
+        peaks.append(memory.peak)
+    assert peaks[0] < 80
+    assert peaks[1] > 3 * 4096**2 * 4 / 1e6 - 10  # all pairs at once: what is measured is real
+
+
 # MixUp --------------------------------------------------------------------------------------------
 
 
@@ -293,6 +475,8 @@ def test_losses__on_a_gpu__stay_there_and_wait_for_nothing() -> None:
             losses.confidence_regularizer(first, first[0].softmax(0)),
             losses.contrastive(first, second),
             losses.supervised_contrastive(first, second, labels),
+            losses.clid(first, second.softmax(1)),
+            losses.clid(first.repeat(300, 1), second.softmax(1).repeat(300, 1)),
             *losses.mixup(first, second),
         ]
     finally:

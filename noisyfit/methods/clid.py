@@ -1,0 +1,409 @@
+"""CLID-MU: learn how far to trust each label from rows whose labels are never looked at."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from copy import deepcopy
+from dataclasses import replace
+from functools import partial
+from math import ceil
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import torch
+from sklearn.utils._param_validation import Interval, StrOptions
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from noisyfit.base import NoisyLabelClassifier
+from noisyfit.data import Rows, TrainingData
+from noisyfit.exceptions import NoisyFitWarning
+from noisyfit.nn.features import embedding_size, logits_and_embeddings
+from noisyfit.nn.losses import clid, cross_entropy
+from noisyfit.nn.meta import Batch, Rectifier, WeightNet, meta_loss
+from noisyfit.nn.metagrad import (
+    frozen_batch_norm,
+    head_jvp,
+    logit_jvp,
+    meta_parameter_names,
+    replayed,
+    rng_state,
+)
+
+LARGEST_META_SET = 1000
+SMALLEST_META_SET = 50  # rows; with fewer, CLID says little
+META_BATCH = 100
+DIVERGENCE_WEIGHT = 0.01
+
+
+class CLIDMetaClassifier(NoisyLabelClassifier):
+    """Learn how far to trust each label by what a training step does to rows without labels.
+
+    A small meta-model sees the loss of every sample and weighs it. Before each training step the
+    step is tried out: if it brings similar embeddings to similar predictions on a meta set, whose
+    labels are not used, the weights were good. The meta-model learns from that by an exact
+    meta-gradient. The prediction is the average of the snapshots that did best on the meta set.
+
+    A training step (Algorithm 1 of [1]_):
+
+    1. Virtual step: the network after one step on the weighted loss (Eq. 4).
+    2. Meta step: the meta-model moves against the gradient of CLID, the cross-layer information
+       divergence (Eq. 9), of the meta batch after the virtual step (Eq. 5).
+    3. Actual step: on the loss with the new weights (Eq. 6).
+
+    Parameters
+    ----------
+    meta_model : {"wnet", "vri"}, default="wnet"
+        ``"wnet"`` weighs a sample by its loss; ``"vri"`` scales its logits, by its embedding and
+        its label.
+    meta_objective : {"clid", "mae", "ce", "ce_pseudo_clean"}, default="clid"
+        What the meta-model is judged by. All but ``"clid"`` use labels of the meta set: the mean
+        absolute error or the cross-entropy of given labels, which are then not trained on, or the
+        cross-entropy of labels that have agreed best with the network ("CE(p)" in [1]_). With
+        trusted rows ``"ce"`` is the usual meta-learning with clean labels.
+    meta_params : {"all", "last_stage", "head"}, default="all"
+        Parameters that the virtual step moves. Fewer are cheaper and make another estimator of the
+        same thing, not an approximation.
+    meta_every : int >= 1, default=1
+        Training steps from one meta step to the next.
+    meta_lr : float >= 0, default=3e-3
+        Learning rate of the meta-model's optimizer, Adam. 0 leaves all weights equal.
+    clid_temperature : float > 0, default=0.5
+        Divides the cosine similarities of the embeddings, ``tau`` in [1]_, Eq. 7.
+    normalizer_grad : bool, default=False
+        Whether the gradient of CLID goes through the row sums of Eq. 8.
+    low_memory : bool, default=False
+        Run the training pass twice instead of keeping its graph during the meta step: a third of a
+        training step slower.
+    n_snapshots : int >= 1, default=5
+        Epochs whose networks are kept, on the CPU, and averaged by ``predict_proba``: those with
+        the lowest CLID on the meta set. 1 predicts with the last epoch, as ``module_`` and
+        ``transform`` always do, or, if a callback restores it, with the best epoch.
+    warmup_epochs : int or None, default=None
+        Epochs of cross-entropy before the first meta step. None means one sixth of the epochs.
+    lr_schedule : {"cyclic", "cosine", "constant"}, default="cyclic"
+        ``"cyclic"`` starts the cosine again about every twenty epochs; the last epoch ends low.
+    {shared parameters}
+
+    Attributes
+    ----------
+    sample_weight_ : ndarray of shape (n_training_rows,)
+        Weight of each row in the last epoch; 1 is its weight in a plain mean. All 1 for
+        ``meta_model="vri"``; 0 for rows that were not trained on.
+    meta_model_ : torch.nn.Module
+    snapshots_ : torch.nn.ModuleList
+        The networks that are averaged, on the CPU.
+    snapshot_clid_ : ndarray of shape (n_snapshots,)
+        CLID of each snapshot on the meta set; infinite where there were too few epochs.
+    snapshot_epoch_ : ndarray of shape (n_snapshots,)
+        The epoch of each snapshot, from 0.
+    {shared attributes}
+
+    Notes
+    -----
+    The meta set are the trusted rows or ``X_meta``, if given, else ``min(1000, n_samples / 2)``
+    random training rows.
+
+    Differences from the paper:
+
+    1. The meta-gradient is computed with one forward-mode derivative of the logits instead of a
+       second-order graph; the result is the same. The virtual step is that of the estimator's own
+       optimizer.
+    2. The weight network starts with equal weights, and no sample weighs more than four times its
+       share. As released, weights can go to a few samples and training breaks down.
+    3. The meta-model learns by Adam at a rate of 0.003; at the paper's rate for the weight network,
+       1e-5 with SGD, it does not move.
+    4. Training begins with a warm-up, as the released code has it.
+    5. The divergence of the rectifier is that of two Gaussians, and is added to the outer loss: in
+       the virtual step it has no effect on the network. Its hidden layers have 128 units.
+    6. Views are the same weak ones as for every other method; the released code uses RandAugment.
+
+    Cost: a meta step costs 2.7 training steps; ``n_classes + 2`` floats per sample.
+
+    References
+    ----------
+    .. [1] CLID-MU: Cross-Layer Information Divergence Based Meta Update Strategy for Learning with
+       Noisy Labels.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from noisyfit import CLIDMetaClassifier, noise
+    >>> X, y = load_digits(return_X_y=True)
+    >>> noisy = noise.symmetric(y, 0.4, random_state=0)
+    >>> clf = CLIDMetaClassifier(max_epochs=20, random_state=0).fit(X, noisy.labels)
+    >>> bool(clf.score(X, y) > 0.9)
+    True
+    """
+
+    _networks: ClassVar = ("module", "meta_model")
+    _copies: ClassVar = ("snapshots",)
+    _uses_meta: ClassVar = True
+    _parameter_constraints: ClassVar = {
+        **NoisyLabelClassifier._parameter_constraints,
+        "meta_model": [StrOptions({"wnet", "vri"})],
+        "meta_objective": [StrOptions({"clid", "mae", "ce", "ce_pseudo_clean"})],
+        "meta_params": [StrOptions({"all", "last_stage", "head"})],
+        "meta_every": [Interval(Integral, 1, None, closed="left")],
+        "meta_lr": [Interval(Real, 0, None, closed="left")],
+        "clid_temperature": [Interval(Real, 0, None, closed="neither")],
+        "normalizer_grad": ["boolean"],
+        "low_memory": ["boolean"],
+        "n_snapshots": [Interval(Integral, 1, None, closed="left")],
+        "warmup_epochs": [Interval(Integral, 1, None, closed="left"), None],
+    }
+
+    def __init__(
+        self,
+        module: Any = None,
+        *,
+        meta_model: str = "wnet",
+        meta_objective: str = "clid",
+        meta_params: str = "all",
+        meta_every: int = 1,
+        meta_lr: float = 3e-3,
+        clid_temperature: float = 0.5,
+        normalizer_grad: bool = False,
+        low_memory: bool = False,
+        n_snapshots: int = 5,
+        warmup_epochs: int | None = None,
+        lr_schedule: str = "cyclic",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(module, lr_schedule=lr_schedule, **kwargs)
+        self.meta_model = meta_model
+        self.meta_objective = meta_objective
+        self.meta_params = meta_params
+        self.meta_every = meta_every
+        self.meta_lr = meta_lr
+        self.clid_temperature = clid_temperature
+        self.normalizer_grad = normalizer_grad
+        self.low_memory = low_memory
+        self.n_snapshots = n_snapshots
+        self.warmup_epochs = warmup_epochs
+
+    def _fit(self, data: TrainingData) -> None:
+        self._check_meta_set(data)
+        for epoch in self._epochs():
+            meta = self._meta_set(data)
+            if epoch < self.warmup_epochs_:
+                self._warm_up(data)
+            else:
+                self._train_with_meta_steps(self._training_part(data), meta)
+            self._keep_snapshot(meta, epoch)
+
+    def _init_state(self, n: int, n_classes: int) -> dict[str, Tensor]:
+        return {
+            "meta_rows": torch.randperm(n)[: min(LARGEST_META_SET, n // 2)].sort().values,
+            "sample_weight": torch.zeros(n),
+            "probs_sum": torch.zeros(n, n_classes),
+            "given_sum": torch.zeros(n),
+        }
+
+    # ---------------------------------------------------------------------------- steps
+
+    def _warm_up(self, data: TrainingData) -> None:
+        for idx, x, labels in data.batches("weak", labelled=True):
+            logits = self.module_(x)
+            self._descend(cross_entropy(logits, labels).mean())
+            self._observe(idx, labels, logits, logits)
+
+    def _train_with_meta_steps(self, data: TrainingData, meta: TrainingData) -> None:
+        network, names = self.module_, meta_parameter_names(self.module_, self.meta_params)
+        self.state_.sample_weight.zero_()
+        for step, (idx, x, labels) in enumerate(data.batches("weak", labelled=True)):
+            random_state = rng_state(x.device)
+            logits, embeddings = logits_and_embeddings(network, x)
+            batch = Batch(logits.detach(), embeddings.detach(), labels, data.trusted[idx])
+            if step % self.meta_every == 0 and len(meta) > 1:
+                loss = meta_loss(
+                    network,
+                    self.optimizer_,
+                    logits,
+                    self.meta_model_.logit_gradient(batch),
+                    partial(self._outer, *self._meta_batch(meta)),
+                    partial(self._tangents, x, embeddings, random_state),
+                    names,
+                    retain_graph=not self.low_memory,
+                )  # virtual step
+                loss = loss + DIVERGENCE_WEIGHT * self.meta_model_.divergence(batch)
+                self._descend(loss, self.meta_model_optimizer_)  # meta step
+                if self.low_memory:
+                    with replayed(random_state), frozen_batch_norm(network):
+                        logits = network(x)
+            self._descend(self.meta_model_.loss(batch._replace(logits=logits)))  # actual step
+            with torch.no_grad():
+                self._observe(idx, labels, logits, self.meta_model_.rectified(batch))
+                self.state_.sample_weight[idx] = self.meta_model_.weights(batch).float()
+
+    def _outer(self, x: Tensor, labels: Tensor, network: nn.Module) -> Tensor:
+        """Judge a network by a meta batch."""
+        logits, embeddings = logits_and_embeddings(network, x)
+        probs = logits.float().softmax(1)
+        if self.meta_objective == "clid":
+            temperature, through_sums = self.clid_temperature, self.normalizer_grad
+            values = clid(embeddings, probs, temperature=temperature, normalizer_grad=through_sums)
+        elif self.meta_objective == "mae":
+            values = (probs - F.one_hot(labels, probs.shape[1])).abs().sum(1)
+        else:
+            values = cross_entropy(logits, labels)
+        return values.mean()
+
+    def _tangents(
+        self,
+        x: Tensor,
+        embeddings: Tensor,
+        random_state: dict[torch.device, Tensor],
+        direction: dict[str, Tensor],
+    ) -> Tensor:
+        """Differentiate the logits of a training batch along a direction in parameter space."""
+        if self.meta_params == "head":
+            return head_jvp(embeddings, direction)
+        with replayed(random_state):  # the dropout of the training pass
+            return logit_jvp(self.module_, x, direction)[1]
+
+    def _observe(self, idx: Tensor, labels: Tensor, logits: Tensor, rectified: Tensor) -> None:
+        """Sum up over the epochs what the label protocol needs."""
+        given = rectified.detach().float().softmax(1).gather(1, labels[:, None])[:, 0]
+        self.state_.given_sum[idx] += given
+        self.state_.probs_sum[idx] += logits.detach().float().softmax(1)
+
+    # ------------------------------------------------------------------------------- meta set
+
+    def _meta_set(self, data: TrainingData) -> TrainingData:
+        """Return the rows that judge the meta-model."""
+        if data.meta is not None:
+            return data.meta
+        if data.trusted.any():
+            return data.subset(data.trusted.nonzero()[:, 0])
+        if self.meta_objective == "ce_pseudo_clean":
+            return data.subset(self._pseudo_clean(data))
+        rows = self.state_.meta_rows
+        return data.subset(rows if self.meta_objective == "clid" else rows[data.has_label[rows]])
+
+    def _pseudo_clean(self, data: TrainingData) -> Tensor:
+        """Return, class by class in proportion, the rows that agreed best with their label."""
+        n_kept = len(self.state_.meta_rows) / len(data)
+        rating = self.state_.given_sum
+        kept = []
+        for code in range(data.n_classes):
+            rows = (data.labels == code).nonzero()[:, 0]
+            best = rating[rows].argsort(descending=True)
+            kept.append(rows[best[: ceil(n_kept * len(rows))]])
+        return torch.cat(kept)
+
+    def _training_part(self, data: TrainingData) -> TrainingData:
+        """Leave out the rows whose given labels judge the meta-model."""
+        judged = self.meta_objective in ("mae", "ce")
+        if not judged or data.meta is not None or data.trusted.any():
+            return data
+        return replace(data, labels=data.labels.index_fill(0, self.state_.meta_rows, -1))
+
+    def _meta_batch(self, meta: TrainingData) -> tuple[Tensor, Tensor]:
+        chosen = torch.randperm(len(meta), device=meta.device)[:META_BATCH]
+        return meta.view(meta.take(chosen), "weak"), meta.labels[chosen]
+
+    def _check_meta_set(self, data: TrainingData) -> None:
+        n_rows = len(self._meta_set(data))
+        if n_rows < SMALLEST_META_SET:
+            warnings.warn(
+                f"The meta set should have at least {SMALLEST_META_SET} rows. Got {n_rows}: what "
+                "the meta-model learns from it is mostly noise. Use CrossEntropyClassifier or "
+                "FlywheelClassifier for so few rows.",
+                NoisyFitWarning,
+                stacklevel=6,
+            )
+
+    # ------------------------------------------------------------------------------ snapshots
+
+    def _keep_snapshot(self, meta: TrainingData, epoch: int) -> None:
+        """Keep the network of this epoch if its CLID on the meta set is among the lowest."""
+        if not len(self.snapshots_):
+            return
+        both = self._evaluate(
+            lambda x: torch.cat(logits_and_embeddings(self.module_, x), 1), self.module_, meta
+        )
+        logits, embeddings = both[:, : self.n_classes_], both[:, self.n_classes_ :]
+        score = clid(embeddings, logits.softmax(1), temperature=self.clid_temperature).mean()
+        self.snapshots_.offer(self.module_, float(score), epoch)
+
+    def _probabilities(self, rows: TrainingData | Rows) -> Tensor:
+        """Average the predictions of the snapshots, if there are any."""
+        kept = self.snapshots_.kept()
+        if not kept:
+            return super()._probabilities(rows)
+        probs = []
+        for network in kept:
+            probs.append(self._predict(network.to(self.device_), rows).softmax(1))
+            network.cpu()
+        return sum(probs[1:], probs[0]) / len(probs)
+
+    # ------------------------------------------------------------------------ networks, beliefs
+
+    def initialize_module(self) -> CLIDMetaClassifier:
+        """Make the networks, and room for snapshots unless a callback restores the best epoch."""
+        restores = any(getattr(cb, "load_best", False) for _, cb in self._user_callbacks)
+        n_snapshots = min(self.n_snapshots, self.max_epochs_)
+        self.n_snapshots_ = 0 if restores or n_snapshots == 1 else n_snapshots
+        super().initialize_module()
+        return self
+
+    def _make_network(self, name: str, *, independent: bool) -> nn.Module:
+        if name == "snapshots":
+            return Snapshots(deepcopy(self.module_).cpu() for _ in range(self.n_snapshots_))
+        if name != "meta_model":
+            return super()._make_network(name, independent=independent)
+        params = self.get_params_for("meta_model")
+        if self.meta_model == "wnet":
+            return WeightNet(**params).to(self.device_)
+        probe = torch.zeros(2, *self.row_shape_, device=self.device_)
+        n_dims = embedding_size(self.module_, probe)
+        return Rectifier(n_dims, self.n_classes_, **params).to(self.device_)
+
+    def _make_optimizer(self, name: str, network: nn.Module) -> torch.optim.Optimizer:
+        if name != "meta_model":
+            return super()._make_optimizer(name, network)
+        params = {"lr": self.meta_lr} | self.get_params_for("meta_model_optimizer")
+        return torch.optim.Adam(network.parameters(), **params)
+
+    def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:
+        """Return means over epochs: the (rectified) probability of the given label; of all."""
+        state = self.state_
+        self.sample_weight_ = state.sample_weight.cpu().numpy()
+        self.snapshot_clid_ = self.snapshots_.score.numpy().copy()
+        self.snapshot_epoch_ = self.snapshots_.epoch.numpy().copy()
+        n_epochs = state.probs_sum.sum(1)
+        distribution = torch.where(
+            n_epochs[:, None] > 0, state.probs_sum / n_epochs[:, None], 1 / self.n_classes_
+        )
+        return torch.where(n_epochs > 0, state.given_sum / n_epochs, 0.0), distribution
+
+
+class Snapshots(nn.ModuleList):
+    """Copies of a network with the lowest scores so far, on the CPU.
+
+    Parameters
+    ----------
+    networks : iterable of modules
+        As many as there are places.
+    """
+
+    score: Tensor
+    epoch: Tensor
+
+    def __init__(self, networks: Iterable[nn.Module]) -> None:
+        super().__init__(networks)
+        self.register_buffer("score", torch.full((len(self),), torch.inf))
+        self.register_buffer("epoch", torch.full((len(self),), -1))
+
+    def offer(self, network: nn.Module, score: float, epoch: int) -> None:
+        """Let a network take the place of the worst one if its score is lower."""
+        worst = int(self.score.argmax())
+        if score < self.score[worst]:
+            self.score[worst], self.epoch[worst] = score, epoch
+            self[worst].load_state_dict(network.state_dict())
+
+    def kept(self) -> list[nn.Module]:
+        """Return the networks that have a score."""
+        return [self[int(i)] for i in self.score.isfinite().nonzero()]

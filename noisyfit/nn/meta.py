@@ -1,0 +1,239 @@
+"""Networks that learn how much to trust each label, and the meta-gradient that teaches them.
+
+A meta-model changes the training loss of a classifier; it is judged by the outer loss of the
+classifier after one step on that changed loss. `WeightNet` weighs the loss of every sample,
+`Rectifier` scales its logits. Both give the loss and, in closed form, its derivative in the logits,
+so that the meta-gradient needs one differentiation and no second-order graph: see `meta_loss`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from noisyfit.nn.losses import cross_entropy
+from noisyfit.nn.metagrad import VirtualStep, call_with
+
+__all__ = ["Batch", "MetaModel", "Rectifier", "WeightNet", "meta_loss"]
+
+LABEL_EMBEDDING_SIZE = 64
+
+
+class Batch(NamedTuple):
+    """What a meta-model sees of a training batch.
+
+    Attributes
+    ----------
+    logits : tensor of shape (n_samples, n_classes)
+    embeddings : tensor of shape (n_samples, n_dims)
+    labels : tensor of shape (n_samples,)
+    trusted : boolean tensor of shape (n_samples,)
+        Where the label is known to be right: the sample counts as in plain cross-entropy.
+    """
+
+    logits: Tensor
+    embeddings: Tensor
+    labels: Tensor
+    trusted: Tensor
+
+
+class MetaModel(nn.Module):
+    """What a meta-model must say about a batch."""
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Return the changed training loss, a mean over the batch; what changes it is constant."""
+        raise NotImplementedError
+
+    def logit_gradient(self, batch: Batch) -> Tensor:
+        """Return the derivative (n_samples, n_classes) of `loss` in the logits.
+
+        Differentiable in the meta-model's own parameters.
+        """
+        raise NotImplementedError
+
+    def divergence(self, batch: Batch) -> Tensor:
+        """Return how far the meta-model is from its prior, a scalar; 0 if it has none."""
+        return batch.logits.new_zeros(())
+
+    def weights(self, batch: Batch) -> Tensor:
+        """Return the weight (n_samples,) of every loss; 1 is its weight in a plain mean."""
+        return torch.ones_like(batch.logits[:, 0])
+
+    def rectified(self, batch: Batch) -> Tensor:
+        """Return the logits (n_samples, n_classes) that are compared with the labels."""
+        return batch.logits
+
+
+class WeightNet(MetaModel):
+    """Weight of a sample from its loss ([1]_; the function Omega of [2]_).
+
+    The last layer starts at zero: all samples weigh the same.
+
+    Parameters
+    ----------
+    hidden : int, default=100
+        Units of the hidden layer.
+    max_weight : float >= 1, default=4.0
+        No sample weighs more than this many times what it weighs in a plain mean. Without a limit
+        the sum-normalised weights can go to a few samples, and training breaks down.
+
+    References
+    ----------
+    .. [1] Shu et al. Meta-Weight-Net: Learning an Explicit Mapping For Sample Weighting. NeurIPS,
+       2019. arXiv:1902.07379
+    .. [2] CLID-MU: Cross-Layer Information Divergence Based Meta Update Strategy for Learning with
+       Noisy Labels. Eqs. 4 to 6.
+    """
+
+    def __init__(self, hidden: int = 100, max_weight: float = 4.0) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(1, hidden)
+        self.output = nn.Linear(hidden, 1)
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+        self.max_weight = max_weight
+
+    def forward(self, losses: Tensor) -> Tensor:
+        """Weights (n_samples,) from losses: of mean 1 before the cap."""
+        trust = self.output(self.hidden(losses[:, None]).relu()).sigmoid()[:, 0]
+        return (trust / trust.mean()).clamp(max=self.max_weight)
+
+    def weights(self, batch: Batch) -> Tensor:
+        """Return the weight (n_samples,) of every loss; 1 is its weight in a plain mean."""
+        losses = cross_entropy(batch.logits.detach(), batch.labels)
+        return torch.where(batch.trusted, 1.0, self(losses))
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Return the weighted mean of the cross-entropies (Eq. 6 of [2]_)."""
+        return (self.weights(batch).detach() * cross_entropy(batch.logits, batch.labels)).mean()
+
+    def logit_gradient(self, batch: Batch) -> Tensor:
+        """Return ``w (softmax(z) - e_y) / n``."""
+        residual = _residual(batch.logits.detach().float(), batch.labels)
+        return self.weights(batch)[:, None] * residual / len(residual)
+
+
+class Rectifier(MetaModel):
+    """Factors of the logits of a sample from its embedding and its label ([1]_).
+
+    A Gaussian whose sigmoid multiplies the logits elementwise before the cross-entropy; its prior
+    is the same network without the label. The divergence of the two is the regulariser of the
+    meta-model.
+
+    Parameters
+    ----------
+    n_dims : int
+        Of the embeddings.
+    n_classes : int
+    hidden : int, default=128
+        Units of the two hidden layers.
+
+    References
+    ----------
+    .. [1] Sun et al. Variational Rectification Inference for Learning with Noisy Labels. IJCV,
+       2024.
+    """
+
+    def __init__(self, n_dims: int, n_classes: int, hidden: int = 128) -> None:
+        super().__init__()
+        self.label_embedding = nn.Embedding(n_classes, LABEL_EMBEDDING_SIZE)
+        self.body = nn.Sequential(
+            nn.Linear(n_dims + LABEL_EMBEDDING_SIZE, hidden), nn.Tanh(),
+            nn.Linear(hidden, hidden), nn.Tanh(),
+        )  # fmt: skip
+        self.output = nn.Linear(hidden, 2 * n_classes)
+
+    def posterior(self, embeddings: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return mean and log-variance (n_samples, n_classes); without labels, of the prior."""
+        if labels is None:
+            code = embeddings.new_zeros(len(embeddings), LABEL_EMBEDDING_SIZE, dtype=torch.float32)
+        else:
+            code = self.label_embedding(labels)
+        both = torch.cat([embeddings.detach().float(), code], 1)
+        mean, log_variance = self.output(self.body(both)).chunk(2, dim=1)
+        return mean, log_variance
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Draw factors in (0, 1), shape (n_samples, n_classes); 1 for trusted samples."""
+        mean, log_variance = self.posterior(batch.embeddings, batch.labels)
+        drawn = torch.sigmoid(mean + (log_variance / 2).exp() * torch.randn_like(mean))
+        return torch.where(batch.trusted[:, None], 1.0, drawn)
+
+    def rectified(self, batch: Batch) -> Tensor:
+        """Return the logits (n_samples, n_classes) times the factors at the mean."""
+        factors = self.posterior(batch.embeddings, batch.labels)[0].sigmoid()
+        return torch.where(batch.trusted[:, None], 1.0, factors) * batch.logits.float()
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Return the mean cross-entropy of the rectified logits."""
+        return cross_entropy(self(batch).detach() * batch.logits.float(), batch.labels).mean()
+
+    def logit_gradient(self, batch: Batch) -> Tensor:
+        """Return ``v (softmax(v z) - e_y) / n``."""
+        factors = self(batch)
+        residual = _residual(factors * batch.logits.detach().float(), batch.labels)
+        return factors * residual / len(residual)
+
+    def divergence(self, batch: Batch) -> Tensor:
+        """Return the mean Kullback-Leibler divergence of the posterior from the prior, in nats."""
+        mean, log_variance = self.posterior(batch.embeddings, batch.labels)
+        prior_mean, prior_log_variance = self.posterior(batch.embeddings, None)
+        log_ratio = log_variance - prior_log_variance
+        distance = (mean - prior_mean).square() * (-prior_log_variance).exp()
+        return (log_ratio.exp() + distance - 1 - log_ratio).sum(1).mean() / 2
+
+
+def meta_loss(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    logits: Tensor,
+    logit_gradient: Tensor,
+    outer: Callable[[nn.Module], Tensor],
+    tangents: Callable[[Mapping[str, Tensor]], Tensor],
+    names: Sequence[str],
+    *,
+    retain_graph: bool = True,
+) -> Tensor:
+    """Return a scalar worth the outer loss after a virtual step; its gradient is the meta-gradient.
+
+    The virtual step is that of the optimizer on a training loss whose derivative in the logits is
+    `logit_gradient`. With ``u`` the direction that the step makes of the outer loss's gradient, the
+    meta-gradient is that of ``-<logit_gradient, d logits / d u>``: exact, because the outer loss
+    is differentiated once, at the end of the step.
+
+    Parameters
+    ----------
+    network : module
+    optimizer : torch optimizer
+        Of the network; it is looked at, not moved.
+    logits : tensor of shape (n_samples, n_classes)
+        Of the training batch, with their graph.
+    logit_gradient : tensor of shape (n_samples, n_classes)
+        Differentiable in the parameters of the meta-model.
+    outer : callable
+        Returns the outer loss of a network; called once, with the network after the virtual step.
+    tangents : callable
+        Returns the derivative (n_samples, n_classes) of the logits along a direction in parameter
+        space: `metagrad.logit_jvp` or `metagrad.head_jvp` of the training batch.
+    names : sequence of str
+        Parameters that take the virtual step.
+    retain_graph : bool, default=True
+        Whether `logits` can be differentiated again.
+    """
+    inner = (logits * logit_gradient.detach()).sum()
+    step = VirtualStep(network, optimizer, inner, names, retain_graph=retain_graph)
+    resting = {name: p.detach() for name, p in network.named_parameters()}
+    outer_loss = call_with(network, resting | step.parameters, outer)
+    gradients = torch.autograd.grad(outer_loss, list(step.parameters.values()))
+    direction = step.direction(dict(zip(step.parameters, gradients, strict=True)))
+    change = -(logit_gradient * tangents(direction)).sum()
+    return outer_loss.detach() + change - change.detach()
+
+
+def _residual(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the derivative of every sample's cross-entropy in its logits."""
+    return logits.softmax(1) - F.one_hot(labels, logits.shape[1])

@@ -1,0 +1,464 @@
+"""Gradients of a loss after a training step with respect to what weighted that step.
+
+A meta-model with parameters psi weights the losses of a training batch, or corrects its logits z.
+One step on that loss would move the parameters of the network to `VirtualStep.parameters`. The
+gradient there of a loss on trusted samples says whether the step was a good one, and psi follows:
+with the `VirtualStep.direction` of that gradient and the `logit_jvp` along it,
+
+    d outer / d psi = - d / d psi sum_i <d l_i / d z_i, zdot_i>,  zdot_i constant.
+
+This is exact, and no graph of second order is built: z and its derivative zdot come from one
+forward pass (forward-mode differentiation).
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from noisyfit.exceptions import NoisyFitError
+from noisyfit.nn.features import _last_linear
+
+__all__ = [
+    "VirtualStep",
+    "call_with",
+    "frozen_batch_norm",
+    "head_jvp",
+    "logit_jvp",
+    "meta_parameter_names",
+    "norm_fp32",
+    "replayed",
+    "rng_state",
+]
+
+T = TypeVar("T")
+Options = Mapping[str, Any]
+Step = tuple[Tensor, Any]  # what is subtracted, and its elementwise derivative: tensor or float
+
+
+class VirtualStep:
+    """One step of an optimizer that is looked at and not taken.
+
+    For `SGD`, `Adam` and `AdamW` it is the step that ``optimizer.step()`` would take, from the
+    momenta and moments gathered so far. For all other optimizers, subclasses of the three included,
+    it is a plain gradient step with the learning rate of the group. Nothing is written: neither
+    parameters nor their ``grad`` nor the state of the optimizer.
+
+    Parameters
+    ----------
+    network : module
+    optimizer : optimizer
+        Parameters that it does not hold stay where they are.
+    loss : tensor of shape ()
+        Training loss, with its graph.
+    names : sequence of str or None, default=None
+        Parameters that move, as in ``network.named_parameters()``; None means all that require a
+        gradient. One that the loss does not use stays where it is.
+    retain_graph : bool, default=True
+        Whether `loss` can be differentiated again, as for the actual step.
+
+    Attributes
+    ----------
+    parameters : dict of str to tensor
+        The parameters after the step; leaves that require a gradient.
+
+    Notes
+    -----
+    The derivative of Adam's step is exact, and steep where a gradient is near zero: in the very
+    first step it is at most ``lr / eps`` and nearly zero where gradients are large.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: Optimizer,
+        loss: Tensor,
+        names: Sequence[str] | None = None,
+        *,
+        retain_graph: bool = True,
+    ) -> None:
+        found = dict(network.named_parameters())
+        if names is None:
+            names = [name for name, parameter in found.items() if parameter.requires_grad]
+        moving = [found[name] for name in names]
+        gradients = torch.autograd.grad(loss, moving, retain_graph=retain_graph, allow_unused=True)
+        groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+        rule = _RULES.get(type(optimizer), _plain)
+        self.parameters: dict[str, Tensor] = {}
+        self._slopes: dict[str, Any] = {}  # tensors or floats
+        for name, parameter, gradient in zip(names, moving, gradients, strict=True):
+            old = parameter.detach()
+            step, slope = torch.zeros_like(old), 0.0
+            if gradient is not None and id(parameter) in groups:
+                state = optimizer.state.get(parameter, {})
+                step, slope = rule(old, gradient, groups[id(parameter)], state)
+            self.parameters[name] = (old - step).requires_grad_()
+            self._slopes[name] = slope
+
+    def direction(self, gradient: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Pull a gradient at `parameters` back through the step.
+
+        Parameters
+        ----------
+        gradient : mapping of str to tensor
+            Gradient of the outer loss, by name; what it does not name is left out.
+
+        Returns
+        -------
+        dict of str to tensor
+            The gradient of the outer loss with respect to minus the training gradient.
+        """
+        return {name: self._slopes[name] * value.detach() for name, value in gradient.items()}
+
+
+def logit_jvp(
+    network: nn.Module, x: Tensor, direction: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Logits of a batch and their derivative along a direction in parameter space.
+
+    Normalisation layers in training mode use the statistics of `x` and write none, and the state of
+    the random numbers is left as it was found. For the dropout masks of an earlier pass, call
+    inside `replayed`; masks inside fused attention kernels cannot be repeated.
+
+    Parameters
+    ----------
+    network : module
+        In the mode of the training pass. ``torch.compile`` is ignored.
+    x : tensor of shape (n_samples, ...)
+    direction : mapping of str to tensor
+        By name, as in ``network.named_parameters()``; all other parameters stand still.
+
+    Returns
+    -------
+    logits, tangents : tensors of shape (n_samples, n_classes)
+        Without graph, in single precision at least. Zero tangents where the logits do not depend
+        on the named parameters.
+
+    Raises
+    ------
+    NoisyFitError
+        If a layer can be differentiated neither in forward mode nor twice.
+
+    Notes
+    -----
+    Costs as much as a forward and a backward pass; somewhat more where a layer has no rule for
+    forward mode, such as weight normalisation.
+    """
+    parameters = dict(network.named_parameters())
+    primals = {name: parameters[name].detach() for name in direction}
+    tangents = {name: direction[name].detach().to(primals[name].dtype) for name in direction}
+    random_state = rng_state(x.device)
+    with norm_fp32(network), sdpa_kernel(SDPBackend.MATH):
+        try:
+            with replayed(random_state):
+                logits, derivative = _forward_mode(network, x, primals, tangents)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:
+            derivative = None
+        if derivative is None:  # no rule, or a rule that lost the tangent on its way
+            with replayed(random_state):
+                logits, derivative = _double_vjp(network, x, primals, tangents)
+    return logits.detach(), derivative.detach()
+
+
+def head_jvp(embeddings: Tensor, direction: Mapping[str, Tensor]) -> Tensor:
+    """Differentiate the logits along a direction that moves nothing but the last layer.
+
+    Parameters
+    ----------
+    embeddings : tensor of shape (n_samples, n_dims)
+        Input of that layer, whose output is the logits.
+    direction : mapping of str to tensor
+        One name that ends in ``weight``, perhaps one that ends in ``bias``.
+
+    Returns
+    -------
+    tensor of shape (n_samples, n_classes)
+        The tangents of `logit_jvp`, without a forward pass.
+    """
+    by_role = {name.rpartition(".")[2]: value.detach() for name, value in direction.items()}
+    weight, bias = by_role["weight"], by_role.get("bias")
+    with torch.autocast(embeddings.device.type, enabled=False):
+        return F.linear(embeddings.detach().to(weight.dtype), weight, bias)
+
+
+def call_with(
+    network: nn.Module, parameters: Mapping[str, Tensor], function: Callable[..., T], *args: Any
+) -> T:
+    """Call ``function(network, *args)`` while the network has other parameters.
+
+    As in `logit_jvp`, statistics are those of the batch, no buffers are written, and
+    ``torch.compile`` is ignored. Dropout draws new masks.
+
+    Parameters
+    ----------
+    network : module
+    parameters : mapping of str to tensor
+        By name, as in ``network.named_parameters()``; the others keep their values. The result
+        carries gradients to them.
+    function : callable
+        For example `logits_and_embeddings`.
+    *args : object
+        Its other arguments.
+
+    Returns
+    -------
+    object
+        What the function returns.
+    """
+    swapped = {f"network.{name}": value for name, value in parameters.items()}
+    # Compiled code can drop tangents without a word (torch 2.11), and has no second derivative.
+    with frozen_batch_norm(network), torch.compiler.set_stance("force_eager"):
+        result: T = torch.func.functional_call(_Call(network, function), swapped, args)
+    return result
+
+
+@contextmanager
+def frozen_batch_norm(network: nn.Module) -> Iterator[None]:
+    """Let normalisation layers in training mode use the batch and write no running statistics.
+
+    Spectral normalisation keeps the singular vectors of the last training pass.
+    """
+    nothing = dict.fromkeys(("running_mean", "running_var", "num_batches_tracked"))
+    with ExitStack() as undo:
+        for module in network.modules():
+            if module.training and isinstance(module, _NormBase):
+                undo.callback(module._buffers.update, dict(module._buffers))
+                module._buffers.update(nothing)
+            elif module.training and isinstance(module, _SpectralNorm):
+                undo.callback(module.train)
+                module.eval()
+        yield
+
+
+@contextmanager
+def norm_fp32(network: nn.Module) -> Iterator[None]:
+    """Convert the input of normalisation layers to single precision under autocast.
+
+    Batch normalisation can give half-precision input a tangent in single precision, which the next
+    layer refuses (torch 2.15).
+    """
+    norms = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+    with ExitStack() as undo:
+        for module in network.modules():
+            if isinstance(module, norms):
+                undo.enter_context(module.register_forward_pre_hook(_single_precision))
+        yield
+
+
+def rng_state(device: torch.device) -> dict[torch.device, Tensor]:
+    """State of the global random numbers that a network on the device draws, for `replayed`."""
+    state = {torch.device("cpu"): torch.get_rng_state()}
+    if device.type == "cuda":
+        state[device] = torch.cuda.get_rng_state(device)
+    return state
+
+
+@contextmanager
+def replayed(state: Mapping[torch.device, Tensor]) -> Iterator[None]:
+    """Draw the random numbers that followed `state` again, then go on as if none was drawn."""
+    found = {device: rng_state(device)[device] for device in state}
+    try:
+        _set_rng_state(state)
+        yield
+    finally:
+        _set_rng_state(found)
+
+
+def meta_parameter_names(network: nn.Module, part: str) -> list[str]:
+    """Name the parameters that take part in the virtual step.
+
+    A step of a part of the network asks another question than a step of the whole: the three are
+    different estimators of how useful a sample is, and none approximates another.
+
+    Parameters
+    ----------
+    network : module
+    part : {"all", "last_stage", "head"}
+        The head is the last ``nn.Linear``. The last stage is the last child module with a weight
+        matrix or kernel before the head, and all that follows: a residual block or a group of
+        them, or a hidden layer. Where that is all there is, its own children count.
+
+    Returns
+    -------
+    list of str
+        As in ``network.named_parameters()``; only those that require a gradient.
+
+    Raises
+    ------
+    ValueError
+        If `part` is none of the three, or the network has no ``nn.Linear``.
+    """
+    if part == "all":
+        modules: list[nn.Module] = [network]
+    elif part == "last_stage":
+        modules = _last_stage(network, _last_linear(network))
+    elif part == "head":
+        modules = [_last_linear(network)]
+    else:
+        raise ValueError(f"'part' must be 'all', 'last_stage' or 'head'. Got {part!r}.")
+    chosen = {id(parameter) for module in modules for parameter in module.parameters()}
+    return [
+        name
+        for name, parameter in network.named_parameters()
+        if id(parameter) in chosen and parameter.requires_grad
+    ]
+
+
+def _last_stage(network: nn.Module, head: nn.Module) -> list[nn.Module]:
+    modules = [network]
+    while True:
+        with_head = [i for i, module in enumerate(modules) if head in module.modules()][-1]
+        before = [i for i in range(with_head) if _has_kernel(modules[i])]
+        start = before[-1] if before else with_head
+        inside = list(modules[start].children())
+        if len(before) > 1 or not inside:
+            return modules[start:]
+        modules = modules[:start] + inside + modules[start + 1 :]
+
+
+def _has_kernel(module: nn.Module) -> bool:
+    return any(parameter.ndim >= 2 for parameter in module.parameters())
+
+
+class _Call(nn.Module):
+    """A function of a network as a module, which is what `functional_call` takes."""
+
+    def __init__(self, network: nn.Module, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.network = network
+        self.function = (function,)  # the tuple keeps a module from being registered
+
+    def forward(self, *args: Any) -> Any:
+        return self.function[0](self.network, *args)
+
+
+def _logits(network: nn.Module, x: Tensor) -> Tensor:
+    logits: Tensor = network(x)
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def _forward_mode(
+    network: nn.Module, x: Tensor, primals: dict[str, Tensor], tangents: dict[str, Tensor]
+) -> tuple[Tensor, Tensor | None]:
+    with torch.no_grad(), forward_ad.dual_level():
+        duals = {name: forward_ad.make_dual(primals[name], tangents[name]) for name in primals}
+        logits, derivative = forward_ad.unpack_dual(call_with(network, duals, _logits, x))
+    return logits, derivative
+
+
+def _double_vjp(
+    network: nn.Module, x: Tensor, primals: dict[str, Tensor], tangents: dict[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Logits and tangents by two backward passes, the only graph of second order here.
+
+    The first pass, ``J^T u`` for any u of the shape of the logits, is linear in u; the derivative
+    of its product with the direction is therefore the tangent.
+    """
+    still = {name: value.detach() for name, value in network.named_parameters()}
+    moving = {name: primal.requires_grad_() for name, primal in primals.items()}
+    with torch.enable_grad():
+        logits = call_with(network, still | moving, _logits, x)
+        if not logits.requires_grad:
+            return logits, torch.zeros_like(logits)
+        u = torch.zeros_like(logits, requires_grad=True)
+        try:
+            pulled = torch.autograd.grad(
+                logits, list(moving.values()), u, create_graph=True, allow_unused=True
+            )
+            pairs = zip(pulled, tangents.values(), strict=True)
+            used, along = zip(*((p, t) for p, t in pairs if p is not None), strict=True)
+            if _forbids_derivative(used):
+                raise RuntimeError("once_differentiable")
+            (derivative,) = torch.autograd.grad(used, u, along)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise NoisyFitError(
+                "The layers between the moving parameters and the logits must have a derivative in "
+                f"forward mode, or a second derivative. In {type(network).__name__} one has "
+                f"neither: {error}. Move the parameters behind it only (meta_params='head'), or "
+                "use another module."
+            ) from error
+    return logits, derivative
+
+
+def _forbids_derivative(tensors: Sequence[Tensor]) -> bool:
+    """Whether a function marked with ``once_differentiable`` computed one of the tensors.
+
+    Its inputs are cut off, and so the error that it leaves behind is on no path to them.
+    """
+    nodes, seen = [tensor.grad_fn for tensor in tensors], set()
+    for node in nodes:  # which grows
+        if node is not None and node not in seen:
+            seen.add(node)
+            nodes += [following for following, _ in node.next_functions]
+    return any(node.name().endswith("Error") for node in seen)
+
+
+def _single_precision(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(
+        x.float() if isinstance(x, Tensor) and torch.is_autocast_enabled(x.device.type) else x
+        for x in inputs
+    )
+
+
+def _set_rng_state(state: Mapping[torch.device, Tensor]) -> None:
+    for device, value in state.items():
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(value, device)
+        else:
+            torch.set_rng_state(value)
+
+
+def _plain(parameter: Tensor, gradient: Tensor, group: Options, state: Options) -> Step:
+    rate = -group["lr"] if group.get("maximize") else group["lr"]
+    return rate * gradient, rate
+
+
+def _sgd(parameter: Tensor, gradient: Tensor, group: Options, state: Options) -> Step:
+    momentum, sign = group["momentum"], -1 if group["maximize"] else 1
+    buffer = state.get("momentum_buffer") if momentum else None
+    # Of the gradient and of the buffer; the first step makes the gradient the buffer.
+    share, kept = (1.0, 0.0) if buffer is None else (1.0 - group["dampening"], momentum)
+    if group["nesterov"]:
+        share, kept = 1.0 + momentum * share, momentum * kept
+    step = share * torch.add(sign * gradient, parameter, alpha=group["weight_decay"])
+    if buffer is not None:
+        step = step.add(buffer, alpha=kept)
+    return group["lr"] * step, sign * share * group["lr"]
+
+
+def _adam(parameter: Tensor, gradient: Tensor, group: Options, state: Options) -> Step:
+    (beta1, beta2), lr, decay = group["betas"], group["lr"], group["weight_decay"] * parameter
+    decoupled, sign = group["decoupled_weight_decay"], -1 if group["maximize"] else 1
+    gradient = sign * gradient if decoupled else sign * gradient + decay
+    zero = torch.zeros_like(gradient)
+    first = beta1 * state.get("exp_avg", zero) + (1 - beta1) * gradient
+    second = beta2 * state.get("exp_avg_sq", zero) + (1 - beta2) * gradient.square()
+    second_slope = 2 * (1 - beta2) * gradient
+    if group["amsgrad"]:
+        largest = state.get("max_exp_avg_sq", zero)
+        second_slope = torch.where(second > largest, second_slope, 0.0)
+        second = torch.maximum(second, largest)
+    n_steps = torch.as_tensor(state.get("step", 0.0)).double() + 1
+    scale, correction = lr / (1 - beta1**n_steps), (1 - beta2**n_steps).sqrt()
+    root = second.sqrt()
+    denominator = root / correction + group["eps"]
+    # Where the root is zero, so are the gradient and the first moment.
+    root_slope = torch.where(root > 0, second_slope / (2 * root), 0.0) / correction
+    step = scale * first / denominator + (lr * decay if decoupled else 0.0)
+    slope = sign * scale * ((1 - beta1) - first * root_slope / denominator) / denominator
+    return step, slope
+
+
+_RULES: dict[type[Optimizer], Callable[..., Step]] = {SGD: _sgd, Adam: _adam, AdamW: _adam}
