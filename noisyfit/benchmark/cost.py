@@ -138,11 +138,11 @@ def flywheel_ratio(device: str, rounds: int) -> None:
 def meta_ratio(device: str, rounds: int) -> None:
     """Compare epochs with meta steps with a cross-entropy epoch, PreAct ResNet-18, 32x32."""
     on_gpu = torch.device(device).type == "cuda"
-    n, width, batch = (50000, 64, 128) if on_gpu else (512, 16, 64)
+    n, width = (50000, 64) if on_gpu else (1280, 16)
     rng = np.random.default_rng(0)
     X, y = rng.integers(0, 256, (n, 3, 32, 32), dtype=np.uint8), rng.integers(0, 10, n)
     shared: dict[str, Any] = {
-        "module": "preact_resnet18", "module__width": width, "batch_size": batch,
+        "module": "preact_resnet18", "module__width": width, "precision": "fp32",
         "device": device, "max_epochs": 3, "random_state": 0,
     }  # fmt: skip
     meta = CLIDMetaClassifier(**shared, warmup_epochs=1, n_snapshots=1)
@@ -161,7 +161,7 @@ def meta_ratio(device: str, rounds: int) -> None:
     for name, params in variants.items():
         timers[name] = epoch_of(clone(meta).set_params(**params), X, y)
     timers["double backward"] = double_backward_epoch(plain.fit(X, y), X, y)
-    interleave(f"PreAct ResNet-18 width {width}, batch {batch}, {n} images", timers, rounds)
+    interleave(f"PreAct ResNet-18 width {width}, {n} images", timers, rounds)
 
 
 def double_backward_epoch(

@@ -147,8 +147,8 @@ def clid(
     Two rows that the network sees as alike should also be predicted alike. Each row has two
     distributions over the rows of the batch, itself included: the softmax of the cosines of the
     embeddings (Eq. 7 of [1]_), and the cosines of the predictions divided by their sum (Eq. 8).
-    The value is the cross-entropy of the first under the second (Eq. 9). The embeddings get no
-    gradient.
+    The value is the cross-entropy of the first, with the second as its target (Eq. 9). The
+    embeddings get no gradient.
 
     Parameters
     ----------
