@@ -13,6 +13,7 @@ _HOME = {
     "CrossEntropyClassifier": "noisyfit.methods.cross_entropy",
     "FlywheelClassifier": "noisyfit.methods.flywheel",
     "CLIDMetaClassifier": "noisyfit.methods.clid",
+    "HRPClassifier": "noisyfit.methods.hrp",
     "neg_clid": "noisyfit.selection",
     "NoisyFitError": "noisyfit.exceptions",
     "NoisyFitWarning": "noisyfit.exceptions",

@@ -458,6 +458,14 @@ class NoisyLabelClassifier(
         probs = self.predict_proba(X)
         return self.classes_[probs.argmax(1)]
 
+    def predict_logits(self, X: Any) -> NDArray[np.float32]:
+        """Return the logits of ``module_``, shape (n_samples, n_classes), for two classes as well.
+
+        Their softmax is ``predict_proba`` where one network predicts.
+        """
+        check_is_fitted(self)
+        return self._predict(self.module_, self._read(X, reset=False)).cpu().numpy()
+
     def transform(self, X: Any) -> NDArray[np.float32]:
         """Return the embeddings, what the last layer sees, shape (n_samples, n_dims), float32."""
         check_is_fitted(self)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from math import ceil
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,9 +13,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from noisyfit.exceptions import NoisyFitWarning
+
 CHANNEL_COUNTS = (1, 3, 4)
 GPU_CHUNK = 8192  # rows augmented at once on a GPU, where kernel launches are what costs
 INFERENCE_BATCH = {"table": 4096, "image": 512}
+LARGEST_META_SET = 1000
+SMALLEST_META_SET = 50  # rows
 RESIDENT_FRACTION = 0.5  # of the free GPU memory that the rows may take
 
 
@@ -288,6 +293,41 @@ def batch_bounds(n: int, batch_size: int) -> list[tuple[int, int]]:
     return list(zip(starts, [*starts[1:], n][: len(starts)], strict=True))
 
 
+def draw_meta_rows(n: int) -> Tensor:
+    """Draw the rows that judge a method where no labels are known: half, at most 1,000."""
+    return torch.randperm(n)[: min(LARGEST_META_SET, n // 2)].sort().values
+
+
+def check_meta_set(meta: TrainingData) -> None:
+    """Warn of a meta set that is too small."""
+    if len(meta) < SMALLEST_META_SET:
+        warnings.warn(
+            f"A meta set should have at least {SMALLEST_META_SET} rows. Got {len(meta)}: what is "
+            "learnt from it is mostly noise. Use more rows, or CrossEntropyClassifier.",
+            NoisyFitWarning,
+            stacklevel=6,
+        )
+
+
+def best_of_each_class(rating: Tensor, labels: Tensor, share: float, n_classes: int) -> Tensor:
+    """Return the rows of the highest rating, the same share of every class, rounded up.
+
+    Parameters
+    ----------
+    rating : Tensor of shape (n_samples,)
+    labels : Tensor of shape (n_samples,)
+        Rows with -1 are left out.
+    share : float in [0, 1]
+    n_classes : int
+    """
+    kept = []
+    for code in range(n_classes):
+        rows = (labels == code).nonzero()[:, 0]
+        best = rating[rows].argsort(descending=True)
+        kept.append(rows[best[: ceil(share * len(rows))]])
+    return torch.cat(kept)
+
+
 @dataclass
 class TrainingData:
     """Rows, given labels and trust, served as shuffled batches of views on the device.
@@ -344,6 +384,17 @@ class TrainingData:
             trusted=self.trusted[idx],
             index=idx if self.index is None else self.index[idx],
         )
+
+    def known(self) -> TrainingData | None:
+        """Return the rows whose labels are known to be right, None if there are none."""
+        if self.meta is not None or not self.trusted.any():
+            return self.meta
+        return self.subset(self.trusted.nonzero()[:, 0])
+
+    def draw(self, n_rows: int, view: str = "weak") -> tuple[Tensor, Tensor]:
+        """Return a view of random rows and their labels; all rows if there are fewer."""
+        idx = torch.randperm(len(self), device=self.device)[:n_rows]
+        return self.view(self.take(idx), view), self.labels[idx]
 
     def batches(self, *views: str, labelled: bool = False) -> Iterator[tuple[Tensor, ...]]:
         """Yield ``(idx, *views, labels)`` over all rows in a new random order.

@@ -237,9 +237,13 @@ class Engine(NeuralNet):
         loss.backward()
         self.notify("on_grad_computed", named_parameters=self._named[name], training=True)
         optimizer.step()
-        self._losses.setdefault(name, []).append(loss.detach())
+        self._log(name, loss)
         if predicts:
             self.notify("on_batch_end", batch=None, y_pred=None, loss=loss, training=True)
+
+    def _log(self, name: str, value: Tensor) -> None:
+        """Note a value of this batch; the history gets the mean over the epoch."""
+        self._losses.setdefault(name, []).append(value.detach())
 
     def _predict(
         self, network: nn.Module, data: TrainingData | Rows, view: str = "plain"
@@ -340,6 +344,10 @@ class Engine(NeuralNet):
     def _user_callbacks(self) -> list[tuple[str, Any]]:
         own = dict(self._default_callbacks)
         return [(name, callback) for name, callback in self.callbacks_ if name not in own]
+
+    def _restores_an_epoch(self) -> bool:
+        """Whether a callback will put the weights of the best epoch into ``module_``."""
+        return any(getattr(callback, "load_best", False) for _, callback in self._user_callbacks)
 
     def _check_callbacks(self) -> None:
         for entry in self.callbacks or []:

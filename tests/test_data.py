@@ -15,6 +15,7 @@ from noisyfit.data import (
     Rows,
     TrainingData,
     batch_bounds,
+    best_of_each_class,
     check_finite,
     check_value_range,
     dataset_labels,
@@ -398,3 +399,10 @@ def test_value_range__other_than_that_of_fit__is_refused(
     else:
         with pytest.raises(ValueError, match="scale of fit"):
             check_value_range(fitted, low, high)
+
+
+def test_best_of_each_class__takes_the_same_share_of_every_class() -> None:
+    labels = torch.tensor([0, 0, 0, 0, 1, 1, -1, 2])
+    rating = torch.tensor([0.1, 0.9, 0.5, 0.4, 0.2, 0.3, 1.0, 0.0])
+    assert best_of_each_class(rating, labels, 0.5, 4).tolist() == [1, 2, 5, 7]
+    assert best_of_each_class(rating, labels, 0.0, 4).tolist() == []

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
-from math import ceil
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -17,8 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from noisyfit.base import NoisyLabelClassifier
-from noisyfit.data import Rows, TrainingData
-from noisyfit.exceptions import NoisyFitWarning
+from noisyfit.data import Rows, TrainingData, best_of_each_class, check_meta_set, draw_meta_rows
 from noisyfit.nn.features import embedding_size, logits_and_embeddings
 from noisyfit.nn.losses import clid, cross_entropy
 from noisyfit.nn.meta import Batch, Rectifier, WeightNet, meta_loss
@@ -31,8 +28,6 @@ from noisyfit.nn.metagrad import (
     rng_state,
 )
 
-LARGEST_META_SET = 1000
-SMALLEST_META_SET = 50  # rows; with fewer, CLID says little
 META_BATCH = 100
 DIVERGENCE_WEIGHT = 0.01
 
@@ -110,8 +105,10 @@ class CLIDMetaClassifier(NoisyLabelClassifier):
     1. The meta-gradient is computed with one forward-mode derivative of the logits instead of a
        second-order graph; the result is the same. The virtual step is that of the estimator's own
        optimizer.
-    2. The weight network starts with equal weights, and no sample weighs more than four times its
-       share. As released, weights can go to a few samples and training breaks down.
+    2. The weight network starts with equal weights. They are normalised within each given class of
+       a batch and no sample weighs more than four times its share. As released, all weight can go
+       to a few samples, or to the classes that are learned first: on 10,000 images of CIFAR-10 some
+       classes were then never predicted.
     3. The meta-model learns by Adam at a rate of 0.003; at the paper's rate for the weight network,
        1e-5 with SGD, it does not move.
     4. Training begins with a warm-up, as the released code has it.
@@ -184,7 +181,7 @@ class CLIDMetaClassifier(NoisyLabelClassifier):
         self.warmup_epochs = warmup_epochs
 
     def _fit(self, data: TrainingData) -> None:
-        self._check_meta_set(data)
+        check_meta_set(self._meta_set(data))
         for epoch in self._epochs():
             meta = self._meta_set(data)
             if epoch < self.warmup_epochs_:
@@ -195,7 +192,7 @@ class CLIDMetaClassifier(NoisyLabelClassifier):
 
     def _init_state(self, n: int, n_classes: int) -> dict[str, Tensor]:
         return {
-            "meta_rows": torch.randperm(n)[: min(LARGEST_META_SET, n // 2)].sort().values,
+            "meta_rows": draw_meta_rows(n),
             "sample_weight": torch.zeros(n),
             "probs_sum": torch.zeros(n, n_classes),
             "given_sum": torch.zeros(n),
@@ -222,7 +219,7 @@ class CLIDMetaClassifier(NoisyLabelClassifier):
                     self.optimizer_,
                     logits,
                     self.meta_model_.logit_gradient(batch),
-                    partial(self._outer, *self._meta_batch(meta)),
+                    partial(self._outer, *meta.draw(META_BATCH)),
                     partial(self._tangents, x, embeddings, random_state),
                     names,
                     retain_graph=not self.low_memory,
@@ -273,47 +270,19 @@ class CLIDMetaClassifier(NoisyLabelClassifier):
 
     def _meta_set(self, data: TrainingData) -> TrainingData:
         """Return the rows that judge the meta-model."""
-        if data.meta is not None:
-            return data.meta
-        if data.trusted.any():
-            return data.subset(data.trusted.nonzero()[:, 0])
+        known, rows = data.known(), self.state_.meta_rows
+        if known is not None:
+            return known
         if self.meta_objective == "ce_pseudo_clean":
-            return data.subset(self._pseudo_clean(data))
-        rows = self.state_.meta_rows
+            rating, share = self.state_.given_sum, len(rows) / len(data)
+            rows = best_of_each_class(rating, data.labels, share, data.n_classes)
         return data.subset(rows if self.meta_objective == "clid" else rows[data.has_label[rows]])
-
-    def _pseudo_clean(self, data: TrainingData) -> Tensor:
-        """Return, class by class in proportion, the rows that agreed best with their label."""
-        n_kept = len(self.state_.meta_rows) / len(data)
-        rating = self.state_.given_sum
-        kept = []
-        for code in range(data.n_classes):
-            rows = (data.labels == code).nonzero()[:, 0]
-            best = rating[rows].argsort(descending=True)
-            kept.append(rows[best[: ceil(n_kept * len(rows))]])
-        return torch.cat(kept)
 
     def _training_part(self, data: TrainingData) -> TrainingData:
         """Leave out the rows whose given labels judge the meta-model."""
-        judged = self.meta_objective in ("mae", "ce")
-        if not judged or data.meta is not None or data.trusted.any():
+        if self.meta_objective not in ("mae", "ce") or data.known() is not None:
             return data
         return replace(data, labels=data.labels.index_fill(0, self.state_.meta_rows, -1))
-
-    def _meta_batch(self, meta: TrainingData) -> tuple[Tensor, Tensor]:
-        chosen = torch.randperm(len(meta), device=meta.device)[:META_BATCH]
-        return meta.view(meta.take(chosen), "weak"), meta.labels[chosen]
-
-    def _check_meta_set(self, data: TrainingData) -> None:
-        n_rows = len(self._meta_set(data))
-        if n_rows < SMALLEST_META_SET:
-            warnings.warn(
-                f"The meta set should have at least {SMALLEST_META_SET} rows. Got {n_rows}: what "
-                "the meta-model learns from it is mostly noise. Use CrossEntropyClassifier or "
-                "FlywheelClassifier for so few rows.",
-                NoisyFitWarning,
-                stacklevel=6,
-            )
 
     # ------------------------------------------------------------------------------ snapshots
 
@@ -343,9 +312,9 @@ class CLIDMetaClassifier(NoisyLabelClassifier):
 
     def initialize_module(self) -> CLIDMetaClassifier:
         """Make the networks, and room for snapshots unless a callback restores the best epoch."""
-        restores = any(getattr(cb, "load_best", False) for _, cb in self._user_callbacks)
         n_snapshots = min(self.n_snapshots, self.max_epochs_)
-        self.n_snapshots_ = 0 if restores or n_snapshots == 1 else n_snapshots
+        single = n_snapshots == 1 or self._restores_an_epoch()
+        self.n_snapshots_ = 0 if single else n_snapshots
         super().initialize_module()
         return self
 

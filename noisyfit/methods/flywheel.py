@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from noisyfit.base import NoisyLabelClassifier
 from noisyfit.data import TrainingData
 from noisyfit.nn import features
+from noisyfit.nn.build import projection_head
 from noisyfit.nn.losses import confidence_regularizer, contrastive, cross_entropy, mixup
 
 GAMMA_RANGE = (0.01, 0.99)
@@ -20,7 +21,6 @@ PATIENCE = 3  # epochs without progress that end the warm-up
 HELD_OUT_FRACTION = 0.05  # of the rows, while the warm-up watches for the end of learning
 HELD_OUT_MINIMUM = 20  # rows; with fewer the agreement tells nothing
 CONTRASTIVE_TEMPERATURE = 0.05
-PROJECTION_SIZE = 128
 
 
 class FlywheelClassifier(NoisyLabelClassifier):
@@ -311,9 +311,7 @@ class FlywheelClassifier(NoisyLabelClassifier):
         super().initialize_module()
         probe = torch.zeros(2, *self.row_shape_, device=self.device_)
         size = features.embedding_size(self.module_, probe)
-        self.projector_ = nn.Sequential(
-            nn.Linear(size, PROJECTION_SIZE), nn.ReLU(), nn.Linear(PROJECTION_SIZE, PROJECTION_SIZE)
-        ).to(self.device_)
+        self.projector_ = projection_head(size).to(self.device_)
         return self
 
     def initialize_optimizer(self) -> FlywheelClassifier:

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from noisyfit.nn.backbones import BACKBONES, default_backbone
 from noisyfit.validation import did_you_mean
 
+PROJECTION_SIZE = 128
 ModuleLike = None | str | nn.Module | Callable[..., nn.Module]
 
 
@@ -103,3 +104,10 @@ def _reset(network: nn.Module) -> nn.Module:
     for m in owners:
         m.reset_parameters()  # type: ignore[operator]
     return network
+
+
+def projection_head(n_dims: int) -> nn.Sequential:
+    """Make the two layers between embeddings and a contrastive loss, 128 units each."""
+    return nn.Sequential(
+        nn.Linear(n_dims, PROJECTION_SIZE), nn.ReLU(), nn.Linear(PROJECTION_SIZE, PROJECTION_SIZE)
+    )

@@ -10,6 +10,7 @@ __all__ = [
     "contrastive",
     "cross_entropy",
     "mixup",
+    "reliability_contrastive",
     "supervised_contrastive",
 ]
 
@@ -215,6 +216,56 @@ def _clid_normalizer(totals: Tensor, normalizer_grad: bool) -> Tensor:
     """Return the sums to divide by; 1 for a prediction of zeros, which agrees with no row."""
     totals = totals if normalizer_grad else totals.detach()
     return torch.where(totals > 0, totals, 1.0)
+
+
+def reliability_contrastive(
+    first: Tensor,
+    second: Tensor,
+    labels: Tensor,
+    reliability: Tensor,
+    *,
+    temperature: float = 0.1,
+) -> Tensor:
+    """Supervised contrastive loss in which a pair counts by the reliability of both its rows.
+
+    The weight of a pair is the product of the two reliabilities: strong only when both are high
+    (Eqs. 11 and 12 of [1]_).
+
+    Parameters
+    ----------
+    first, second : tensors of shape (n_samples, n_dims)
+        Projections of the two views, row by row; normalised here to unit length.
+    labels : integer tensor of shape (n_samples,)
+        Class of each sample, given or guessed.
+    reliability : tensor of shape (n_samples,)
+        In [0, 1].
+    temperature : float > 0, default=0.1
+        Divides the cosine similarities.
+
+    Returns
+    -------
+    tensor of shape (2 * n_samples,)
+        In nats, the rows of `first` before those of `second`. Zero for a single sample.
+
+    Notes
+    -----
+    The sum over the positives of a row is one product with the weighted sum of its class.
+
+    References
+    ----------
+    .. [1] Holistic Reliability Propagation, 2026.
+    """
+    labels, weights = torch.cat([labels, labels]), torch.cat([reliability, reliability]).float()
+    itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    same = (labels[:, None] == labels).float()  # (2B, 2B)
+    with torch.autocast(first.device.type, enabled=False):
+        rows = _unit_length(torch.cat([first, second]).float())
+        similarity = (rows @ rows.T / temperature).masked_fill(itself, -torch.inf)
+        log_total = similarity.logsumexp(dim=1)
+        weighted = weights[:, None] * rows
+        attraction = (rows * (same @ weighted - weighted)).sum(dim=1) / temperature
+    mass = same @ weights - weights
+    return weights * (mass * log_total - attraction) / (same.sum(dim=1) - 1)
 
 
 def mixup(x: Tensor, targets: Tensor, *, alpha: float = 4.0) -> tuple[Tensor, Tensor]:

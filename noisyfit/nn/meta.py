@@ -71,7 +71,8 @@ class MetaModel(nn.Module):
 class WeightNet(MetaModel):
     """Weight of a sample from its loss ([1]_; the function Omega of [2]_).
 
-    The last layer starts at zero: all samples weigh the same.
+    The last layer starts at zero: all samples weigh the same. Weights are normalised class by
+    class, so that no class is given up because its losses are high.
 
     Parameters
     ----------
@@ -97,15 +98,22 @@ class WeightNet(MetaModel):
         nn.init.zeros_(self.output.bias)
         self.max_weight = max_weight
 
-    def forward(self, losses: Tensor) -> Tensor:
-        """Weights (n_samples,) from losses: of mean 1 before the cap."""
+    def forward(self, losses: Tensor, labels: Tensor, n_classes: int) -> Tensor:
+        """Weights (n_samples,) from losses: of mean 1 in each class, about, before the cap.
+
+        A class is compared with itself and once with the whole batch, which is what counts where it
+        has a single row.
+        """
         trust = self.output(self.hidden(losses[:, None]).relu()).sigmoid()[:, 0]
-        return (trust / trust.mean()).clamp(max=self.max_weight)
+        members = F.one_hot(labels, n_classes).to(trust.dtype)
+        averages = (trust @ members + trust.mean()) / (members.sum(0) + 1)
+        return (trust / averages[labels]).clamp(max=self.max_weight)
 
     def weights(self, batch: Batch) -> Tensor:
         """Return the weight (n_samples,) of every loss; 1 is its weight in a plain mean."""
         losses = cross_entropy(batch.logits.detach(), batch.labels)
-        return torch.where(batch.trusted, 1.0, self(losses))
+        weights = self(losses, batch.labels, batch.logits.shape[1])
+        return torch.where(batch.trusted, 1.0, weights)
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the weighted mean of the cross-entropies (Eq. 6 of [2]_)."""

@@ -174,13 +174,3 @@ def test_meta_set__of_few_rows__warns() -> None:
     X, y = blobs(80)
     with pytest.warns(NoisyFitWarning, match="at least 50 rows. Got 40"):
         quick(max_epochs=2).fit(X, y)
-
-
-def test_pseudo_clean_rows__are_cleaner_than_the_others() -> None:
-    for seed in SEEDS:
-        X, y, flipped = noisy_blobs(seed)
-        clf = quick(max_epochs=15, random_state=seed).fit(X, y)
-        data = clf._labelled(X, y, "y")
-        chosen = clf._pseudo_clean(data)
-        assert len(chosen) == pytest.approx(len(y) / 2, abs=3)
-        assert flipped[chosen.numpy()].mean() < 0.5 * flipped.mean()

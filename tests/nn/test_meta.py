@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import pytest
@@ -47,13 +48,13 @@ def test_weight_net__one_loss_trusted_alone__is_capped() -> None:
         net.hidden.bias.zero_()
         net.output.weight.fill_(-100.0)
         net.output.bias.fill_(100.0)
-    weights = net(torch.tensor([0.1] + 19 * [5.0]))
-    assert weights[0].item() == 4.0
-    assert weights[1:].max().item() < 1e-6
+        weights = net(torch.tensor([0.1] + 19 * [5.0]), torch.zeros(20, dtype=torch.long), 2)
+    assert weights[0] == 4.0
+    assert weights[1:].max() < 1e-6
 
 
-def test_weight_net__weights_are_the_normalised_trust() -> None:
-    net, losses = some_model("weights"), torch.linspace(0, 3, 7)
+def test_weight_net__weights_are_the_trust_over_that_of_the_class() -> None:
+    net, losses, labels = some_model("weights"), torch.linspace(0, 3, 7), [0, 1, 1, 0, 2, 1, 0]
     assert isinstance(net, WeightNet)
     trust = []
     for loss in losses.tolist():
@@ -63,9 +64,24 @@ def test_weight_net__weights_are_the_normalised_trust() -> None:
         ]
         weight, bias = map(_floats, net.output.parameters())
         z = sum(w * h for w, h in zip(weight, hidden, strict=True)) + bias[0]
-        trust.append(1 / (1 + torch.tensor(-z, dtype=torch.float64).exp().item()))
-    expected = [7 * t / sum(trust) for t in trust]
-    assert net(losses).tolist() == pytest.approx(expected, rel=1e-4)
+        trust.append(1 / (1 + math.exp(-z)))
+    overall = sum(trust) / 7
+    expected = []
+    for own, label in zip(trust, labels, strict=True):
+        of_class = [t for t, other in zip(trust, labels, strict=True) if other == label]
+        expected.append(own / ((sum(of_class) + overall) / (len(of_class) + 1)))
+    found = net(losses, torch.tensor(labels), K).tolist()
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_weight_net__class_of_high_losses__is_not_given_up() -> None:
+    net = WeightNet(hidden=1)
+    with torch.no_grad():
+        net.hidden.weight.fill_(1.0)
+        net.output.weight.fill_(-2.0)
+        losses, labels = torch.tensor(20 * [0.1] + 20 * [3.0]), torch.arange(40) // 20
+        weights = net(losses, labels, 2)
+    assert weights[20:].mean() > 0.5
 
 
 def _floats(values: Tensor) -> list[float]:
@@ -124,7 +140,7 @@ def changed_loss(model: MetaModel, batch: Batch) -> Tensor:
     """The training loss as a function of the meta-model too."""
     if isinstance(model, WeightNet):
         losses = F.cross_entropy(batch.logits, batch.labels, reduction="none")
-        weights = torch.where(batch.trusted, 1.0, model(losses.detach()))
+        weights = torch.where(batch.trusted, 1.0, model(losses.detach(), batch.labels, K))
         return (weights * losses).mean()
     return F.cross_entropy(model(batch) * batch.logits, batch.labels)
 

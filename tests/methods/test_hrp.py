@@ -1,0 +1,233 @@
+"""The reliabilities against double backward, the reconstructed equations, and the switches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from noisyfit import CrossEntropyClassifier, HRPClassifier, NoisyFitWarning, noise
+from noisyfit.methods.hrp import (
+    Targets,
+    gains,
+    min_max,
+    mixing_share,
+    normalized,
+    pair_agreement,
+    ranks,
+)
+from noisyfit.metrics import detection_auroc
+from noisyfit.nn.metagrad import logit_jvp
+from tests.common import blobs
+
+SEEDS = (0, 1, 2)
+
+
+def quick(**params: Any) -> HRPClassifier:
+    return HRPClassifier(**{"max_epochs": 6, "random_state": 0, "device": "cpu"} | params)
+
+
+def noisy_blobs(seed: int = 0) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]]:
+    X, y = blobs(seed=seed)
+    noisy = noise.symmetric(y, 0.4, random_state=seed)
+    return X, noisy.labels, noisy.flipped
+
+
+@pytest.mark.parametrize("with_trusted", [True, False], ids=["trusted rows", "none"])
+def test_digits__pairflip__is_far_better_than_cross_entropy(with_trusted: bool) -> None:
+    X, y = load_digits(return_X_y=True)
+    gained, found = [], []
+    for seed in SEEDS:
+        X_train, X_test, y_train, y_test = train_test_split(X, y, random_state=seed, stratify=y)
+        noisy = noise.pairflip(y_train, 0.4, random_state=seed)
+        trusted = np.arange(len(y_train)) < 100
+        given = np.where(trusted & with_trusted, y_train, noisy.labels)
+        ours = HRPClassifier(max_epochs=15, meta_every=4, random_state=seed)
+        ours.fit(X_train, given, clean_mask=trusted if with_trusted else None)
+        baseline = CrossEntropyClassifier(max_epochs=15, random_state=seed).fit(X_train, given)
+        gained.append(ours.score(X_test, y_test) - baseline.score(X_test, y_test))
+        found.append(detection_auroc(given != y_train, ours.label_reliability_))
+    assert min(gained) > 0.05
+    assert min(found) > 0.75
+
+
+# The reliabilities.
+
+
+@pytest.mark.parametrize("frozen", [True, False], ids=["running statistics", "batch statistics"])
+def test_gains__are_the_derivatives_of_an_unrolled_step(frozen: bool) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 3)).double()
+    x, x_meta = torch.randn(2, 10, 4, dtype=torch.float64)
+    given, guessed, meta_labels = torch.randint(3, (3, 10))
+    parameters = dict(network.named_parameters())
+
+    network.train(not frozen)
+    weights = torch.zeros(2, 10, dtype=torch.float64, requires_grad=True)  # eps of Eq. 1
+    logits = functional_call(network, parameters, (x,))
+    losses = [F.cross_entropy(logits, labels, reduction="none") for labels in (given, guessed)]
+    inner = (weights[0] * losses[0] + weights[1] * losses[1]).sum()
+    steps = torch.autograd.grad(inner, list(parameters.values()), create_graph=True)
+    moved = {n: p - g for (n, p), g in zip(parameters.items(), steps, strict=True)}
+    network.eval()
+    outer = F.cross_entropy(functional_call(network, moved, (x_meta,)), meta_labels)
+    (expected,) = torch.autograd.grad(-outer, weights)
+
+    direction = torch.autograd.grad(
+        F.cross_entropy(network(x_meta), meta_labels), list(parameters.values())
+    )
+    network.train(not frozen)
+    z, tangents = logit_jvp(network, x, dict(zip(parameters, direction, strict=True)))
+    got = torch.stack([gains(z, tangents, labels, unit=False) for labels in (given, guessed)])
+    torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-14)
+
+    lengths = (z.softmax(1) - F.one_hot(given, 3)).norm(dim=1)
+    unit = gains(z, tangents, given, unit=True)
+    torch.testing.assert_close(unit * lengths, expected[0], rtol=1e-10, atol=1e-14)
+
+
+def test_gains__no_label__is_nothing() -> None:
+    z, tangents = torch.randn(2, 4, 3)
+    found = gains(z, tangents, torch.tensor([0, -1, 2, -1]), unit=True)
+    assert found[[1, 3]].tolist() == [0, 0]
+    assert (found[[0, 2]] != 0).all()
+
+
+@pytest.mark.parametrize(
+    "norm, expected",
+    [("mean", [0, 1, 3, 0]), ("sum", [0, 0.25, 0.75, 0]), ("max", [0, 1 / 3, 1, 0])],
+)
+def test_normalized__negative_gains_are_nothing(norm: str, expected: list[float]) -> None:
+    found = normalized(torch.tensor([-5.0, 1.0, 3.0, 0.0]), norm)
+    assert found.tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("norm", ["mean", "sum", "max"])
+def test_normalized__nothing_gains__trusts_all(norm: str) -> None:
+    assert normalized(torch.tensor([-5.0, 0.0, -1.0]), norm).tolist() == [1, 1, 1]
+
+
+def test_min_max__constant__is_finite() -> None:
+    assert min_max(torch.tensor([1.0, 3.0, 2.0])).tolist() == [0, 1, 0.5]
+    assert min_max(torch.ones(3)).tolist() == [0, 0, 0]
+
+
+def test_mixing_share__the_more_reliable_row_has_the_larger_share() -> None:
+    torch.manual_seed(0)
+    own, other = torch.full((20000,), 1.5), torch.full((20000,), 0.5)
+    share = mixing_share(own, other, 4.0)
+    # Beta(3, 1): mean 3/4, variance 3/80
+    assert float(share.mean()) == pytest.approx(0.75, abs=0.01)
+    assert float(share.var()) == pytest.approx(3 / 80, abs=0.003)
+
+
+def test_mixing_share__reliability_of_nothing__is_finite() -> None:
+    share = mixing_share(torch.full((1000,), 1e-9), torch.ones(1000), 1e-3)
+    assert bool(((share >= 0) & (share <= 1)).all())
+
+
+def test_pair_agreement_is_a_weighted_share() -> None:
+    targets = Targets(
+        torch.tensor([0, 0, 1, 2]), torch.tensor([0, 0, 0, 1]), torch.ones(4, dtype=torch.bool)
+    )
+    weights = torch.tensor([1.0, 0.5, 0.2, 1.0])
+    agree, total = 0.0, 0.0
+    for i in range(3):
+        for j in range(3):
+            if i != j:
+                pair = float(weights[i] * weights[j])
+                total += pair
+                agree += pair * (int(targets.label[i]) == int(targets.label[j]))
+    assert float(pair_agreement(targets, weights)) == pytest.approx(agree / total)
+
+
+def test_ranks__lie_in_the_unit_interval() -> None:
+    assert ranks(torch.tensor([0.3, -1.0, 7.0, 2.0])).tolist() == [0.5, 0.25, 1.0, 0.75]
+
+
+# Switches.
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"reliability": None},
+        {"reliability": "coupled"},
+        {"mixing": "symmetric"},
+        {"mixing": None},
+        {"gated": False},
+        {"contrastive_weight": 0.0},
+        {"reweighting": 0.0},
+        {"unit_gradients": False},
+        {"meta_objective": "ce_pseudo_clean"},
+        {"meta_every": 3},
+    ],
+    ids=str,
+)
+def test_switch__each__changes_the_training(params: dict[str, Any]) -> None:
+    X, y, _ = noisy_blobs()
+    ours, other = quick(batch_size=48).fit(X, y), quick(batch_size=48, **params).fit(X, y)
+    assert not np.allclose(ours.predict_proba(X), other.predict_proba(X), atol=1e-5)
+    assert other.score(X, y) > 0.5
+
+
+def test_reliability__none__trusts_every_label_alike() -> None:
+    X, y, _ = noisy_blobs()
+    clf = quick(reliability=None).fit(X, y)
+    np.testing.assert_array_equal(clf.label_reliability_, 1)
+    assert set(clf.history_[-1]) >= {"gate", "pair_agreement", "peer_loss"}
+
+
+def test_inference__first__predicts_with_one_network() -> None:
+    X, y, _ = noisy_blobs()
+    both, first = quick().fit(X, y), quick(inference="first").fit(X, y)
+    x = torch.as_tensor(X, dtype=torch.float32)
+
+    def logits(network: nn.Module) -> Tensor:
+        with torch.no_grad():
+            result: Tensor = network.eval()(x)
+        return result
+
+    mean = (logits(both.module_) + logits(both.peer_)) / 2
+    np.testing.assert_allclose(both.predict_proba(X), mean.softmax(1), atol=1e-6)
+    np.testing.assert_allclose(first.predict_proba(X), logits(first.module_).softmax(1), atol=1e-6)
+
+
+def test_meta_set__its_labels_matter() -> None:
+    X, y, _ = noisy_blobs()
+    X_meta, y_meta = blobs(120, seed=1)
+    found = [
+        quick().fit(X, y, X_meta=X_meta, y_meta=labels).label_reliability_
+        for labels in (y_meta, np.roll(y_meta, 1))
+    ]
+    assert not np.array_equal(*found)
+
+
+def test_meta_objective__clid__does_not_look_at_labels_of_the_meta_set() -> None:
+    X, y, _ = noisy_blobs()
+    X_meta, y_meta = blobs(120, seed=1)
+    found = [
+        quick(meta_objective="clid").fit(X, y, X_meta=X_meta, y_meta=labels).label_reliability_
+        for labels in (y_meta, np.roll(y_meta, 1))
+    ]
+    np.testing.assert_array_equal(*found)
+
+
+def test_gate__at_its_lower_bound__warns_of_starvation() -> None:
+    X, y, _ = noisy_blobs()
+    with pytest.warns(NoisyFitWarning, match="trusted rows"):
+        quick(norm="sum", reliability_range=(0.9, 2.0)).fit(X, y)
+
+
+def test_reliability_range__without_room__is_an_error() -> None:
+    X, y, _ = noisy_blobs()
+    with pytest.raises(ValueError, match="0 < lower < upper"):
+        quick(reliability_range=(0.0, 2.0)).fit(X, y)
