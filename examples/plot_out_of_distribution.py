@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from noisyfit import CrossEntropyClassifier, FlywheelClassifier, noise
+from noisyfit import CrossEntropyClassifier, HRPClassifier, noise
 from noisyfit.metrics import fpr_at_95_tpr, ood_auroc, ood_scores
 
 # %%
@@ -47,7 +47,7 @@ def score_rows(clf, X, method):
 methods = ("msp", "energy", "mahalanobis", "knn")
 classifiers = [
     CrossEntropyClassifier(random_state=0),
-    FlywheelClassifier(random_state=0),
+    HRPClassifier(max_epochs=30, random_state=0),
 ]
 figure, axes = plt.subplots(len(classifiers), sharex=True, figsize=(7, 6), layout="constrained")
 for clf, axis in zip(classifiers, axes, strict=True):

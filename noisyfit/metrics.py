@@ -388,23 +388,19 @@ def ood_scores(
 ) -> NDArray[np.float64]:
     """Rate how likely each row is out of distribution: high means unlike the training data.
 
-    ======================== ===================================== ===============================
-    Method                   Score of a row                        Needs
-    ======================== ===================================== ===============================
-    ``"msp"`` [1]_           One minus the largest softmax         logits
-    ``"energy"`` [2]_        ``-T * logsumexp(logits / T)``        logits
-    ``"mahalanobis"`` [3]_   Smallest squared Mahalanobis distance embeddings, train_embeddings,
-                             to the mean of a class                train_labels
-    ``"knn"`` [4]_           Euclidean distance to the k-th        embeddings, train_embeddings
-                             nearest training row, all of length 1
-    ======================== ===================================== ===============================
+    - ``"msp"``: one minus the largest softmax [1]_; needs `logits`.
+    - ``"energy"``: ``-T * logsumexp(logits / T)`` [2]_; needs `logits`.
+    - ``"mahalanobis"``: the smallest squared Mahalanobis distance to the mean of a class [3]_;
+      needs `embeddings`, `train_embeddings` and `train_labels`.
+    - ``"knn"``: the Euclidean distance to the k-th nearest training row, all rows of length 1
+      [4]_; needs `embeddings` and `train_embeddings`.
 
     Parameters
     ----------
     logits : array-like of shape (n_samples, n_classes), default=None
-        What the network says before the softmax. For ``"msp"``, log-probabilities are as good, and
-        ``1 - predict_proba(X).max(axis=1)`` is the score itself. For ``"energy"`` they are useless:
-        the logsumexp of log-probabilities is 0 for every row.
+        ``estimator.predict_logits(X)``. For ``"msp"``, log-probabilities are as good, and ``1 -
+        predict_proba(X).max(axis=1)`` is the score itself. For ``"energy"`` they are useless: the
+        logsumexp of log-probabilities is 0 for every row.
     embeddings : array-like of shape (n_samples, n_dims), default=None
         ``estimator.transform(X)``.
     method : {"msp", "energy", "mahalanobis", "knn"}, default="energy"

@@ -35,6 +35,12 @@ WEAK_SETS = ("music_genre_crowd", "trec_weak", "hausa_news_weak", "youtube_spam_
 
 CLEAN_ROWS = 100
 FINE_TUNING_STEPS = 50
+BASE: dict[str, Any] = {
+    "mixing": "symmetric",
+    "gated": False,
+    "contrastive_weight": 0.0,
+    "reweighting": 0.0,
+}
 METHODS: dict[str, dict[str, tuple[type[Any], dict[str, Any]]]] = {
     "flywheel": {"FlywheelClassifier": (FlywheelClassifier, {})},
     "clid": {
@@ -56,6 +62,20 @@ METHODS: dict[str, dict[str, tuple[type[Any], dict[str, Any]]]] = {
     "hrp": {
         "HRPClassifier": (HRPClassifier, {}),
         "HRP, trusted": (HRPClassifier, {"trusted_rows": CLEAN_ROWS}),
+    },
+    "hrp_ablation": {
+        name: (HRPClassifier, params | {"trusted_rows": CLEAN_ROWS})
+        for name, params in {
+            "base": BASE | {"reliability": None},
+            "+ coupled meta": BASE | {"reliability": "coupled", "reweighting": 0.5},
+            "+ CDCL": BASE | {"contrastive_weight": 0.05},
+            "+ RAM and GRG": BASE | {"mixing": "asymmetric", "gated": True},
+            "w/o RAM": {"mixing": None},
+            "w/o CDCL": {"contrastive_weight": 0.0},
+            "w/o GRG": {"gated": False},
+            "symmetric RAM": {"mixing": "symmetric"},
+            "full": {},
+        }.items()
     },
     "trusted": {
         "cross-entropy, trusted": (CrossEntropyClassifier, {"trusted_rows": CLEAN_ROWS}),
@@ -101,6 +121,23 @@ def digits() -> Iterator[Task]:
                 yield Task(name, *task, 10 * split + seed, {})
 
 
+def half() -> Iterator[Task]:
+    """Three seeds of symmetric 50 % on digits and on 5,000 rows of Fashion-MNIST."""
+    X, y = load_digits(return_X_y=True)
+    with np.load(data_file("fashion_mnist")) as file:
+        x, clean, x_test, y_test = (file[k] for k in ("x_train", "y_train", "x_test", "y_test"))
+    for seed in range(3):
+        parts = train_test_split(X, y, test_size=0.3, stratify=y, random_state=seed)
+        X_train, X_test, y_train, y_held = parts
+        given = noise.symmetric(y_train, 0.5, random_state=seed).labels
+        task = (X_train, given, y_train, X_test, y_held)
+        yield Task("digits symmetric 50 %", *task, seed, {})
+        rows = np.random.default_rng(seed).permutation(len(x))[:5000]
+        given = noise.symmetric(clean[rows], 0.5, random_state=seed).labels
+        task = (x[rows], given, clean[rows], x_test, y_test)
+        yield Task("Fashion-MNIST symmetric 50 %", *task, seed, {})
+
+
 def human() -> Iterator[Task]:
     """CIFAR-10N, labels ``worst``: 10,000 rows, two seeds."""
     with np.load(data_file("cifar10n")) as file:
@@ -122,7 +159,7 @@ def weak() -> Iterator[Task]:
             yield Task(name, *task, seed, {"missing_label": -1})
 
 
-SECTIONS = {"digits": digits, "human": human, "weak": weak}
+SECTIONS = {"digits": digits, "half": half, "human": human, "weak": weak}
 
 
 def data_file(name: str) -> Path:

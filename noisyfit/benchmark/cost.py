@@ -16,7 +16,12 @@ import numpy as np
 import torch
 from sklearn.base import clone
 
-from noisyfit import CLIDMetaClassifier, CrossEntropyClassifier, FlywheelClassifier
+from noisyfit import (
+    CLIDMetaClassifier,
+    CrossEntropyClassifier,
+    FlywheelClassifier,
+    HRPClassifier,
+)
 from noisyfit.methods.clid import META_BATCH
 from noisyfit.nn.features import logits_and_embeddings
 from noisyfit.nn.losses import clid, cross_entropy
@@ -164,6 +169,28 @@ def meta_ratio(device: str, rounds: int) -> None:
     interleave(f"PreAct ResNet-18 width {width}, {n} images", timers, rounds)
 
 
+def reliability_ratio(device: str, rounds: int) -> None:
+    """Compare HRP's epochs with the same without reliabilities, PreAct ResNet-18, 32x32."""
+    on_gpu = torch.device(device).type == "cuda"
+    n, width = (50000, 64) if on_gpu else (512, 16)
+    rng = np.random.default_rng(0)
+    X, y = rng.integers(0, 256, (n, 3, 32, 32), dtype=np.uint8), rng.integers(0, 10, n)
+    shared: dict[str, Any] = {
+        "module": "preact_resnet18", "module__width": width, "precision": "fp32",
+        "device": device, "max_epochs": 3, "warmup_epochs": 1, "random_state": 0,
+    }  # fmt: skip
+    variants: dict[str, dict[str, Any]] = {
+        "without reliabilities": {"reliability": None},
+        "without reliabilities again": {"reliability": None},
+        "every step": {},
+        "every 4 steps": {"meta_every": 4},
+    }
+    timers = {
+        name: epoch_of(HRPClassifier(**shared, **params), X, y) for name, params in variants.items()
+    }
+    interleave(f"HRP, PreAct ResNet-18 width {width}, {n} images", timers, rounds)
+
+
 def double_backward_epoch(
     estimator: Any, X: np.ndarray[Any, Any], y: np.ndarray[Any, Any]
 ) -> Timer:
@@ -223,6 +250,7 @@ SECTIONS = {
     "table": table_overhead,
     "flywheel": flywheel_ratio,
     "meta": meta_ratio,
+    "hrp": reliability_ratio,
     "images": small_images,
 }
 
