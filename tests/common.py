@@ -3,6 +3,7 @@
 import os
 import pkgutil
 import signal
+import weakref
 from importlib import import_module
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from sklearn.datasets import make_blobs
 from skorch.callbacks import Callback
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from noisyfit import methods
 from noisyfit.base import NoisyLabelClassifier
@@ -174,3 +176,27 @@ class PairDataset(torch.utils.data.Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, i: int) -> tuple[Tensor, int]:
         return self.rows[i], self.given[i]
+
+
+class LiveMemory(TorchDispatchMode):
+    """Adds up the tensors made under it that are still alive; ``peak`` is in megabytes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: dict[int, int] = {}
+        self.peak = 0.0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = {x.untyped_storage().data_ptr() for x in args if isinstance(x, Tensor)}
+        result = func(*args, **(kwargs or {}))
+        for x in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(x, Tensor):
+                storage = x.untyped_storage()
+                address = storage.data_ptr()
+                if address not in given and address not in self.sizes:
+                    self.sizes[address] = storage.nbytes()
+                    weakref.finalize(storage, self.sizes.pop, address)
+        self.peak = max(self.peak, sum(self.sizes.values()) / 1e6)
+        return result

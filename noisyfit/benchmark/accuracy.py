@@ -33,7 +33,6 @@ from noisyfit.nn.losses import cross_entropy
 WEAK_SETS = ("music_genre_crowd", "trec_weak", "hausa_news_weak", "youtube_spam_weak")
 
 
-CLEAN_ROWS = 100
 FINE_TUNING_STEPS = 50
 BASE: dict[str, Any] = {
     "mixing": "symmetric",
@@ -54,17 +53,17 @@ METHODS: dict[str, dict[str, tuple[type[Any], dict[str, Any]]]] = {
     "clid_controls": {
         "weights frozen": (CLIDMetaClassifier, {"meta_lr": 0.0, "n_snapshots": 1}),
         "MAE": (CLIDMetaClassifier, {"meta_objective": "mae", "n_snapshots": 1}),
-        f"{CLEAN_ROWS} clean rows": (
+        "clean meta set": (
             CLIDMetaClassifier,
-            {"meta_objective": "ce", "n_snapshots": 1, "clean_rows": CLEAN_ROWS},
+            {"meta_objective": "ce", "n_snapshots": 1, "clean": "beside"},
         ),
     },
     "hrp": {
         "HRPClassifier": (HRPClassifier, {}),
-        "HRP, trusted": (HRPClassifier, {"trusted_rows": CLEAN_ROWS}),
+        "HRP, trusted": (HRPClassifier, {"clean": "among"}),
     },
     "hrp_ablation": {
-        name: (HRPClassifier, params | {"trusted_rows": CLEAN_ROWS})
+        name: (HRPClassifier, params | {"clean": "among"})
         for name, params in {
             "base": BASE | {"reliability": None},
             "+ coupled meta": BASE | {"reliability": "coupled", "reweighting": 0.5},
@@ -78,11 +77,11 @@ METHODS: dict[str, dict[str, tuple[type[Any], dict[str, Any]]]] = {
         }.items()
     },
     "trusted": {
-        "cross-entropy, trusted": (CrossEntropyClassifier, {"trusted_rows": CLEAN_ROWS}),
-        "fine-tuned": (CrossEntropyClassifier, {"trusted_rows": CLEAN_ROWS, "fine_tune": True}),
+        "cross-entropy, trusted": (CrossEntropyClassifier, {"clean": "among"}),
+        "fine-tuned": (CrossEntropyClassifier, {"clean": "among", "fine_tune": True}),
         "CLID, trusted": (
             CLIDMetaClassifier,
-            {"meta_objective": "ce", "n_snapshots": 1, "trusted_rows": CLEAN_ROWS},
+            {"meta_objective": "ce", "n_snapshots": 1, "clean": "among"},
         ),
     },
 }
@@ -100,6 +99,7 @@ class Task:
     y_test: Any
     seed: int
     params: dict[str, Any]
+    n_clean: int = 100  # rows that are known to be clean, for methods that are told so
 
     @property
     def wrong(self) -> Any:
@@ -146,7 +146,7 @@ def human() -> Iterator[Task]:
     for seed in range(2):
         rows = np.random.default_rng(seed).permutation(len(x))[:10000]
         task = (x[rows], given[rows], clean[rows], x_test, y_test)
-        yield Task("CIFAR-10N worst", *task, seed, {})
+        yield Task("CIFAR-10N worst", *task, seed, {}, n_clean=500)
 
 
 def weak() -> Iterator[Task]:
@@ -168,20 +168,14 @@ def data_file(name: str) -> Path:
 
 
 def fit(
-    task: Task,
-    kind: type[Any],
-    *,
-    clean_rows: int = 0,
-    trusted_rows: int = 0,
-    fine_tune: bool = False,
-    **params: Any,
+    task: Task, kind: type[Any], *, clean: str = "", fine_tune: bool = False, **params: Any
 ) -> Any:
-    """Fit one estimator on one task: with some clean rows beside the noisy ones, or among them."""
+    """Fit one estimator on one task; clean rows come ``"beside"`` or ``"among"`` the noisy ones."""
     clf = kind(random_state=task.seed, **task.params, **params)
-    known = np.random.default_rng(task.seed).permutation(len(task.X))[: clean_rows + trusted_rows]
-    if clean_rows:
+    known = np.random.default_rng(task.seed).permutation(len(task.X))[: task.n_clean]
+    if clean == "beside":
         return clf.fit(task.X, task.y, X_meta=task.X[known], y_meta=task.y_clean[known])
-    if not trusted_rows:
+    if clean != "among":
         return clf.fit(task.X, task.y)
     given, trusted = task.y.copy(), np.isin(np.arange(len(task.X)), known)
     given[known] = task.y_clean[known]

@@ -10,6 +10,8 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -191,6 +193,50 @@ def reliability_ratio(device: str, rounds: int) -> None:
     interleave(f"HRP, PreAct ResNet-18 width {width}, {n} images", timers, rounds)
 
 
+def peak_memory(device: str, rounds: int) -> None:
+    """Compare the peaks of an epoch, PreAct ResNet-18, 32x32, batch 128, above what stands before.
+
+    On a CPU set ``MALLOC_MMAP_THRESHOLD_=65536`` in the environment, so that freed memory goes back
+    to the system and the peaks of the process are those of the tensors.
+    """
+    on_gpu = torch.device(device).type == "cuda"
+    rng = np.random.default_rng(0)
+    X, y = rng.integers(0, 256, (512, 3, 32, 32), dtype=np.uint8), rng.integers(0, 10, 512)
+    shared: dict[str, Any] = {
+        "module": "preact_resnet18", "module__width": 32, "precision": "fp32", "device": device,
+        "random_state": 0,
+    }  # fmt: skip
+    two: dict[str, Any] = shared | {"max_epochs": 2, "warmup_epochs": 1}
+    runs = {
+        "CrossEntropyClassifier": CrossEntropyClassifier(**shared, max_epochs=2),
+        "meta steps": CLIDMetaClassifier(**two, n_snapshots=1),
+        "meta steps, low memory": CLIDMetaClassifier(**two, n_snapshots=1, low_memory=True),
+        "HRP without reliabilities": HRPClassifier(**two, reliability=None),
+        "HRP": HRPClassifier(**two),
+    }
+    print("\npeak memory of a fit")
+    for name, clf in runs.items():
+        clf.fit(X, y)  # what stays: the libraries' own memory
+        print(f"  {name:34s} {_peak(partial(clf.fit, X, y), on_gpu):8.0f} MB")
+
+
+def _peak(function: Callable[[], Any], on_gpu: bool) -> float:
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+        allocated = torch.cuda.memory_allocated()
+        function()
+        return (torch.cuda.max_memory_allocated() - allocated) / 1e6
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
+    before = _resident("VmRSS")
+    function()
+    return _resident("VmHWM") - before
+
+
+def _resident(which: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1e3 for line in lines if line.startswith(which))
+
+
 def double_backward_epoch(
     estimator: Any, X: np.ndarray[Any, Any], y: np.ndarray[Any, Any]
 ) -> Timer:
@@ -251,6 +297,7 @@ SECTIONS = {
     "flywheel": flywheel_ratio,
     "meta": meta_ratio,
     "hrp": reliability_ratio,
+    "memory": peak_memory,
     "images": small_images,
 }
 

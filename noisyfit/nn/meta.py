@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from noisyfit.nn.losses import cross_entropy
-from noisyfit.nn.metagrad import VirtualStep, call_with
+from noisyfit.nn.metagrad import call_with
+from noisyfit.nn.virtual_step import VirtualStep
 
 __all__ = ["Batch", "MetaModel", "Rectifier", "WeightNet", "meta_loss"]
 

@@ -72,11 +72,13 @@ def test_gains__are_the_derivatives_of_an_unrolled_step(frozen: bool) -> None:
 
     network.train(not frozen)
     weights = torch.zeros(2, 10, dtype=torch.float64, requires_grad=True)  # eps of Eq. 1
-    logits = functional_call(network, parameters, (x,))
+    logits = functional_call(network, dict(parameters), (x,))
     losses = [F.cross_entropy(logits, labels, reduction="none") for labels in (given, guessed)]
     inner = (weights[0] * losses[0] + weights[1] * losses[1]).sum()
     steps = torch.autograd.grad(inner, list(parameters.values()), create_graph=True)
-    moved = {n: p - g for (n, p), g in zip(parameters.items(), steps, strict=True)}
+    moved: dict[str, Tensor] = {
+        name: p - step for (name, p), step in zip(parameters.items(), steps, strict=True)
+    }
     network.eval()
     outer = F.cross_entropy(functional_call(network, moved, (x_meta,)), meta_labels)
     (expected,) = torch.autograd.grad(-outer, weights)

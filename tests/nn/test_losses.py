@@ -1,13 +1,11 @@
 import math
-import weakref
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from noisyfit.nn import losses
+from tests.common import LiveMemory
 
 
 def make(*shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:
@@ -67,30 +65,6 @@ def clid_literally(
     class_graph = class_graph / (total if normalizer_grad else total.detach())
     embedding_graph = embedding_graph / embedding_graph.sum(dim=1, keepdim=True)
     return -(class_graph * torch.log(embedding_graph)).sum(dim=1)
-
-
-class LiveMemory(TorchDispatchMode):
-    """Adds up the tensors made under it that are still alive; ``peak`` is in megabytes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.sizes: dict[int, int] = {}
-        self.peak = 0.0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        given = {x.untyped_storage().data_ptr() for x in args if isinstance(x, Tensor)}
-        result = func(*args, **(kwargs or {}))
-        for x in result if isinstance(result, tuple | list) else (result,):
-            if isinstance(x, Tensor):
-                storage = x.untyped_storage()
-                address = storage.data_ptr()
-                if address not in given and address not in self.sizes:
-                    self.sizes[address] = storage.nbytes()
-                    weakref.finalize(storage, self.sizes.pop, address)
-        self.peak = max(self.peak, sum(self.sizes.values()) / 1e6)
-        return result
 
 
 # Cross-entropy ------------------------------------------------------------------------------------

@@ -19,7 +19,6 @@ from noisyfit.nn.backbones.preact_resnet import PreActResNet, preact_resnet18
 from noisyfit.nn.features import logits_and_embeddings
 from noisyfit.nn.input_layer import Standardized
 from noisyfit.nn.metagrad import (
-    VirtualStep,
     call_with,
     frozen_batch_norm,
     head_jvp,
@@ -29,6 +28,7 @@ from noisyfit.nn.metagrad import (
     replayed,
     rng_state,
 )
+from noisyfit.nn.virtual_step import VirtualStep
 
 MakeOptimizer = Callable[[list[nn.Parameter]], Optimizer]
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
