@@ -40,8 +40,8 @@ class HRPClassifier(NoisyLabelClassifier):
     Two networks train each other. For every batch the partner asks what a small step on the given
     label, and what one on the guess, would do to an outer loss; the answers are the reliabilities
     alpha and beta. Their sum decides how rows are mixed and how much a pair counts, beta alone
-    which rows are drawn together in the embedding. The outer loss is the cross-entropy of trusted
-    rows, if there are any, and else looks at no label.
+    which rows are drawn together in the embedding. The outer loss needs no labels; trusted rows
+    add their cross-entropy to it.
 
     A training step for each network, with everything from its partner (section 3 of [1]_):
 
@@ -74,10 +74,11 @@ class HRPClassifier(NoisyLabelClassifier):
     unit_gradients : bool, default=True
         Divide what a row gains by the length of its gradient in the logits. False is the published
         form.
-    meta_objective : {"auto", "clid", "ce_pseudo_clean"}, default="auto"
-        The outer loss. ``"auto"`` is the cross-entropy of trusted rows, or, without any, CLID on
-        training rows. ``"ce_pseudo_clean"`` takes, without trusted rows, the cross-entropy of the
-        rows that agree best with their labels.
+    meta_objective : {"auto", "clid", "ce"}, default="auto"
+        The outer loss. ``"clid"`` looks at no label, but at how well predictions agree with
+        embeddings on training rows. ``"auto"`` adds the cross-entropy of trusted rows, if there are
+        any. ``"ce"`` is that alone, the published form; without trusted rows it takes the rows that
+        agree best with their labels.
     meta_every : int >= 1, default=1
         Steps for which the gradient of the outer loss is used again.
     temporal_momentum : float in [0, 1), default=0.9
@@ -112,7 +113,9 @@ class HRPClassifier(NoisyLabelClassifier):
     -----
     Differences from the paper:
 
-    1. Without trusted rows the outer loss is CLID; the paper needs clean rows.
+    1. CLID is in the outer loss, with or without trusted rows; the paper needs clean rows. A few
+       trusted rows are soon fitted, and their gradient then says little: on synthetic tables with
+       100 of them alpha found wrong labels with an AUROC of 0.88 without CLID, and 0.97 with it.
     2. A row's gain is divided by the length of its gradient (``unit_gradients``). As published, a
        wrong label, which is never fitted, has the longer gradient and so the larger alpha whenever
        it points the right way by chance: on synthetic tables alpha found wrong labels with an AUROC
@@ -159,7 +162,7 @@ class HRPClassifier(NoisyLabelClassifier):
         "reweighting": [Interval(Real, 0, 1, closed="both")],
         "norm": [StrOptions({"mean", "sum", "max"})],
         "unit_gradients": ["boolean"],
-        "meta_objective": [StrOptions({"auto", "clid", "ce_pseudo_clean"})],
+        "meta_objective": [StrOptions({"auto", "clid", "ce"})],
         "meta_every": [Interval(Integral, 1, None, closed="left")],
         "temporal_momentum": [Interval(Real, 0, 1, closed="left")],
         "inference": [StrOptions({"both", "first"})],
@@ -209,7 +212,7 @@ class HRPClassifier(NoisyLabelClassifier):
                 f"reliability_range must have 0 < lower < upper. Got {self.reliability_range}. "
                 "The lower bound keeps every row in the training."
             )
-        check_meta_set(self._meta_set(data))
+        check_meta_set(self._clean(data) or data.subset(self.state_.meta_rows))
         for epoch in self._epochs():
             if epoch < self.warmup_epochs_:
                 self._warm_up(data)
@@ -238,9 +241,7 @@ class HRPClassifier(NoisyLabelClassifier):
 
     def _co_train(self, data: TrainingData, epoch: int) -> None:
         """Train each network on what the other one trusts."""
-        meta, directions = self._meta_set(data), {}
-        unknown = self.meta_objective == "auto" and data.known() is None
-        by_clid = unknown or self.meta_objective == "clid"
+        drawn, clean, directions = data.subset(self.state_.meta_rows), self._clean(data), {}
         ramp = min(1.0, (epoch - self.warmup_epochs_ + 1) / self.warmup_epochs_)  # w(t) of Eq. 15
         targets = {teacher: self._select(data, teacher, epoch) for teacher in self._networks}
         for step, (idx, x, strong, labels) in enumerate(data.batches("weak", "strong")):
@@ -249,7 +250,7 @@ class HRPClassifier(NoisyLabelClassifier):
             for teacher in self._networks:
                 batches[teacher] = Targets(*(part[idx] for part in targets[teacher]))
                 if self.reliability and step % self.meta_every == 0:
-                    directions[teacher] = self._meta_direction(teacher, meta, by_clid=by_clid)
+                    directions[teacher] = self._meta_direction(teacher, drawn, clean)
                 reliabilities[teacher] = self._reliability(
                     teacher, x, labels, batches[teacher].pseudo, directions.get(teacher)
                 )
@@ -263,15 +264,18 @@ class HRPClassifier(NoisyLabelClassifier):
                 self.state_.pseudo_reliability[idx] += reliability.pseudo / 2
         self.state_.n_rated += 1
 
-    def _meta_direction(self, name: str, meta: TrainingData, *, by_clid: bool) -> dict[str, Tensor]:
+    def _meta_direction(
+        self, name: str, drawn: TrainingData, clean: TrainingData | None
+    ) -> dict[str, Tensor]:
         """Return the gradient of the outer loss, with frozen statistics: the ``v`` of one JVP."""
-        network, (x, labels) = self._network(name), meta.draw(META_BATCH)
-        network.eval()
-        logits, embeddings = logits_and_embeddings(network, x)
-        if by_clid:
-            outer = clid(embeddings, logits.float().softmax(1)).mean()
-        else:
-            outer = cross_entropy(logits, labels).mean()  # Eq. 3
+        network, outer = self._network(name).eval(), torch.zeros((), device=self.device_)
+        if clean is not None:
+            x, labels = clean.draw(META_BATCH)
+            outer = outer + cross_entropy(network(x), labels).mean()  # Eq. 3
+        if self.meta_objective != "ce":
+            x, _ = drawn.draw(META_BATCH)
+            logits, embeddings = logits_and_embeddings(network, x)
+            outer = outer + clid(embeddings, logits.float().softmax(1)).mean()
         moving = {n: p for n, p in network.named_parameters() if p.requires_grad}
         gradients = torch.autograd.grad(outer, list(moving.values()), materialize_grads=True)
         network.train()
@@ -375,18 +379,17 @@ class HRPClassifier(NoisyLabelClassifier):
             probs = self._predict(self._network(name), data, "weak").softmax(1)
             getattr(self.state_, f"{name}_beliefs").lerp_(probs, share)
 
-    def _meta_set(self, data: TrainingData) -> TrainingData:
-        """Return the rows that judge the reliabilities."""
+    def _clean(self, data: TrainingData) -> TrainingData | None:
+        """Return the rows whose labels are in the outer loss."""
+        if self.meta_objective == "clid":
+            return None
         known = data.known()
-        if known is not None:
+        if known is not None or self.meta_objective == "auto":
             return known
-        if self.meta_objective != "ce_pseudo_clean":
-            return data.subset(self.state_.meta_rows)
-        rating = (self.state_.module_beliefs + self.state_.peer_beliefs).gather(
-            1, data.labels.clamp(min=0)[:, None]
-        )[:, 0]
+        beliefs, given = self.state_.module_beliefs + self.state_.peer_beliefs, data.labels
+        rating = beliefs.gather(1, given.clamp(min=0)[:, None])[:, 0]
         share = len(self.state_.meta_rows) / len(data)
-        return data.subset(best_of_each_class(rating, data.labels, share, data.n_classes))
+        return data.subset(best_of_each_class(rating, given, share, data.n_classes))
 
     # ------------------------------------------------------------------------ networks, beliefs
 

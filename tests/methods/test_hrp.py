@@ -56,7 +56,7 @@ def test_digits__pairflip__is_far_better_than_cross_entropy(with_trusted: bool) 
         gained.append(ours.score(X_test, y_test) - baseline.score(X_test, y_test))
         found.append(detection_auroc(given != y_train, ours.label_reliability_))
     assert min(gained) > 0.05
-    assert min(found) > 0.75
+    assert min(found) > 0.9
 
 
 # The reliabilities.
@@ -169,7 +169,7 @@ def test_ranks__lie_in_the_unit_interval() -> None:
         {"contrastive_weight": 0.0},
         {"reweighting": 0.0},
         {"unit_gradients": False},
-        {"meta_objective": "ce_pseudo_clean"},
+        {"meta_objective": "ce"},
         {"meta_every": 3},
     ],
     ids=str,
@@ -203,11 +203,12 @@ def test_inference__first__predicts_with_one_network() -> None:
     np.testing.assert_allclose(first.predict_proba(X), logits(first.module_).softmax(1), atol=1e-6)
 
 
-def test_meta_set__its_labels_matter() -> None:
+@pytest.mark.parametrize("objective", ["auto", "ce"])
+def test_meta_set__its_labels_matter(objective: str) -> None:
     X, y, _ = noisy_blobs()
     X_meta, y_meta = blobs(120, seed=1)
     found = [
-        quick().fit(X, y, X_meta=X_meta, y_meta=labels).label_reliability_
+        quick(meta_objective=objective).fit(X, y, X_meta=X_meta, y_meta=labels).label_reliability_
         for labels in (y_meta, np.roll(y_meta, 1))
     ]
     assert not np.array_equal(*found)
