@@ -15,7 +15,7 @@ from skorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from noisyfit import methods
+from noisyfit import methods, noise
 from noisyfit.base import NoisyLabelClassifier
 
 torch.set_num_threads(1)  # also in processes that import nothing else of the tests
@@ -52,6 +52,13 @@ def blobs(n: int = 240, n_classes: int = 3, seed: int = 0) -> Arrays:
         n, 8, centers=n_classes, cluster_std=2.0, center_box=(-5, 5), random_state=seed
     )
     return X, y
+
+
+def noisy_blobs(seed: int = 0) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]]:
+    """Blobs with four in ten labels wrong, and which ones are."""
+    X, y = blobs(seed=seed)
+    noisy = noise.symmetric(y, 0.4, random_state=seed)
+    return X, noisy.labels, noisy.flipped
 
 
 def images(n: int = 60) -> Arrays:

@@ -126,12 +126,17 @@ def table_overhead(device: str, rounds: int) -> None:
     interleave("MLP prediction, 12,800 rows", timers, 3 * rounds)
 
 
+def random_images(n: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Return images of the shape of CIFAR, and labels."""
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (n, 3, 32, 32), dtype=np.uint8), rng.integers(0, 10, n)
+
+
 def flywheel_ratio(device: str, rounds: int) -> None:
     """Compare an EM cycle with a cross-entropy epoch, PreAct ResNet-18, 32x32, batch 128."""
     on_gpu = torch.device(device).type == "cuda"
     n, width = (50000, 64) if on_gpu else (1024, 16)
-    rng = np.random.default_rng(0)
-    X, y = rng.integers(0, 256, (n, 3, 32, 32), dtype=np.uint8), rng.integers(0, 10, n)
+    X, y = random_images(n)
     shared = {"module": "preact_resnet18", "module__width": width, "device": device}
     plain = CrossEntropyClassifier(**shared, max_epochs=3, random_state=0)
     cycle = FlywheelClassifier(**shared, max_epochs=3, warmup_epochs=1, random_state=0)
@@ -146,8 +151,7 @@ def meta_ratio(device: str, rounds: int) -> None:
     """Compare epochs with meta steps with a cross-entropy epoch, PreAct ResNet-18, 32x32."""
     on_gpu = torch.device(device).type == "cuda"
     n, width = (50000, 64) if on_gpu else (1280, 16)
-    rng = np.random.default_rng(0)
-    X, y = rng.integers(0, 256, (n, 3, 32, 32), dtype=np.uint8), rng.integers(0, 10, n)
+    X, y = random_images(n)
     shared: dict[str, Any] = {
         "module": "preact_resnet18", "module__width": width, "precision": "fp32",
         "device": device, "max_epochs": 3, "random_state": 0,
@@ -175,8 +179,7 @@ def reliability_ratio(device: str, rounds: int) -> None:
     """Compare HRP's epochs with the same without reliabilities, PreAct ResNet-18, 32x32."""
     on_gpu = torch.device(device).type == "cuda"
     n, width = (50000, 64) if on_gpu else (512, 16)
-    rng = np.random.default_rng(0)
-    X, y = rng.integers(0, 256, (n, 3, 32, 32), dtype=np.uint8), rng.integers(0, 10, n)
+    X, y = random_images(n)
     shared: dict[str, Any] = {
         "module": "preact_resnet18", "module__width": width, "precision": "fp32",
         "device": device, "max_epochs": 3, "warmup_epochs": 1, "random_state": 0,
@@ -200,8 +203,7 @@ def peak_memory(device: str, rounds: int) -> None:
     to the system and the peaks of the process are those of the tensors.
     """
     on_gpu = torch.device(device).type == "cuda"
-    rng = np.random.default_rng(0)
-    X, y = rng.integers(0, 256, (512, 3, 32, 32), dtype=np.uint8), rng.integers(0, 10, 512)
+    X, y = random_images(512)
     shared: dict[str, Any] = {
         "module": "preact_resnet18", "module__width": 32, "precision": "fp32", "device": device,
         "random_state": 0,

@@ -223,13 +223,13 @@ class CLIDMetaClassifier(NoisyLabelClassifier):
                     partial(self._tangents, x, embeddings, random_state),
                     names,
                     retain_graph=not self.low_memory,
-                )  # virtual step
+                )  # virtual step, Eq. 4
                 loss = loss + DIVERGENCE_WEIGHT * self.meta_model_.divergence(batch)
-                self._descend(loss, self.meta_model_optimizer_)  # meta step
+                self._descend(loss, self.meta_model_optimizer_)  # meta step, Eq. 5
                 if self.low_memory:
                     with replayed(random_state), frozen_batch_norm(network):
                         logits = network(x)
-            self._descend(self.meta_model_.loss(batch._replace(logits=logits)))  # actual step
+            self._descend(self.meta_model_.loss(batch._replace(logits=logits)))  # actual, Eq. 6
             with torch.no_grad():
                 self._observe(idx, labels, logits, self.meta_model_.rectified(batch))
                 self.state_.sample_weight[idx] = self.meta_model_.weights(batch).float()

@@ -115,7 +115,8 @@ class HRPClassifier(NoisyLabelClassifier):
 
     1. CLID is in the outer loss, with or without trusted rows; the paper needs clean rows. A few
        trusted rows are soon fitted, and their gradient then says little: on synthetic tables with
-       100 of them alpha found wrong labels with an AUROC of 0.88 without CLID, and 0.97 with it.
+       100 of them alpha found wrong labels with an AUROC of 0.88 without CLID, and 0.97 with it
+       (one seed).
     2. A row's gain is divided by the length of its gradient (``unit_gradients``). As published, a
        wrong label, which is never fitted, has the longer gradient and so the larger alpha whenever
        it points the right way by chance: on synthetic tables alpha found wrong labels with an AUROC
@@ -130,8 +131,8 @@ class HRPClassifier(NoisyLabelClassifier):
 
     Trusted rows are in the loss with full weight. Rows without a label have alpha 0 and are trained
     on by mixing and contrast, and later by their guess. Cost: 16 passes through each network per
-    row and epoch, cross-entropy needs 3; 6 of them are for the reliabilities, and fewer with
-    ``meta_every``. ``2 n_classes + 2`` floats per sample.
+    row and epoch, cross-entropy needs 3; 6 of them are for the reliabilities, up to 9 with trusted
+    rows, and fewer with ``meta_every``. ``2 n_classes + 2`` floats per sample.
 
     References
     ----------
@@ -299,9 +300,8 @@ class HRPClassifier(NoisyLabelClassifier):
         guessed = normalized(gains(logits, tangents, pseudo, unit=unit), self.norm)  # Eq. 5
         if self.reliability == "coupled":
             guessed = (1 - given).clamp(min=0)
-        return Reliability(
-            given, guessed, (given + guessed).clamp(*self.reliability_range)
-        )  # Eq. 6
+        total = given + guessed
+        return Reliability(given, guessed, total.clamp(*self.reliability_range))  # Eq. 6
 
     def _loss(
         self,

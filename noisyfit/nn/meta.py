@@ -8,6 +8,7 @@ so that the meta-gradient needs one differentiation and no second-order graph: s
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -42,19 +43,19 @@ class Batch(NamedTuple):
     trusted: Tensor
 
 
-class MetaModel(nn.Module):
+class MetaModel(nn.Module, ABC):
     """What a meta-model must say about a batch."""
 
+    @abstractmethod
     def loss(self, batch: Batch) -> Tensor:
         """Return the changed training loss, a mean over the batch; what changes it is constant."""
-        raise NotImplementedError
 
+    @abstractmethod
     def logit_gradient(self, batch: Batch) -> Tensor:
         """Return the derivative (n_samples, n_classes) of `loss` in the logits.
 
         Differentiable in the meta-model's own parameters.
         """
-        raise NotImplementedError
 
     def divergence(self, batch: Batch) -> Tensor:
         """Return how far the meta-model is from its prior, a scalar; 0 if it has none."""

@@ -7,26 +7,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from skorch.callbacks import EarlyStopping
 
 from noisyfit import CLIDMetaClassifier, CrossEntropyClassifier, NoisyFitWarning, noise
 from noisyfit.metrics import detection_auroc
-from tests.common import LearningRates, blobs
+from tests.common import LearningRates, blobs, noisy_blobs
 
 SEEDS = (0, 1, 2)
 
 
 def quick(**params: Any) -> CLIDMetaClassifier:
     return CLIDMetaClassifier(**{"max_epochs": 6, "random_state": 0, "device": "cpu"} | params)
-
-
-def noisy_blobs(seed: int = 0) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]]:
-    X, y = blobs(seed=seed)
-    noisy = noise.symmetric(y, 0.4, random_state=seed)
-    return X, noisy.labels, noisy.flipped
 
 
 @pytest.mark.parametrize("meta_model", ["wnet", "vri"])

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
@@ -26,19 +25,13 @@ from noisyfit.methods.hrp import (
 )
 from noisyfit.metrics import detection_auroc
 from noisyfit.nn.metagrad import logit_jvp
-from tests.common import blobs
+from tests.common import blobs, noisy_blobs
 
 SEEDS = (0, 1, 2)
 
 
 def quick(**params: Any) -> HRPClassifier:
     return HRPClassifier(**{"max_epochs": 6, "random_state": 0, "device": "cpu"} | params)
-
-
-def noisy_blobs(seed: int = 0) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]]:
-    X, y = blobs(seed=seed)
-    noisy = noise.symmetric(y, 0.4, random_state=seed)
-    return X, noisy.labels, noisy.flipped
 
 
 @pytest.mark.parametrize("with_trusted", [True, False], ids=["trusted rows", "none"])
