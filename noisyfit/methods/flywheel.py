@@ -13,7 +13,13 @@ from noisyfit.base import NoisyLabelClassifier
 from noisyfit.data import TrainingData
 from noisyfit.nn import features
 from noisyfit.nn.build import projection_head
-from noisyfit.nn.losses import confidence_regularizer, contrastive, cross_entropy, mixup
+from noisyfit.nn.losses import (
+    confidence_regularizer,
+    contrastive,
+    cross_entropy,
+    mixup,
+    sharpen,
+)
 
 GAMMA_RANGE = (0.01, 0.99)
 OUTLIER_FLOOR = 1e-3
@@ -359,12 +365,6 @@ def outlier_probability(probs: Tensor, labels: Tensor, corruption: Tensor) -> Te
     """Return the probability of each given label if it is corrupted, Eq. 14, floored."""
     observed = corruption.T[labels.clamp(min=0)]  # (n, K): T_c[y, label_i]
     return (probs * observed).sum(1).clamp(min=OUTLIER_FLOOR)
-
-
-def sharpen(probs: Tensor, temperature: float) -> Tensor:
-    """Raise to the power 1 / temperature and renormalise the rows."""
-    powered = probs ** (1 / temperature)
-    return powered / powered.sum(1, keepdim=True)
 
 
 def refurbish(clean: Tensor, labels: Tensor, probs: Tensor) -> Tensor:

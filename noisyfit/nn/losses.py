@@ -11,6 +11,7 @@ __all__ = [
     "cross_entropy",
     "mixup",
     "reliability_contrastive",
+    "sharpen",
     "supervised_contrastive",
 ]
 
@@ -306,6 +307,23 @@ def mixup(x: Tensor, targets: Tensor, *, alpha: float = 4.0) -> tuple[Tensor, Te
         torch.lerp(x, x[idx], other_share.to(x.dtype)),
         torch.lerp(targets, targets[idx], other_share.to(targets.dtype)),
     )
+
+
+def sharpen(probs: Tensor, temperature: float) -> Tensor:
+    """Raise probabilities to the power ``1 / temperature`` and renormalise.
+
+    Parameters
+    ----------
+    probs : tensor of shape (n_samples, n_classes)
+    temperature : float > 0
+        Below 1 moves the distributions towards their most probable class; 1 changes nothing.
+
+    Returns
+    -------
+    tensor of shape (n_samples, n_classes)
+    """
+    powered = probs ** (1 / temperature)
+    return powered / powered.sum(1, keepdim=True)
 
 
 def _unit_length(rows: Tensor) -> Tensor:

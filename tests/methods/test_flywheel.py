@@ -17,7 +17,6 @@ from noisyfit.methods.flywheel import (
     clean_probability,
     corruption_matrix,
     refurbish,
-    sharpen,
 )
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.2, 0.3], [-30.0, 30.0, 0.0]])
@@ -77,12 +76,6 @@ def test_corruption_matrix__zero_diagonal__renormalises_the_rest() -> None:
 def test_corruption_matrix__no_corrupted_label__is_uniform() -> None:
     got = corruption_matrix(torch.ones(3), LABELS, LOGITS.softmax(1), zero_diagonal=True)
     assert torch.equal(got, torch.full((3, 3), 1 / 3))
-
-
-def test_sharpen_raises_to_the_inverse_temperature() -> None:
-    got = sharpen(torch.tensor([[0.5, 0.3, 0.2]]), 0.5)
-    squares = np.array([0.25, 0.09, 0.04])
-    np.testing.assert_allclose(got[0].numpy(), squares / squares.sum(), rtol=1e-6)
 
 
 def test_gamma_starts_as_the_agreement_after_the_warm_up() -> None:

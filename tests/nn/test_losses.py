@@ -456,3 +456,9 @@ def test_losses__on_a_gpu__stay_there_and_wait_for_nothing() -> None:
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert all(result.is_cuda for result in results)
+
+
+def test_sharpen_raises_to_the_inverse_temperature() -> None:
+    got = losses.sharpen(torch.tensor([[0.5, 0.3, 0.2]], dtype=torch.float64), 0.5)
+    squares = torch.tensor([[0.25, 0.09, 0.04]], dtype=torch.float64)
+    torch.testing.assert_close(got, squares / squares.sum(), rtol=1e-12, atol=0)

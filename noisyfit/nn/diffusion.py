@@ -1,0 +1,390 @@
+"""Diffusion of label logits, guided by what a classifier predicts (Reciprocal Label Diffusion).
+
+A label is a vector z of K standardised logits. `Schedule` adds noise to it and takes noise away,
+`Denoiser` predicts the noise, `guided_noise` bends the prediction towards the classifier, and
+`denoise` walks from a noisy label back to a clean one. Everything runs at least in single
+precision, under autocast too. The equations are those of the paper, "Reciprocal Label Diffusion for
+Learning with Noisy Labels".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from noisyfit.nn.losses import _unit_length
+
+__all__ = ["Denoiser", "LogitScale", "Schedule", "denoise", "guided_noise", "label_contrastive"]
+
+TIME_EMBEDDING_SIZE = 64
+STD_FLOOR = 1e-3  # constant logits become zeros
+
+Pullback = Callable[[Tensor], Tensor]
+
+
+class Schedule(nn.Module):
+    """How much of a label is left after each step of diffusion.
+
+    The schedule of latent diffusion (Rombach et al., arXiv:2112.10752), of which `n_steps` evenly
+    spread steps are kept, the last one always. The methods take labels and noise of shape
+    (n_samples, n_classes) and for each label its step `t`, an integer tensor of shape (n_samples,),
+    in ``0..n_steps``. Step 0 is the clean label.
+
+    Parameters
+    ----------
+    n_steps : int, default=50
+    n_train_steps : int >= n_steps, default=1000
+        Steps of the full schedule.
+    beta_start, beta_end : float in (0, 1), default=0.00085 and 0.012
+        Share of the variance that the first and the last step of the full schedule replace by
+        noise; the square roots in between are evenly spaced.
+
+    Attributes
+    ----------
+    alpha_bar : tensor of shape (n_steps + 1,)
+        Share of the variance that is left of the label, falling from ``alpha_bar[0] = 1``.
+    """
+
+    alpha_bar: Tensor
+
+    def __init__(
+        self,
+        n_steps: int = 50,
+        n_train_steps: int = 1000,
+        beta_start: float = 0.00085,
+        beta_end: float = 0.012,
+    ) -> None:
+        super().__init__()
+        self.n_steps = n_steps
+        ends = math.sqrt(beta_start), math.sqrt(beta_end)
+        betas = torch.linspace(*ends, n_train_steps, dtype=torch.float64).square()
+        alpha_bar = torch.cat([betas.new_ones(1), (1 - betas).cumprod(0)])
+        kept = torch.arange(n_steps + 1) * n_train_steps // n_steps
+        self.register_buffer("alpha_bar", alpha_bar[kept].float())
+
+    def add_noise(self, z_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """Return the labels at step `t` (Eq. 2)."""
+        alpha_bar = self.alpha_bar[t, None]
+        return alpha_bar.sqrt() * z_0 + (1 - alpha_bar).sqrt() * noise
+
+    def remove_noise(self, z_t: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """Return what the clean labels are if `noise` is right (Eq. 4)."""
+        alpha_bar = self.alpha_bar[t, None]
+        return (z_t - (1 - alpha_bar).sqrt() * noise) / alpha_bar.sqrt()
+
+    def posterior_mean(self, z_t: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """Return the mean of the labels at step ``t - 1`` (Eqs. 7 and 10).
+
+        Only for steps from 1 on: step 0 divides by zero, and the result is infinite or NaN.
+        """
+        alpha_bar = self.alpha_bar[t, None]
+        alpha = alpha_bar / self.alpha_bar[t - 1, None]
+        return (z_t - (1 - alpha) / (1 - alpha_bar).sqrt() * noise) / alpha.sqrt()
+
+    def ddim(self, z_t: Tensor, noise: Tensor, t: Tensor, t_next: Tensor) -> Tensor:
+        """Return the labels at an earlier step, without new noise (Song et al., arXiv:2010.02502).
+
+        Eq. 12 there with ``sigma = 0``.
+        """
+        return self.add_noise(self.remove_noise(z_t, noise, t), noise, t_next)
+
+
+class Denoiser(nn.Module):
+    """Noise in a label, predicted by a perceptron with two hidden layers.
+
+    To the first layer are added linear functions of a sinusoidal code of the step and of features,
+    where there are any. The last layer starts at zero and predicts no noise. The paper does not
+    give the architecture of its noise predictor; this is our choice.
+
+    Parameters
+    ----------
+    n_classes : int
+    hidden : int, default=256
+        Units of each hidden layer.
+    n_features : int, default=0
+        Size of the features that condition the prediction; 0 for none, as in the paper.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, n_classes: int, hidden: int = 256, n_features: int = 0) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", torch.logspace(0, -4, TIME_EMBEDDING_SIZE // 2))
+        self.time = nn.Linear(TIME_EMBEDDING_SIZE, hidden, bias=False)
+        self.features = (
+            nn.Sequential(nn.LayerNorm(n_features), nn.Linear(n_features, hidden, bias=False))
+            if n_features
+            else None
+        )
+        self.first = nn.Linear(n_classes, hidden)
+        self.first_norm = nn.LayerNorm(hidden)
+        self.second = nn.Linear(hidden, hidden)
+        self.second_norm = nn.LayerNorm(hidden)
+        self.output = nn.Linear(hidden, n_classes)
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+
+    def condition(self, features: Tensor) -> Tensor | None:
+        """Return what features (n_samples, n_features) add to the first layer, at all steps.
+
+        Shape (n_samples, hidden), or None if the denoiser takes no features.
+        """
+        if self.features is None:
+            return None
+        with torch.autocast(features.device.type, enabled=False):
+            return self.features(_at_least_single(features))
+
+    def forward(self, z_t: Tensor, t: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Return the noise (n_samples, n_classes) in labels of the same shape at steps `t`."""
+        return self.vjp(z_t, t, condition)[0]
+
+    def vjp(
+        self, z_t: Tensor, t: Tensor, condition: Tensor | None = None
+    ) -> tuple[Tensor, Pullback]:
+        """Return the predicted noise and the product of its transposed Jacobian with a vector.
+
+        The Jacobian is that in `z_t`, written out: the product can be differentiated in the
+        parameters like any other function.
+
+        Returns
+        -------
+        noise : tensor of shape (n_samples, n_classes)
+        pullback : callable
+            Makes of u, of shape (n_samples, n_classes), the product ``J^T u`` of the same shape.
+        """
+        with torch.autocast(z_t.device.type, enabled=False):
+            hidden = self.first(_at_least_single(z_t)) + self.time(self._code(t))
+            hidden = hidden if condition is None else hidden + condition
+            hidden, first_pullback = _norm_silu(self.first_norm, hidden)
+            hidden, second_pullback = _norm_silu(self.second_norm, self.second(hidden))
+            noise = self.output(hidden)
+
+        def pullback(u: Tensor) -> Tensor:
+            with torch.autocast(u.device.type, enabled=False):
+                u = second_pullback(u @ self.output.weight)
+                return first_pullback(u @ self.second.weight) @ self.first.weight
+
+        return noise, pullback
+
+    def _code(self, t: Tensor) -> Tensor:
+        """Return sines and cosines (n_samples, TIME_EMBEDDING_SIZE) of the step."""
+        angles = t[:, None] * self.frequencies
+        return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def _norm_silu(norm: nn.LayerNorm, x: Tensor) -> tuple[Tensor, Pullback]:
+    """Return ``silu(norm(x))`` (n_samples, hidden) and its transposed Jacobian as a function."""
+    centred = x - x.mean(1, keepdim=True)
+    scale = (centred.square().mean(1, keepdim=True) + norm.eps).rsqrt()
+    normal = centred * scale
+    y = normal * norm.weight + norm.bias
+    gate = y.sigmoid()
+
+    def pullback(u: Tensor) -> Tensor:
+        v = u * gate * (1 + y * (1 - gate)) * norm.weight
+        along_normal = normal * (normal * v).mean(1, keepdim=True)
+        return scale * (v - v.mean(1, keepdim=True) - along_normal)
+
+    return y * gate, pullback
+
+
+class LogitScale(nn.Module):
+    """Running mean and standard deviation of logits, two numbers for all classes.
+
+    Diffusion expects labels of about unit variance, which the logits of a classifier have not.
+
+    Parameters
+    ----------
+    momentum : float in (0, 1], default=0.1
+        Weight of the newest batch; the first batch sets both numbers.
+
+    Attributes
+    ----------
+    mean, std : tensors of shape ()
+        0 and 1 before the first batch; `std` is at least 1e-3.
+    """
+
+    mean: Tensor
+    std: Tensor
+    seen: Tensor
+
+    def __init__(self, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("std", torch.ones(()))
+        self.register_buffer("seen", torch.zeros((), dtype=torch.bool))  # one batch or more
+
+    @torch.no_grad()
+    def update(self, logits: Tensor) -> None:
+        """Take in the logits (n_samples, n_classes) of a batch."""
+        logits = logits.to(self.mean.dtype)
+        weight = torch.where(self.seen, self.momentum, 1.0).to(self.mean.dtype)
+        self.mean.lerp_(logits.mean(), weight)
+        self.std.lerp_(logits.std(correction=0).clamp(min=STD_FLOOR), weight)
+        self.seen.fill_(True)
+
+    def normalize(self, logits: Tensor) -> Tensor:
+        """Return labels z of about zero mean and unit variance, in the shape of the logits."""
+        return (_at_least_single(logits) - self.mean) / self.std
+
+    def restore(self, z: Tensor) -> Tensor:
+        """Return the logits of labels z, in the shape of z."""
+        return _at_least_single(z) * self.std + self.mean
+
+
+def guided_noise(
+    denoiser: Denoiser,
+    schedule: Schedule,
+    scale: LogitScale,
+    z_t: Tensor,
+    t: Tensor,
+    target: Tensor,
+    condition: Tensor | None = None,
+    *,
+    guidance_scale: float = 1.0,
+) -> Tensor:
+    """Predict the noise in a label, bent so that taking it away leads towards the target (Eq. 5).
+
+    The guidance is the gradient in `z_t` of the squared distance between the probabilities of the
+    denoised label and the target (Eq. 3), written out: training need not differentiate twice.
+
+    Parameters
+    ----------
+    denoiser : Denoiser
+    schedule : Schedule
+    scale : LogitScale
+        Brings labels into the units of the logits, in which they are compared with the target.
+    z_t : tensor of shape (n_samples, n_classes)
+        Standardised labels at step `t`.
+    t : integer tensor of shape (n_samples,)
+        In ``1..n_steps``.
+    target : tensor of shape (n_samples, n_classes)
+        What the classifier predicts: distributions over the classes.
+    condition : tensor of shape (n_samples, hidden) or None, default=None
+        From `Denoiser.condition`.
+    guidance_scale : float, default=1.0
+        The gradient is multiplied by ``guidance_scale * sqrt(1 - alpha_bar)``, which the paper
+        leaves open; as in Bansal et al., arXiv:2302.07121. With 0 it is not computed.
+
+    Returns
+    -------
+    tensor of shape (n_samples, n_classes)
+    """
+    if guidance_scale == 0:
+        return denoiser(z_t, t, condition)
+    noise, pullback = denoiser.vjp(z_t, t, condition)
+    probs = scale.restore(schedule.remove_noise(z_t, noise, t)).softmax(dim=1)
+    slope = scale.std * _distance_slope(probs, target)  # in the denoised label
+    # Eq. 4 is linear in z_t and noise; its transposed Jacobian is Eq. 4 of slope and J^T slope.
+    gradient = schedule.remove_noise(slope, pullback(slope), t)
+    strength = guidance_scale * (1 - schedule.alpha_bar[t, None]).sqrt()
+    return noise + strength * gradient
+
+
+def _distance_slope(probs: Tensor, target: Tensor) -> Tensor:
+    """Return the derivative (n_samples, n_classes) of ``|probs - target|^2`` in the logits."""
+    residual = probs - target
+    return 2 * probs * (residual - (probs * residual).sum(dim=1, keepdim=True))
+
+
+@torch.no_grad()
+def denoise(
+    denoiser: Denoiser,
+    schedule: Schedule,
+    scale: LogitScale,
+    z: Tensor,
+    start: Tensor,
+    target: Tensor,
+    condition: Tensor | None = None,
+    *,
+    rule: Literal["ddim", "ddpm_mean"] = "ddim",
+    n_steps: int = 10,
+    t_max: int | None = None,
+    guidance_scale: float = 1.0,
+    return_trajectory: bool = False,
+) -> Tensor:
+    """Walk from noisy labels back to clean ones, guided by the target; without gradient.
+
+    The loop is equally long for all batches and does not wait for the device, so that one captured
+    graph serves them all. A row keeps its value until the loop comes to its start.
+
+    Parameters
+    ----------
+    denoiser, schedule, scale, target, condition, guidance_scale
+        As in `guided_noise`.
+    z : tensor of shape (n_samples, n_classes)
+        Standardised labels, each at the step `start`.
+    start : integer tensor of shape (n_samples,)
+        In ``0..t_max``; a row that starts at 0 is left as it is.
+    rule : {"ddim", "ddpm_mean"}, default="ddim"
+        "ddpm_mean" is that of the paper: all steps, and of each the mean (Eq. 10). "ddim" takes
+        few long steps; the first of a row is from `start` to the next one on the grid.
+    n_steps : int >= 1, default=10
+        Steps from `t_max` down to 0 with "ddim", at most `t_max`; "ddpm_mean" ignores it.
+    t_max : int >= 1 or None, default=None
+        Where the loop begins; None for the last step of the schedule.
+    return_trajectory : bool, default=False
+
+    Returns
+    -------
+    tensor of shape (n_samples, n_classes) or (steps + 1, n_samples, n_classes)
+        Standardised labels at step 0, or all those on the way, `z` first.
+    """
+    t_max = schedule.n_steps if t_max is None else t_max
+    n_steps = min(n_steps, t_max) if rule == "ddim" else t_max
+    grid = [t_max * k // n_steps for k in range(n_steps, -1, -1)]
+    z = _at_least_single(z)
+    trajectory = [z]
+    for step, next_step in pairwise(grid):
+        t, t_next = start.clamp(max=step), start.clamp(max=next_step)
+        noise = guided_noise(
+            denoiser, schedule, scale, z, t, target, condition, guidance_scale=guidance_scale
+        )
+        if rule == "ddim":
+            moved = schedule.ddim(z, noise, t, t_next)
+        else:
+            moved = schedule.posterior_mean(z, noise, t)
+        z = torch.where((t_next < t)[:, None], moved, z)
+        if return_trajectory:
+            trajectory.append(z)
+    return torch.stack(trajectory) if return_trajectory else z
+
+
+def label_contrastive(mean: Tensor, mean_view: Tensor, *, temperature: float = 0.1) -> Tensor:
+    """Contrastive loss between the denoised labels of two views of a batch (Eqs. 8 and 9).
+
+    Each label should be closer to that of its other view than to those of other samples. Unlike in
+    `contrastive`, the other view is not in the denominator, so that the loss can be negative.
+
+    Parameters
+    ----------
+    mean, mean_view : tensors of shape (n_samples, n_classes)
+        `Schedule.posterior_mean` of the two views, row by row.
+    temperature : float > 0, default=0.1
+        Divides the cosine similarities.
+
+    Returns
+    -------
+    tensor of shape ()
+        In nats, a mean over the rows. Zero for fewer than two rows: there is nothing to be told
+        apart from.
+    """
+    if len(mean) < 2:
+        return 0.0 * (mean.sum() + mean_view.sum())
+    with torch.autocast(mean.device.type, enabled=False):
+        rows = _unit_length(_at_least_single(mean))
+        views = _unit_length(_at_least_single(mean_view))
+        itself = torch.eye(len(rows), dtype=torch.bool, device=rows.device)
+        similarity = (rows @ rows.T / temperature).masked_fill(itself, -torch.inf)
+        return (similarity.logsumexp(dim=1) - (rows * views).sum(dim=1) / temperature).mean()
+
+
+def _at_least_single(x: Tensor) -> Tensor:
+    """Return half-precision values in single precision, all others as they are."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
