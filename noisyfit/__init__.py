@@ -14,6 +14,7 @@ _HOME = {
     "FlywheelClassifier": "noisyfit.methods.flywheel",
     "CLIDMetaClassifier": "noisyfit.methods.clid",
     "HRPClassifier": "noisyfit.methods.hrp",
+    "RLDClassifier": "noisyfit.methods.rld",
     "neg_clid": "noisyfit.selection",
     "NoisyFitError": "noisyfit.exceptions",
     "NoisyFitWarning": "noisyfit.exceptions",

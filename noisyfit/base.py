@@ -371,7 +371,7 @@ class NoisyLabelClassifier(
                     self.__dict__.pop(name, None)
 
     def _autocast(self, dtype: torch.dtype | None) -> None:
-        for name in self._networks:
+        for name in (*self._networks, *self._copies):
             if hasattr(self, f"{name}_"):
                 getattr(self, f"{name}_").autocast_dtype = dtype
 

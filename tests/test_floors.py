@@ -16,7 +16,7 @@ FLOORS: list[tuple[int, set[str]]] = [  # rooms of the same number do not know e
     (2, {"metrics", "selection"}),
     (2, {"data", "devices", "checkpoint", "persistence"}),
     (3, {"engine"}),
-    (3, {"inputs", "labels"}),
+    (3, {"inputs", "labels", "warmup"}),
     (4, {"base"}),
     (5, {"methods"}),
     (6, {"cli", "benchmark"}),

@@ -12,6 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from noisyfit import (
     CrossEntropyClassifier,
     FlywheelClassifier,
     HRPClassifier,
+    RLDClassifier,
     noise,
 )
 from noisyfit.metrics import detection_auroc
@@ -76,6 +78,18 @@ METHODS: dict[str, dict[str, tuple[type[Any], dict[str, Any]]]] = {
             "full": {},
         }.items()
     },
+    "rld": {"RLDClassifier": (RLDClassifier, {})},
+    "rld_ablation": {
+        name: (RLDClassifier, params)
+        for name, params in {
+            "full": {},
+            "w/o L_cont": {"contrastive_weight": 0.0},
+            "w/o L_cl": {"predictor_weight": 0.0},
+            "w/o guidance": {"guidance_scale": 0.0},
+            "anchor: ensemble": {"anchor": "ensemble"},
+            "no anchor": {"anchor": None},
+        }.items()
+    },
     "trusted": {
         "cross-entropy, trusted": (CrossEntropyClassifier, {"clean": "among"}),
         "fine-tuned": (CrossEntropyClassifier, {"clean": "among", "fine_tune": True}),
@@ -108,17 +122,19 @@ class Task:
 
 
 def digits() -> Iterator[Task]:
-    """Five 70/30 splits and three noise seeds of two kinds of 40 % noise."""
+    """Five 70/30 splits and three noise seeds of three kinds of 40 % noise."""
     X, y = load_digits(return_X_y=True)
     for split in range(5):
         parts = train_test_split(X, y, test_size=0.3, stratify=y, random_state=split)
         X_train, X_test, y_train, y_test = parts
         for seed in range(3):
-            for add_noise in (noise.symmetric, noise.pairflip):
-                noisy = add_noise(y_train, 0.4, random_state=seed)
-                name = f"digits {add_noise.__name__} 40 %"
+            for kind, noisy in {
+                "symmetric": noise.symmetric(y_train, 0.4, random_state=seed),
+                "pairflip": noise.pairflip(y_train, 0.4, random_state=seed),
+                "instance": noise.instance_dependent(y_train, X_train, 0.4, random_state=seed),
+            }.items():
                 task = (X_train, noisy.labels, y_train, X_test, y_test)
-                yield Task(name, *task, 10 * split + seed, {})
+                yield Task(f"digits {kind} 40 %", *task, 10 * split + seed, {})
 
 
 def half() -> Iterator[Task]:
@@ -200,8 +216,8 @@ def continue_training(clf: Any, X: Any, codes: Any) -> None:
     network.eval()
 
 
-def run(section: str, methods: Sequence[str]) -> None:
-    """Fit all on every task; print mean, spread and the paired difference to cross-entropy."""
+def run(section: str, methods: Sequence[str], n_tasks: int | None = None) -> None:
+    """Fit all on every task, or the first ones; print mean, spread and the paired difference to cross-entropy."""
     compared: dict[str, tuple[type[Any], dict[str, Any]]] = {
         "CrossEntropyClassifier": (CrossEntropyClassifier, {})
     }
@@ -209,7 +225,7 @@ def run(section: str, methods: Sequence[str]) -> None:
         compared |= METHODS[method]
     accuracy: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     auroc: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for task in SECTIONS[section]():
+    for task in islice(SECTIONS[section](), n_tasks):
         for label, (kind, params) in compared.items():
             start = time.perf_counter()
             clf = fit(task, kind, **params)
@@ -241,11 +257,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sections", nargs="+", choices=list(SECTIONS))
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=["flywheel"])
+    parser.add_argument("--tasks", type=int, help="only the first ones of each section")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     for section in options.sections:
-        run(section, options.methods)
+        run(section, options.methods, options.tasks)
 
 
 if __name__ == "__main__":

@@ -27,12 +27,13 @@ from noisyfit.nn.metagrad import (
     replayed,
     rng_state,
 )
+from noisyfit.warmup import WarmUp
 
 META_BATCH = 100
 DIVERGENCE_WEIGHT = 0.01
 
 
-class CLIDMetaClassifier(NoisyLabelClassifier):
+class CLIDMetaClassifier(WarmUp, NoisyLabelClassifier):
     """Learn how far to trust each label by what a training step does to rows without labels.
 
     A small meta-model sees the loss of every sample and weighs it. Before each training step the
@@ -184,7 +185,7 @@ class CLIDMetaClassifier(NoisyLabelClassifier):
         check_meta_set(self._meta_set(data))
         for epoch in self._epochs():
             meta = self._meta_set(data)
-            if epoch < self.warmup_epochs_:
+            if self._warming_up(data, epoch, self._distribution()):
                 self._warm_up(data)
             else:
                 self._train_with_meta_steps(self._training_part(data), meta)
@@ -196,14 +197,16 @@ class CLIDMetaClassifier(NoisyLabelClassifier):
             "sample_weight": torch.zeros(n),
             "probs_sum": torch.zeros(n, n_classes),
             "given_sum": torch.zeros(n),
+            **self._warm_up_state(n),
         }
 
     # ---------------------------------------------------------------------------- steps
 
     def _warm_up(self, data: TrainingData) -> None:
+        weights = self._warm_up_weights(data)
         for idx, x, labels in data.batches("weak", labelled=True):
             logits = self.module_(x)
-            self._descend(cross_entropy(logits, labels).mean())
+            self._descend((weights[idx] * cross_entropy(logits, labels)).mean())
             self._observe(idx, labels, logits, logits)
 
     def _train_with_meta_steps(self, data: TrainingData, meta: TrainingData) -> None:
@@ -342,11 +345,15 @@ class CLIDMetaClassifier(NoisyLabelClassifier):
         self.sample_weight_ = state.sample_weight.cpu().numpy()
         self.snapshot_clid_ = self.snapshots_.score.numpy().copy()
         self.snapshot_epoch_ = self.snapshots_.epoch.numpy().copy()
+        self.warmup_epochs_ = self._length_of_warm_up()
         n_epochs = state.probs_sum.sum(1)
-        distribution = torch.where(
-            n_epochs[:, None] > 0, state.probs_sum / n_epochs[:, None], 1 / self.n_classes_
-        )
-        return torch.where(n_epochs > 0, state.given_sum / n_epochs, 0.0), distribution
+        return torch.where(n_epochs > 0, state.given_sum / n_epochs, 0.0), self._distribution()
+
+    def _distribution(self) -> Tensor:
+        """Return the mean prediction for each row, uniform before the first one."""
+        probs = self.state_.probs_sum
+        n_epochs = probs.sum(1, keepdim=True)
+        return torch.where(n_epochs > 0, probs / n_epochs, 1 / self.n_classes_)
 
 
 class Snapshots(nn.ModuleList):

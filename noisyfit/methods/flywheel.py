@@ -20,16 +20,14 @@ from noisyfit.nn.losses import (
     mixup,
     sharpen,
 )
+from noisyfit.warmup import WarmUp
 
 GAMMA_RANGE = (0.01, 0.99)
 OUTLIER_FLOOR = 1e-3
-PATIENCE = 3  # epochs without progress that end the warm-up
-HELD_OUT_FRACTION = 0.05  # of the rows, while the warm-up watches for the end of learning
-HELD_OUT_MINIMUM = 20  # rows; with fewer the agreement tells nothing
 CONTRASTIVE_TEMPERATURE = 0.05
 
 
-class FlywheelClassifier(NoisyLabelClassifier):
+class FlywheelClassifier(WarmUp, NoisyLabelClassifier):
     """Learn from noisy labels with two networks that find and repair the wrong ones for each other.
 
     A main network tells clean labels from corrupted ones, an auxiliary network guesses the class of
@@ -184,12 +182,11 @@ class FlywheelClassifier(NoisyLabelClassifier):
     def _fit(self, data: TrainingData) -> None:
         state = self.state_
         for epoch in self._epochs():
-            if not self._cycles_begin(data, epoch):
+            if self._warming_up(data, epoch, state.ensemble):
                 self._warm_up(data)
                 self._refresh(data, epoch)
                 continue
-            if state.first_cycle < 0:
-                state.first_cycle.fill_(epoch)
+            if state.first_epoch == epoch:
                 state.gamma.fill_(self._agreement(data, data.has_label).clamp(*GAMMA_RANGE))
             clean = self._clean_probability(data)  # E-step of the main network, Eq. 4
             targets = self._refurbish(data, clean)  # E-step of the auxiliary network, Eq. 11
@@ -204,12 +201,8 @@ class FlywheelClassifier(NoisyLabelClassifier):
 
     def _init_state(self, n: int, n_classes: int) -> dict[str, Tensor]:
         uniform = 1 / n_classes
-        watched = torch.rand(n) < HELD_OUT_FRACTION if self._watches(n) else torch.zeros(n)
         return {
-            "first_cycle": torch.tensor(-1),
-            "held_out": watched.bool(),
-            "best_likelihood": torch.tensor(-torch.inf),
-            "best_epoch": torch.tensor(0),
+            **self._warm_up_state(n),
             "gamma": torch.tensor(0.5),
             "outlier": torch.full((n,), uniform),
             "ensemble": torch.full((n, n_classes), uniform),
@@ -219,39 +212,14 @@ class FlywheelClassifier(NoisyLabelClassifier):
     # ---------------------------------------------------------------------------- steps
 
     def _warm_up(self, data: TrainingData) -> None:
+        weights = self._warm_up_weights(data)
         for idx, x, labels in data.batches("weak", labelled=True):
-            seen = (~self.state_.held_out[idx]).float()
             for network, optimizer in (
                 (self.module_, self.optimizer_),
                 (self.main_, self.main_optimizer_),
             ):
-                self._descend((seen * cross_entropy(network(x), labels)).mean(), optimizer)
-
-    def _cycles_begin(self, data: TrainingData, epoch: int) -> bool:
-        """Whether the warm-up is over: the networks have stopped learning from held-out labels."""
-        state = self.state_
-        if state.first_cycle >= 0:
-            return True
-        if not self._watches(len(data)):
-            return epoch >= self.warmup_epochs_
-        if epoch >= self.max_epochs_ / 2:
-            state.held_out.fill_(False)  # still learning: take all labels, to the end
-            return False
-        if epoch == 0:
-            return False
-        held_out = state.held_out & data.has_label
-        given = state.ensemble[held_out].gather(1, data.labels[held_out][:, None])
-        likelihood = given.clamp(min=1e-8).log().mean()
-        if likelihood > state.best_likelihood:
-            state.best_likelihood.copy_(likelihood)
-            state.best_epoch.fill_(epoch)
-        waited = epoch - int(state.best_epoch)
-        return epoch >= self.warmup_epochs_ and waited >= PATIENCE
-
-    def _watches(self, n: int) -> bool:
-        """Whether rows are held out to see the end of learning."""
-        enough = self.layout_ != "table" and n * HELD_OUT_FRACTION >= HELD_OUT_MINIMUM
-        return self.warmup_epochs is None and enough
+                loss = weights[idx] * cross_entropy(network(x), labels)
+                self._descend(loss.mean(), optimizer)
 
     def _agreement(self, data: TrainingData, rows: Tensor) -> Tensor:
         """Return the share of the given labels of some rows that the auxiliary network predicts."""
@@ -338,8 +306,7 @@ class FlywheelClassifier(NoisyLabelClassifier):
         clean = self._clean_probability(data)
         self.clean_probability_ = clean.cpu().numpy()
         self.gamma_ = float(self.state_.gamma)
-        first_cycle = int(self.state_.first_cycle)
-        self.warmup_epochs_ = first_cycle if first_cycle >= 0 else self.n_iter_
+        self.warmup_epochs_ = self._length_of_warm_up()
         self.corruption_matrix_ = self.state_.corruption.cpu().numpy()
         return clean, self._refurbish(data, clean)
 

@@ -23,6 +23,7 @@ from noisyfit.nn.build import projection_head
 from noisyfit.nn.features import embedding_size, logits_and_embeddings
 from noisyfit.nn.losses import clid, cross_entropy, reliability_contrastive
 from noisyfit.nn.metagrad import logit_jvp
+from noisyfit.warmup import WarmUp
 
 META_BATCH = 100
 TINY = 1e-8
@@ -34,7 +35,7 @@ BETA_SHAPES = (0.05, 50.0)
 STARVED = 0.9  # share of gates at the lower bound that is worth a warning
 
 
-class HRPClassifier(NoisyLabelClassifier):
+class HRPClassifier(WarmUp, NoisyLabelClassifier):
     """Learn with two reliabilities of every row: of its given label, and of the model's guess.
 
     Two networks train each other. For every batch the partner asks what a small step on the given
@@ -215,7 +216,7 @@ class HRPClassifier(NoisyLabelClassifier):
             )
         check_meta_set(self._clean(data) or data.subset(self.state_.meta_rows))
         for epoch in self._epochs():
-            if epoch < self.warmup_epochs_:
+            if self._warming_up(data, epoch, self.state_.module_beliefs):
                 self._warm_up(data)
             else:
                 self._co_train(data, epoch)
@@ -230,20 +231,23 @@ class HRPClassifier(NoisyLabelClassifier):
             "label_reliability": torch.zeros(n),
             "pseudo_reliability": torch.zeros(n),
             "n_rated": torch.tensor(0),
+            **self._warm_up_state(n),
         }
 
     # ---------------------------------------------------------------------------- steps
 
     def _warm_up(self, data: TrainingData) -> None:
-        for _, x, labels in data.batches("weak", labelled=True):
+        weights = self._warm_up_weights(data)
+        for idx, x, labels in data.batches("weak", labelled=True):
             for name in self._networks:
-                logits = self._network(name)(x)
-                self._descend(cross_entropy(logits, labels).mean(), self._optimizer(name))
+                loss = weights[idx] * cross_entropy(self._network(name)(x), labels)
+                self._descend(loss.mean(), self._optimizer(name))
 
     def _co_train(self, data: TrainingData, epoch: int) -> None:
         """Train each network on what the other one trusts."""
         drawn, clean, directions = data.subset(self.state_.meta_rows), self._clean(data), {}
-        ramp = min(1.0, (epoch - self.warmup_epochs_ + 1) / self.warmup_epochs_)  # w(t) of Eq. 15
+        epochs = epoch - int(self.state_.first_epoch) + 1
+        ramp = min(1.0, epochs / self.warmup_epochs_)  # w(t) of Eq. 15
         targets = {teacher: self._select(data, teacher, epoch) for teacher in self._networks}
         for step, (idx, x, strong, labels) in enumerate(data.batches("weak", "strong")):
             trusted = data.trusted[idx]
@@ -430,6 +434,7 @@ class HRPClassifier(NoisyLabelClassifier):
         rating = state.label_reliability / n_rated
         self.label_reliability_ = rating.cpu().numpy()
         self.pseudo_label_reliability_ = (state.pseudo_reliability / n_rated).cpu().numpy()
+        self.warmup_epochs_ = self._length_of_warm_up()
         self._warn_of_starvation()
         return ranks(rating), (state.module_beliefs + state.peer_beliefs) / 2
 

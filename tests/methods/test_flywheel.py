@@ -149,7 +149,7 @@ def test_confidence_weight_is_lowered__majority_class__is_not_pushed_away() -> N
 def test_warm_up__of_tables__is_a_sixth_and_holds_nothing_out() -> None:
     X, y = blobs(500, 4)
     clf = FlywheelClassifier(max_epochs=12, random_state=0).fit(X, y)
-    assert clf.warmup_epochs_ == 2 == int(clf.state_.first_cycle)
+    assert clf.warmup_epochs_ == 2 == int(clf.state_.first_epoch)
     assert not bool(clf.state_.held_out.any())
 
 
@@ -163,13 +163,13 @@ def test_warm_up__of_images__learning_stalls__cycles_begin() -> None:
     noisy = noise.symmetric(y, 0.4, random_state=0).labels
     clf = FlywheelClassifier(max_epochs=60, flip=False, random_state=0).fit(X, noisy)
     assert 10 <= clf.warmup_epochs_ < 30
-    assert clf.warmup_epochs_ == int(clf.state_.first_cycle)
+    assert clf.warmup_epochs_ == int(clf.state_.first_epoch)
 
 
 def test_warm_up__of_images__still_learning_at_half_time__lasts_to_the_end() -> None:
     X, y = digit_images(500)
     clf = FlywheelClassifier(max_epochs=6, flip=False, random_state=0).fit(X, y)
-    assert int(clf.state_.first_cycle) == -1
+    assert int(clf.state_.first_epoch) == -1
     assert clf.warmup_epochs_ == 6
     assert not bool(clf.state_.held_out.any())
 
