@@ -80,15 +80,11 @@ METHODS: dict[str, dict[str, tuple[type[Any], dict[str, Any]]]] = {
     },
     "rld": {"RLDClassifier": (RLDClassifier, {})},
     "rld_ablation": {
-        name: (RLDClassifier, params)
-        for name, params in {
-            "full": {},
-            "w/o L_cont": {"contrastive_weight": 0.0},
-            "w/o L_cl": {"predictor_weight": 0.0},
-            "w/o guidance": {"guidance_scale": 0.0},
-            "anchor: ensemble": {"anchor": "ensemble"},
-            "no anchor": {"anchor": None},
-        }.items()
+        "w/o L_cont": (RLDClassifier, {"contrastive_weight": 0.0}),
+        "w/o L_cl": (RLDClassifier, {"predictor_weight": 0.0}),
+        "w/o guidance": (RLDClassifier, {"guidance_scale": 0.0}),
+        "anchor: ensemble": (RLDClassifier, {"anchor": "ensemble"}),
+        "no anchor": (RLDClassifier, {"anchor": None}),
     },
     "trusted": {
         "cross-entropy, trusted": (CrossEntropyClassifier, {"clean": "among"}),
@@ -217,7 +213,7 @@ def continue_training(clf: Any, X: Any, codes: Any) -> None:
 
 
 def run(section: str, methods: Sequence[str], n_tasks: int | None = None) -> None:
-    """Fit all on every task, or the first ones; print mean, spread and the paired difference to cross-entropy."""
+    """Fit all on the tasks; print mean, spread and the paired difference to cross-entropy."""
     compared: dict[str, tuple[type[Any], dict[str, Any]]] = {
         "CrossEntropyClassifier": (CrossEntropyClassifier, {})
     }
