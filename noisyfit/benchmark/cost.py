@@ -23,6 +23,7 @@ from noisyfit import (
     CrossEntropyClassifier,
     FlywheelClassifier,
     HRPClassifier,
+    RLDClassifier,
 )
 from noisyfit.methods.clid import META_BATCH
 from noisyfit.nn.features import logits_and_embeddings
@@ -196,6 +197,27 @@ def reliability_ratio(device: str, rounds: int) -> None:
     interleave(f"HRP, PreAct ResNet-18 width {width}, {n} images", timers, rounds)
 
 
+def diffusion_ratio(device: str, rounds: int) -> None:
+    """Compare RLD's epochs with a cross-entropy epoch, PreAct ResNet-18, 32x32, batch 128."""
+    on_gpu = torch.device(device).type == "cuda"
+    n, width = (50000, 64) if on_gpu else (1024, 16)
+    X, y = random_images(n)
+    shared: dict[str, Any] = {
+        "module": "preact_resnet18", "module__width": width, "precision": "fp32",
+        "device": device, "max_epochs": 3, "random_state": 0,
+    }  # fmt: skip
+    plain = CrossEntropyClassifier(**shared)
+    ours = RLDClassifier(**shared, warmup_epochs=1)
+    all_steps = clone(ours).set_params(n_steps=50, t_max=50)
+    timers = {
+        "CrossEntropyClassifier": epoch_of(plain, X, y),
+        "CrossEntropyClassifier again": epoch_of(plain, X, y),
+        "RLDClassifier": epoch_of(ours, X, y),
+        "RLDClassifier, 50 steps": epoch_of(all_steps, X, y),
+    }
+    interleave(f"PreAct ResNet-18 width {width}, {n} images", timers, rounds)
+
+
 def peak_memory(device: str, rounds: int) -> None:
     """Compare the peaks of an epoch, PreAct ResNet-18, 32x32, batch 128, above what stands before.
 
@@ -299,6 +321,7 @@ SECTIONS = {
     "flywheel": flywheel_ratio,
     "meta": meta_ratio,
     "hrp": reliability_ratio,
+    "rld": diffusion_ratio,
     "memory": peak_memory,
     "images": small_images,
 }

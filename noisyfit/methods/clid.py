@@ -77,7 +77,8 @@ class CLIDMetaClassifier(WarmUp, NoisyLabelClassifier):
         the lowest CLID on the meta set. 1 predicts with the last epoch, as ``module_`` and
         ``transform`` always do, or, if a callback restores it, with the best epoch.
     warmup_epochs : int or None, default=None
-        Epochs of cross-entropy before the first meta step. None means one sixth of the epochs.
+        Epochs of cross-entropy before the first meta step. None means one sixth of the epochs for
+        tables, and until learning stalls for images.
     lr_schedule : {"cyclic", "cosine", "constant"}, default="cyclic"
         ``"cyclic"`` starts the cosine again about every twenty epochs; the last epoch ends low.
     {shared parameters}

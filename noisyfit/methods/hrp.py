@@ -88,7 +88,8 @@ class HRPClassifier(WarmUp, NoisyLabelClassifier):
         ``"both"`` predicts with the mean logits of the two networks; ``"first"`` with ``module_``,
         as it is also where a callback restores the best epoch.
     warmup_epochs : int or None, default=None
-        Epochs of cross-entropy before the first reliability. None means one sixth of the epochs.
+        Epochs of cross-entropy before the first reliability. None means one sixth of the
+        epochs for tables, and until learning stalls for images.
     {shared parameters}
 
     Attributes
@@ -127,7 +128,9 @@ class HRPClassifier(WarmUp, NoisyLabelClassifier):
        epochs rows without a believed label join where both networks agree with 0.95.
     4. The stripped constants (bounds, concentration, weights, temperature 0.1 of the contrastive
        term) are ours; Eqs. 7, 8, 11 and 13 are reconstructions.
-    5. The weight of all but the first loss rises over as many epochs as the warm-up has.
+    5. The weight of all but the first loss rises over as many epochs as a warm-up of tables has. On
+       images the warm-up ends when learning stalls: networks that are still learning lose 3 points
+       and more by what they select themselves (4,000 images, symmetric noise of 40 %, one seed).
     6. A contrastive head of two layers on the embeddings.
 
     Trusted rows are in the loss with full weight. Rows without a label have alpha 0 and are trained

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -30,6 +29,7 @@ from noisyfit.warmup import WarmUp
 
 N_DIFFUSION_STEPS = 50
 DIFFUSION_LR = 1e-3
+WALKED_AT_ONCE = 8192  # rows in denoise
 CONTRASTIVE_TEMPERATURE = 0.1
 TRUSTED_SHARE = 0.5  # of each class: its given labels above the median
 COLLAPSED = 0.6  # share of the classes predicted at the end of the warm-up
@@ -336,43 +336,64 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
 
     # ------------------------------------------------------------------------------ prediction
 
-    def denoise(self, X: Any, *, return_trajectory: bool = False) -> NDArray[Any]:
+    def denoise(self, X: Any, y: Any = None, *, return_trajectory: bool = False) -> NDArray[Any]:
         """Return the denoised labels of rows.
 
-        Walks start at step ``t_max``, without random noise, and are guided by the predictor.
+        Labels are walked back from step ``t_max``, guided by the predictor, without random noise.
 
         Parameters
         ----------
         X : array-like
             Rows as in ``fit``.
+        y : array-like of shape (n_samples,), default=None
+            Labels to start from: wrong ones walk to what the predictor holds to be right. None, or
+            a missing label, starts from the predictor's own logits.
         return_trajectory : bool, default=False
             Return the labels on the way as well.
 
         Returns
         -------
-        ndarray of shape (n_samples, n_classes) or (n_steps + 1, n_samples, n_classes)
+        ndarray of shape (n_samples, n_classes) or (steps + 1, n_samples, n_classes)
             Probabilities; with ``return_trajectory`` the start first and the denoised label last.
         """
         check_is_fitted(self)
-        walk = partial(self._walk, return_trajectory=return_trajectory)
-        # rows are collected along the first axis
-        labels = self._evaluate(walk, self.module_, self._read(X, reset=False))
-        return (labels.transpose(0, 1) if return_trajectory else labels).cpu().numpy()
+        if y is None:
+            walked = self._walk(self._read(X, reset=False), return_trajectory=return_trajectory)
+        else:
+            data = self._labelled(X, y, "y")
+            walked = self._walk(data, data.labels, return_trajectory=return_trajectory)
+        return walked.cpu().numpy()
 
-    def _walk(self, x: Tensor, *, return_trajectory: bool = False) -> Tensor:
-        """Denoise what the predictor says of a batch; rows first."""
-        label, diffusion = predicted_label(self.module_, x), self.diffusion_
-        t = torch.full((len(x),), self.t_max, device=x.device)
-        z = diffusion.scale.normalize(label.logits)
+    def _walk(
+        self,
+        rows: TrainingData | Rows,
+        labels: Tensor | None = None,
+        *,
+        return_trajectory: bool = False,
+    ) -> Tensor:
+        """Denoise given labels, or what the predictor says."""
+        network, diffusion, n_classes = self.module_, self.diffusion_, self.n_classes_
+        both = self._evaluate(
+            lambda x: torch.cat(logits_and_embeddings(network, x), 1), network, rows
+        )
+        logits = both[:, :n_classes]
+        label = Label(logits, logits.softmax(1), both[:, n_classes:])
+        z = diffusion.scale.normalize(logits)
+        if labels is not None:
+            z = torch.where((labels >= 0)[:, None], standardized_one_hot(labels, n_classes), z)
+        t = torch.full((len(z),), self.t_max, device=z.device)
         if self.rule == "ddim":
             z = diffusion.schedule.add_noise(z, torch.zeros_like(z), t)
-        labels = diffusion.walk_back(z, t, label, return_trajectory=return_trajectory)
-        return labels.transpose(0, 1) if return_trajectory else labels
+        chunks = zip(*(part.split(WALKED_AT_ONCE) for part in (z, t, *label)), strict=True)
+        walked = [
+            diffusion.walk_back(z, t, Label(*parts), return_trajectory=return_trajectory)
+            for z, t, *parts in chunks
+        ]
+        return torch.cat(walked, dim=-2)
 
     def _probabilities(self, rows: TrainingData | Rows) -> Tensor:
-        if self.inference == "predictor":
-            return super()._probabilities(rows)
-        return self._evaluate(self._walk, self.module_, rows)
+        """Return what the predictor says, or its denoised labels."""
+        return super()._probabilities(rows) if self.inference == "predictor" else self._walk(rows)
 
     # ------------------------------------------------------------------------ networks, beliefs
 
@@ -412,7 +433,7 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
         self.warmup_epochs_ = self._length_of_warm_up()
         self.collapsed_ = bool(self.state_.collapsed)
         if self.collapsed_:
-            self.state_.denoised.copy_(self._evaluate(self._walk, self.module_, data))
+            self.state_.denoised.copy_(self._predict(self.module_, data).softmax(1))
             warnings.warn(
                 f"The predictor should keep predicting at least {COLLAPSED:.0%} of the classes of "
                 f"the warm-up. It collapsed in epoch {self.n_iter_}, and its weights after epoch "
@@ -497,6 +518,13 @@ def predicted_label(network: nn.Module, x: Tensor) -> Label:
 def one_hot(data: TrainingData) -> Tensor:
     """Return the given labels as distributions, (n_samples, n_classes)."""
     return nn.functional.one_hot(data.labels.clamp(min=0), data.n_classes).float()
+
+
+def standardized_one_hot(labels: Tensor, n_classes: int) -> Tensor:
+    """Return labels with mean 0 and variance 1, as the logits that are diffused have."""
+    onehot = nn.functional.one_hot(labels.clamp(min=0), n_classes).float()
+    centred = onehot - onehot.mean(1, keepdim=True)
+    return centred / centred.square().mean(1, keepdim=True).sqrt().clamp(min=1e-3)
 
 
 def entropy(probs: Tensor) -> Tensor:

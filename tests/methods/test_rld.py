@@ -1,0 +1,225 @@
+"""Denoised labels, their anchor, the guard against collapse, and the switches."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch import Tensor, nn
+
+from noisyfit import CrossEntropyClassifier, NoisyFitWarning, RLDClassifier, noise
+from noisyfit.methods.rld import agreement, entropy, standardized_one_hot
+from noisyfit.metrics import detection_auroc
+from tests.common import blobs, noisy_blobs
+
+SEEDS = (0, 1, 2)
+PUBLISHED: dict[str, Any] = {
+    "anchor": None,
+    "conditioning": None,
+    "n_steps": 50,
+    "t_max": 50,
+    "rule": "ddpm_mean",
+    "teacher_momentum": 0.0,
+}
+
+
+def quick(**params: Any) -> RLDClassifier:
+    return RLDClassifier(**{"max_epochs": 6, "random_state": 0, "device": "cpu"} | params)
+
+
+def plain_mlp(n_features: int, n_classes: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(n_features, 128), nn.ReLU(), nn.Linear(128, n_classes))
+
+
+def test_digits__pairflip__is_far_better_than_cross_entropy_and_never_falls_back() -> None:
+    X, y = load_digits(return_X_y=True)
+    gained, found, fallen = [], [], []
+    for seed in SEEDS:
+        X_train, X_test, y_train, y_test = train_test_split(X, y, random_state=seed, stratify=y)
+        noisy = noise.pairflip(y_train, 0.4, random_state=seed)
+        ours = RLDClassifier(max_epochs=15, random_state=seed)
+        ours.fit(X_train, noisy.labels, X_val=X_test, y_val=y_test)
+        baseline = CrossEntropyClassifier(max_epochs=15, random_state=seed)
+        baseline.fit(X_train, noisy.labels)
+        accuracy = np.array(ours.history_[:, "valid_acc"])
+        after_warm_up = accuracy[ours.warmup_epochs_ - 1]
+        running = np.convolve(accuracy[ours.warmup_epochs_ :], np.ones(5) / 5, "valid")
+        gained.append(accuracy[-1] - baseline.score(X_test, y_test))
+        found.append(detection_auroc(noisy.flipped, ours.label_quality_))
+        fallen.append(after_warm_up - min(accuracy[-1] + 0.02, running.min()))
+    assert min(gained) > 0.1
+    assert min(found) > 0.9
+    assert max(fallen) < 0.03
+
+
+# The anchor.
+
+
+def test_targets__are_given_labels_above_the_median_and_sharpened_denoised_ones_below() -> None:
+    X, given, _ = noisy_blobs()
+    clf = quick(temperature=0.5).fit(X, given)
+    data = clf._labelled(X, given, "y")
+    data.trusted = torch.arange(len(X)) < 3
+    data.labels[5] = -1
+    targets, weights = clf._targets(data)
+    denoised, labels = clf.state_.denoised.double().numpy(), data.labels.tolist()
+    for i, label in enumerate(labels):
+        peers = [denoised[j, label] for j in range(len(X)) if labels[j] == label]
+        n_better = sum(p > denoised[i, label] for p in peers)
+        if i < 3 or (label >= 0 and n_better < math.ceil(len(peers) / 2)):
+            expected, weight = np.eye(3)[label], 1.0
+        else:
+            expected = denoised[i] ** 2 / (denoised[i] ** 2).sum()
+            weight = denoised[i].max()
+        np.testing.assert_allclose(targets[i].numpy(), expected, atol=1e-6)
+        assert weights[i] == pytest.approx(weight, rel=1e-5)
+
+
+def test_denoised_labels__are_averaged_over_epochs_without_a_zero_start() -> None:
+    X, given, _ = noisy_blobs()
+    clf = quick(temporal_momentum=0.6).fit(X, given)
+    values = torch.rand(4, 2, 3, generator=torch.Generator().manual_seed(0))
+    idx = torch.tensor([4, 2])
+    for epoch, value in enumerate(values):
+        clf._remember(idx, value, epoch)
+    weights = [0.6 ** (3 - k) for k in range(4)]
+    for row, i in enumerate(idx.tolist()):
+        expected = sum(w * v[row] for w, v in zip(weights, values, strict=True)) / sum(weights)
+        torch.testing.assert_close(clf.state_.denoised[i], expected)
+
+
+def test_teacher__follows_the_predictor_with_its_statistics() -> None:
+    X, given, _ = noisy_blobs()
+    clf = quick(teacher_momentum=0.75).fit(X, given)
+    before = [p.clone() for p in clf.teacher_.state_dict().values()]
+    clf._follow()
+    newest, after = clf.module_.state_dict(), clf.teacher_.state_dict()
+    for old, (name, new) in zip(before, newest.items(), strict=True):
+        expected = 0.75 * old + 0.25 * new if new.is_floating_point() else new
+        torch.testing.assert_close(after[name], expected)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"anchor": "ensemble"},
+        {"anchor": None},
+        {"conditioning": None},
+        {"rule": "ddpm_mean"},
+        {"n_steps": 2},
+        {"t_max": 3},
+        {"guidance_scale": 0.0},
+        {"contrastive_weight": 0.0},
+        {"predictor_weight": 0.5},
+        {"diffusion_every": 1},
+        {"teacher_momentum": 0.0},
+        {"temporal_momentum": 0.0},
+        {"temperature": 1.0},
+    ],
+    ids=str,
+)
+def test_switch__each__changes_the_training(params: dict[str, Any]) -> None:
+    X, given, _ = noisy_blobs()
+    base, other = quick().fit(X, given), quick(**params).fit(X, given)
+    assert not np.array_equal(base.predict_proba(X), other.predict_proba(X))
+    assert np.isfinite(other.predict_proba(X)).all()
+
+
+def test_predictor_weight_0__predictor_stays_as_after_the_warm_up() -> None:
+    X, given, _ = noisy_blobs()
+    clf = quick(predictor_weight=0.0, warmup_epochs=3).fit(X, given)
+    short = quick(warmup_epochs=3).fit(X, given)
+    pairs = list(zip(clf.module_.parameters(), clf.warmed_up_.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert not all(
+        torch.equal(a, b)
+        for a, b in zip(short.module_.parameters(), short.warmed_up_.parameters(), strict=True)
+    )
+
+
+# The guard.
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_published_form__perceptron_without_normalisation__collapses_and_is_caught(
+    seed: int,
+) -> None:
+    X, y = load_digits(return_X_y=True)
+    X, y = X[:600], y[:600]
+    given = noise.symmetric(y, 0.4, random_state=seed).labels
+    clf = quick(module=plain_mlp, augmentation=None, lr=0.1, random_state=seed, **PUBLISHED)
+    clf.set_params(max_epochs=30, warmup_epochs=8)
+    with pytest.warns(NoisyFitWarning, match=r"weights after epoch 8 were put back"):
+        clf.fit(X, given)
+    assert clf.collapsed_
+    assert clf.n_iter_ < 30
+    assert clf.score(X, y) > 0.7
+    assert (clf.label_distribution_.argmax(1) == y).mean() > 0.7
+    assert clf.history_[-1, "mean_prediction_entropy"] < clf.history_[7, "mean_prediction_entropy"]
+
+
+# Denoising rows.
+
+
+def test_denoise__wrong_given_labels__walk_to_the_true_class() -> None:
+    for seed in SEEDS:
+        X, given, flipped = noisy_blobs(seed)
+        clf = quick(max_epochs=30, batch_size=32, t_max=20, random_state=seed).fit(X, given)
+        walks = clf.denoise(X[flipped], given[flipped], return_trajectory=True)
+        _, y = blobs(seed=seed)
+        assert walks.shape == (6, flipped.sum(), 3)
+        assert (walks[0].argmax(1) == np.searchsorted(clf.classes_, given[flipped])).all()
+        assert (clf.classes_[walks[-1].argmax(1)] == y[flipped]).mean() > 0.8
+
+
+def test_denoise__is_the_end_of_its_trajectory_and_a_distribution() -> None:
+    X, given, _ = noisy_blobs()
+    clf = quick().fit(X, given)
+    walks = clf.denoise(X, return_trajectory=True)
+    assert np.array_equal(walks[-1], clf.denoise(X))
+    np.testing.assert_allclose(walks.sum(2), 1, rtol=1e-5)
+    assert np.array_equal(clf.denoise(X), clf.denoise(X))
+
+
+def test_denoise__missing_label__starts_from_the_prediction() -> None:
+    X, given, _ = noisy_blobs()
+    clf = quick(missing_label=-1).fit(X, given)
+    partly = np.where(np.arange(len(given)) % 2, given, -1)
+    got = clf.denoise(X, partly)
+    np.testing.assert_allclose(got[::2], clf.denoise(X)[::2], atol=1e-6)
+    np.testing.assert_allclose(got[1::2], clf.denoise(X, given)[1::2], atol=1e-6)
+
+
+def test_inference_diffusion__predicts_denoised_labels_after_loading_too(tmp_path: Path) -> None:
+    X, given, _ = noisy_blobs()
+    clf = quick(inference="diffusion").fit(X, given)
+    assert np.array_equal(clf.predict_proba(X), clf.denoise(X))
+    assert not np.array_equal(clf.predict_proba(X), quick().fit(X, given).predict_proba(X))
+    clf.save(tmp_path / "model")
+    loaded = RLDClassifier.load(tmp_path / "model", device="cpu")
+    assert np.array_equal(loaded.predict_proba(X), clf.predict_proba(X))
+
+
+# Small functions.
+
+
+def test_entropy_and_agreement() -> None:
+    probs = torch.tensor([[0.5, 0.5, 0.0], [0.2, 0.3, 0.5]])
+    for row, value in zip(probs.tolist(), entropy(probs).tolist(), strict=True):
+        assert value == pytest.approx(-sum(p * math.log(p) for p in row if p > 0), rel=1e-6)
+    assert agreement(probs, probs.flip(0)) == 0.0
+    assert agreement(probs, torch.tensor([[0.9, 0.1, 0.0], [1.0, 0.0, 0.0]])) == 0.5
+
+
+@pytest.mark.parametrize("n_classes", [2, 5])
+def test_standardized_one_hot__has_mean_0_and_variance_1(n_classes: int) -> None:
+    z: Tensor = standardized_one_hot(torch.arange(n_classes), n_classes)
+    torch.testing.assert_close(z.mean(1), torch.zeros(n_classes), atol=1e-6, rtol=0)
+    torch.testing.assert_close(z.std(1, correction=0), torch.ones(n_classes))
+    assert z.argmax(1).tolist() == list(range(n_classes))
