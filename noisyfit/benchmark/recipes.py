@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from noisyfit.validation import did_you_mean
@@ -18,12 +19,31 @@ _PUBLISHED_FLYWHEEL = {
     "optimizer__weight_decay": 5e-4,
 }
 
+_PUBLISHED_RLD = {
+    "anchor": None,
+    "conditioning": None,
+    "rule": "ddpm_mean",
+    "n_steps": 50,
+    "t_max": 50,
+    "contrastive_weight": 0.5,
+    "predictor_weight": 1.0,
+    "diffusion_every": 1,
+    "teacher_momentum": 0.0,
+    "max_epochs": 200,
+    "batch_size": 128,
+    "lr": 0.01,
+    "optimizer__momentum": 0.9,
+    "optimizer__weight_decay": 5e-4,
+}
+
 
 def recipe(method: str, dataset: str) -> dict[str, Any]:
     """Return the settings with which a paper reports a method on a data set.
 
-    The parameters are the paper's, not this library's defaults: the flywheel comes in its published
-    form, without the changes listed on its page. Data are not part of a recipe, nor is noise.
+    The parameters are the paper's, not this library's defaults: methods come in their published
+    form, without the changes listed on their pages. Data are not part of a recipe, nor is noise.
+
+    For the flywheel:
 
     - ``"tiny_imagenet"`` and ``"webvision50"`` halve the learning rate every 25 epochs, the first
       time at the start of epoch 100 and 50, counted from 0. The paper's "0.5 per 25 epochs after
@@ -36,10 +56,15 @@ def recipe(method: str, dataset: str) -> dict[str, Any]:
       ``module=``, a class or a function that returns one; without it ``fit`` takes ResNet-18.
     - The warm-up of Clothing1M and WebVision is not stated; here it is the 10 epochs of the others.
 
+    For reciprocal label diffusion, 200 epochs of which the learning rate falls to a tenth after the
+    first 100; its published form can collapse, and then goes back to the end of the warm-up.
+
     Parameters
     ----------
-    method : {"flywheel"}
-    dataset : {"cifar10", "cifar100", "tiny_imagenet", "clothing1m", "webvision50"}
+    method : {"flywheel", "rld"}
+    dataset : str
+        For the flywheel "cifar10", "cifar100", "tiny_imagenet", "clothing1m" or "webvision50"; for
+        reciprocal label diffusion "cifar10", "cifar100", "animal10n" or "red_mini_imagenet".
 
     Returns
     -------
@@ -55,6 +80,7 @@ def recipe(method: str, dataset: str) -> dict[str, Any]:
     ----------
     .. [1] Kim, Chang, Cho, Lee and Han. Learning with Noisy Labels: Interconnection of Two
        Expectation-Maximizations.
+    .. [2] Reciprocal Label Diffusion for Learning with Noisy Labels.
 
     Examples
     --------
@@ -117,6 +143,11 @@ def _flywheel_webvision50() -> dict[str, Any]:
     }
 
 
+def _rld(module: str, warmup_epochs: int, **params: Any) -> dict[str, Any]:
+    own = {"module": module, "warmup_epochs": warmup_epochs, "callbacks": _steps([100], 0.1)}
+    return _PUBLISHED_RLD | own | params
+
+
 def _steps(milestones: list[int], factor: float) -> list[Any]:
     """Multiply the learning rate by ``factor`` at the start of each milestone, epochs from 0."""
     from skorch.callbacks import LRScheduler
@@ -132,6 +163,12 @@ RECIPES: dict[str, dict[str, Callable[[], dict[str, Any]]]] = {
         "tiny_imagenet": _flywheel_tiny_imagenet,
         "clothing1m": _flywheel_clothing1m,
         "webvision50": _flywheel_webvision50,
-    }
+    },
+    "rld": {
+        "cifar10": partial(_rld, "resnet34", 10, module__small_stem=True),
+        "cifar100": partial(_rld, "resnet50", 30, module__small_stem=True),
+        "animal10n": partial(_rld, "vgg19_bn", 30),
+        "red_mini_imagenet": partial(_rld, "preact_resnet18", 30),
+    },
 }
 """What `recipe` looks up."""

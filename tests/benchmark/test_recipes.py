@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from skorch.callbacks import Callback
 
-from noisyfit import FlywheelClassifier
+from noisyfit import FlywheelClassifier, RLDClassifier
 from noisyfit.benchmark.recipes import RECIPES, recipe
 
 DATASETS = list(RECIPES["flywheel"])
@@ -43,6 +43,28 @@ def test_recipe_holds_only_parameters_of_the_estimator(dataset: str) -> None:
     prefixes = {name.partition("__")[0] for name in settings if "__" in name}
     assert prefixes <= {"module", "optimizer"}
     assert {name: clf.get_params(deep=False)[name] for name in settings} == settings
+
+
+@pytest.mark.parametrize(
+    "dataset, module, warmup_epochs",
+    [
+        ("cifar10", "resnet34", 10),
+        ("cifar100", "resnet50", 30),
+        ("animal10n", "vgg19_bn", 30),
+        ("red_mini_imagenet", "preact_resnet18", 30),
+    ],
+)
+def test_recipe_of_rld__is_the_published_form(
+    dataset: str, module: str, warmup_epochs: int
+) -> None:
+    settings = recipe("rld", dataset)
+    assert {k for k in settings if "__" not in k} <= set(RLDClassifier().get_params())
+    assert (settings["anchor"], settings["conditioning"], settings["rule"]) == (
+        None, None, "ddpm_mean",
+    )  # fmt: skip
+    assert (settings["module"], settings["warmup_epochs"]) == (module, warmup_epochs)
+    assert (settings["max_epochs"], settings["lr"], settings["n_steps"]) == (200, 0.01, 50)
+    assert settings["callbacks"][0][1].kwargs == {"milestones": [100], "gamma": 0.1}
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
