@@ -17,6 +17,7 @@ _HOME = {
     "ELRClassifier": "noisyfit.methods.elr",
     "GCEClassifier": "noisyfit.methods.gce",
     "MixUpClassifier": "noisyfit.methods.mixup",
+    "CoTeachingClassifier": "noisyfit.methods.coteaching",
     "neg_clid": "noisyfit.selection",
     "NoisyFitError": "noisyfit.exceptions",
     "NoisyFitWarning": "noisyfit.exceptions",
