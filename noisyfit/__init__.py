@@ -18,6 +18,7 @@ _HOME = {
     "GCEClassifier": "noisyfit.methods.gce",
     "MixUpClassifier": "noisyfit.methods.mixup",
     "CoTeachingClassifier": "noisyfit.methods.coteaching",
+    "DivideMixClassifier": "noisyfit.methods.dividemix",
     "neg_clid": "noisyfit.selection",
     "NoisyFitError": "noisyfit.exceptions",
     "NoisyFitWarning": "noisyfit.exceptions",

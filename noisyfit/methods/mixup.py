@@ -81,6 +81,6 @@ class MixUpClassifier(CrossEntropyClassifier):
             self.state_.probs_sum += self._predict(self.module_, data, "weak").softmax(1)
 
     def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:
-        """Return the mean over epochs of the probability of the given label, and of all, sharper."""
+        """Return the mean over epochs of the probability of the given label; of all, sharper."""
         rating, distribution = super()._beliefs(data)
         return rating, sharpen(distribution, TEMPERATURE)
