@@ -22,9 +22,14 @@ from sklearn.model_selection import train_test_split
 
 from noisyfit import (
     CLIDMetaClassifier,
+    CoTeachingClassifier,
     CrossEntropyClassifier,
+    DivideMixClassifier,
+    ELRClassifier,
     FlywheelClassifier,
+    GCEClassifier,
     HRPClassifier,
+    MixUpClassifier,
     noise,
 )
 from noisyfit.metrics import detection_auroc
@@ -75,6 +80,14 @@ METHODS: dict[str, dict[str, tuple[type[Any], dict[str, Any]]]] = {
             "symmetric RAM": {"mixing": "symmetric"},
             "full": {},
         }.items()
+    },
+    "peers": {
+        "ELRClassifier": (ELRClassifier, {}),
+        "GCEClassifier": (GCEClassifier, {}),
+        "GCE, truncated": (GCEClassifier, {"truncation": 0.5}),
+        "MixUpClassifier": (MixUpClassifier, {}),
+        "CoTeachingClassifier": (CoTeachingClassifier, {}),
+        "DivideMixClassifier": (DivideMixClassifier, {}),
     },
     "trusted": {
         "cross-entropy, trusted": (CrossEntropyClassifier, {"clean": "among"}),

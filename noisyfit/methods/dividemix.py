@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from math import ceil
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple
 
@@ -15,15 +16,100 @@ from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 
 from noisyfit.base import NoisyLabelClassifier
-from noisyfit.data import Rows, TrainingData
+from noisyfit.data import Rows, TrainingData, batch_bounds
 from noisyfit.nn.losses import cross_entropy, mixup, sharpen
 
 TINY = 1e-8
 REGULARIZATION = 5e-4  # of the variances of the mixture
+FEWEST_STEPS = 60  # of the warm-up; networks that have seen less divide by class, not by mistake
 
 
 class DivideMixClassifier(NoisyLabelClassifier):
-    """placeholder."""
+    """Learn from noisy labels by dividing the rows into believed and doubted ones, over and over.
+
+    The loss of each row tells whether its label is believed. Two networks divide the rows for each
+    other; the labels of the others are thrown away and guessed, and both parts are learned from as
+    in semi-supervised learning. Strong where a network learns right labels first and then
+    memorises; costs six times cross-entropy. Networks that have not learned yet doubt hard classes
+    as a whole.
+
+    Step by step, after a warm-up of both networks on the given labels (Algorithm 1 of [1]_):
+
+    1. Co-divide: a mixture of two Gaussians is fitted to the losses of each network; the other
+       network believes the labels that belong to the component of small losses.
+    2. Co-refinement: the target of a believed row is its label, as far as it is believed, else the
+       mean prediction of two views (Eq. 3). Co-guessing: that of a doubted row is the mean
+       prediction of both networks. Both are sharpened (Eq. 4).
+    3. MixMatch: all rows are mixed; cross-entropy where the label is believed, squared error where
+       it is doubted, and a penalty where a class is never predicted (Eqs. 9 to 12).
+
+    Parameters
+    ----------
+    clean_threshold : float in [0, 1), default=0.5
+        Labels of a larger posterior are believed, ``tau`` in [1]_.
+    unlabelled_weight : float >= 0, default=3.0
+        Weight of the squared error, summed over the classes, ``lambda_u`` in [1]_ divided by the
+        number of classes. Rises from 0 in as many epochs as the warm-up has.
+    prior_weight : float >= 0, default=1.0
+        Weight of the penalty, ``lambda_r`` in [1]_.
+    temperature : float > 0, default=0.5
+        Below 1 sharpens the targets.
+    mixup_alpha : float > 0, default=4.0
+        Parameter of the Beta distribution of MixUp.
+    warmup_epochs : int or None, default=None
+        Epochs on the given labels before the first division. None means one sixth of the epochs,
+        and at least 60 batches.
+    {shared parameters}
+
+    Attributes
+    ----------
+    peer_ : torch.nn.Module
+        The second network.
+    predicting_ : list of str
+        The networks that predict: ``"module"``, ``"peer"``; only the first where a callback
+        restores the best epoch.
+    {shared attributes}
+
+    Notes
+    -----
+    Differences from the paper:
+
+    1. One weight of the squared error for every noise; in the paper 0, 25, 50 or 150 by data set
+       and noise rate, there for the mean over classes. On synthetic tables of 8 classes with 40 %
+       wrong labels, three seeds, symmetric and pairflip: 85.3 and 73.5 % at 0, 85.9 and 77.2 at 10,
+       85.0 and 83.6 at 25, 81.3 and 81.2 at 75 (divided by classes: 0, 1.25, 3.1 and 9.4).
+    2. The mixture sees by how much a loss is above the median of its given class. Without that
+       whole classes that are learned late are doubted and given up: on tables of 300 rows with
+       clean labels, four seeds, 24 points below cross-entropy instead of 5.
+    3. A warm-up of 60 batches at least, for the same reason; then the 5 points are 2. The paper's
+       penalty on confident predictions in the warm-up, for asymmetric noise only, changed nothing.
+    4. An epoch is one pass over all rows, each in the part it belongs to; in the paper as many
+       batches as the believed rows fill, each with as many doubted ones. The guesses of a batch are
+       made by both networks in evaluation mode before either is trained.
+    5. The prior is the share of each given label; in the paper uniform.
+    6. Losses are those of one epoch; the paper averages five at the highest noise rate, which under
+       class-dependent noise comes out worse (momentum 0.9: 72 instead of 84 %).
+
+    Trusted rows are believed with probability 1. Rows without a label are doubted. If all losses
+    are equal, all labels are believed; a batch without believed or doubted rows leaves that term
+    out. Cost: 18 passes through a network per row and epoch, cross-entropy needs 3; nothing is
+    kept per sample.
+
+    References
+    ----------
+    .. [1] Li, Socher and Hoi. DivideMix: Learning with Noisy Labels as Semi-supervised Learning.
+       ICLR, 2020. arXiv:2002.07394
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from noisyfit import DivideMixClassifier, noise
+    >>> X, y = load_digits(return_X_y=True)
+    >>> noisy = noise.symmetric(y, 0.4, random_state=0)
+    >>> clf = DivideMixClassifier(max_epochs=12, random_state=0).fit(X, noisy.labels)
+    >>> bool((clf.corrected_labels_ == y).mean() > 0.9)
+    True
+    """
 
     _networks: ClassVar = ("module", "peer")
     _parameter_constraints: ClassVar = {
@@ -41,7 +127,7 @@ class DivideMixClassifier(NoisyLabelClassifier):
         module: Any = None,
         *,
         clean_threshold: float = 0.5,
-        unlabelled_weight: float = 25.0,
+        unlabelled_weight: float = 3.0,
         prior_weight: float = 1.0,
         temperature: float = 0.5,
         mixup_alpha: float = 4.0,
@@ -57,6 +143,9 @@ class DivideMixClassifier(NoisyLabelClassifier):
         self.warmup_epochs = warmup_epochs
 
     def _fit(self, data: TrainingData) -> None:
+        if self.warmup_epochs is None:
+            n_batches = len(batch_bounds(int(data.has_label.sum()), data.batch_size))
+            self.warmup_epochs_ = max(self.warmup_epochs_, ceil(FEWEST_STEPS / n_batches))
         for epoch in self._epochs():
             if epoch < self.warmup_epochs_:
                 self._warm_up(data)
@@ -150,7 +239,7 @@ class MixMatchTerms(NamedTuple):
 def mixmatch(logits: Tensor, targets: Tensor, believed: Tensor, prior: Tensor) -> MixMatchTerms:
     """Return the terms of the loss on mixed rows, Eqs. 9 to 11."""
     probs = logits.float().softmax(1)
-    errors = (probs - targets).square().mean(1)
+    errors = (probs - targets).square().sum(1)
     believed, doubted = believed.float(), (~believed).float()
     labelled = (believed * cross_entropy(logits, targets)).sum() / believed.sum().clamp(min=1)
     unlabelled = (doubted * errors).sum() / doubted.sum().clamp(min=1)
