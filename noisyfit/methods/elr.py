@@ -49,6 +49,9 @@ class ELRClassifier(CrossEntropyClassifier):
 
     Attributes
     ----------
+    predicting_ : list of str
+        The networks that predict: ``"module"``, or with ``n_networks=2`` ``"module_average"`` and
+        ``"peer_average"``; only the first where a callback restores the best epoch.
     {shared attributes}
 
     Notes
@@ -134,7 +137,7 @@ class ELRClassifier(CrossEntropyClassifier):
         onehot = nn.functional.one_hot(labels, self.n_classes_).float()
         for name, other in (("module", "peer"), ("peer", "module")):
             with torch.no_grad():
-                guess = getattr(self, f"{other}_average_")(x)
+                guess = getattr(self, f"{other}_average_").eval()(x)
             targets = self._move_targets(name, idx, guess)
             columns = torch.cat([onehot, targets, weights[:, None]], 1)
             mixed_x, mixed = mixup(x, columns, alpha=self.mixup_alpha)
@@ -180,20 +183,26 @@ class ELRClassifier(CrossEntropyClassifier):
     def _copies(self) -> tuple[str, ...]:  # type: ignore[override]
         return tuple(f"{name}_average" for name in self._networks) if self.n_networks == 2 else ()
 
+    def initialize_module(self) -> ELRClassifier:
+        """Make the networks, and name those that predict."""
+        super().initialize_module()
+        single = self.n_networks == 1 or self._restores_an_epoch()
+        self.predicting_ = ["module"] if single else list(self._copies)
+        return self
+
     def _make_network(self, name: str, *, independent: bool) -> nn.Module:
         if name not in self._copies:
             return super()._make_network(name, independent=independent)
-        return deepcopy(getattr(self, name.removesuffix("average"))).eval()
+        return deepcopy(getattr(self, name.removesuffix("average")))
 
     def _optimizer(self, name: str) -> torch.optim.Optimizer:
         return self.optimizer_ if name == "module" else self.peer_optimizer_
 
     def _probabilities(self, rows: TrainingData | Rows) -> Tensor:
-        """Return the mean of the averaged networks, or what the only one says."""
-        if self.n_networks == 1 or self._restores_an_epoch():
-            return super()._probabilities(rows)
-        probs = [self._predict(getattr(self, f"{name}_"), rows).softmax(1) for name in self._copies]
-        return (probs[0] + probs[1]) / 2
+        """Return the mean prediction of the averaged networks, or that of the only one."""
+        networks = [getattr(self, f"{name}_") for name in self.predicting_]
+        probs = [self._predict(network, rows).softmax(1) for network in networks]
+        return sum(probs[1:], probs[0]) / len(probs)
 
     def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:
         """Return the mean over epochs of the probability of the given label, and the targets."""
