@@ -65,7 +65,7 @@ def test_each_network_learns_from_the_rows_the_other_one_keeps() -> None:
             for z in logits
         ]
         n_kept = ceil((1 - float(clf.state_.forget_rate)) * 9 - 1e-6)
-        chosen = [sorted(range(9), key=lambda i, own=own: own[i])[:n_kept] for own in losses]
+        chosen = [np.argsort(own)[:n_kept].tolist() for own in losses]
         return [sum(losses[learner][i] for i in chosen[1 - learner]) / n_kept for learner in (0, 1)]
 
     clf = quick(Recorder, max_epochs=2, warmup_epochs=1, augmentation=None).fit(X, y)
