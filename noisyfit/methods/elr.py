@@ -59,11 +59,12 @@ class ELRClassifier(CrossEntropyClassifier):
     Differences from the paper:
 
     1. One weight and one momentum for every kind of noise, the paper's for CIFAR-100 (7 and 0.9);
-       for CIFAR-10 it has 3 and 0.7, for asymmetric noise 1 and 0.9. On synthetic tables with 40 %
-       wrong labels, four seeds, 3 and 0.7 end about as high, 1 and 0.9 far lower.
+       for CIFAR-10 it has 3 and 0.7, for asymmetric noise 1 and 0.9. On synthetic tables of 8
+       classes with 40 % wrong labels, two seeds, symmetric and pairflip: 86.4 and 84.7 % with 7 and
+       0.9, 84.6 and 80.8 with 3 and 0.7, 74.0 and 64.9 with 1 and 0.9.
     2. ELR+: the average of the weights starts as a plain mean, and the weight of the regulariser
-       does not ramp up. It needs long training: in 60 epochs of a small table the average lags
-       behind, and ELR+ ends below ELR.
+       does not ramp up. In 60 epochs of these tables it ends below ELR (83.2 and 76.0 % against
+       85.7 and 82.4, four seeds).
     3. The agreement in the logarithm is at most 1 - 1e-4.
 
     Trusted rows have the loss of cross-entropy. Rows without a label take no part in training.
