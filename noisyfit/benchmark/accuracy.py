@@ -23,9 +23,14 @@ from sklearn.model_selection import train_test_split
 
 from noisyfit import (
     CLIDMetaClassifier,
+    CoTeachingClassifier,
     CrossEntropyClassifier,
+    DivideMixClassifier,
+    ELRClassifier,
     FlywheelClassifier,
+    GCEClassifier,
     HRPClassifier,
+    MixUpClassifier,
     RLDClassifier,
     noise,
 )
@@ -85,6 +90,14 @@ METHODS: dict[str, dict[str, tuple[type[Any], dict[str, Any]]]] = {
         "w/o guidance": (RLDClassifier, {"guidance_scale": 0.0}),
         "anchor: ensemble": (RLDClassifier, {"anchor": "ensemble"}),
         "no anchor": (RLDClassifier, {"anchor": None}),
+    },
+    "peers": {
+        "ELRClassifier": (ELRClassifier, {}),
+        "GCEClassifier": (GCEClassifier, {}),
+        "GCE, truncated": (GCEClassifier, {"truncation": 0.5}),
+        "MixUpClassifier": (MixUpClassifier, {}),
+        "CoTeachingClassifier": (CoTeachingClassifier, {}),
+        "DivideMixClassifier": (DivideMixClassifier, {}),
     },
     "trusted": {
         "cross-entropy, trusted": (CrossEntropyClassifier, {"clean": "among"}),

@@ -9,6 +9,8 @@ __all__ = [
     "confidence_regularizer",
     "contrastive",
     "cross_entropy",
+    "early_learning_regularizer",
+    "generalized_cross_entropy",
     "mixup",
     "reliability_contrastive",
     "sharpen",
@@ -69,6 +71,63 @@ def confidence_regularizer(logits: Tensor, prior: Tensor) -> Tensor:
     probs = logits.float().softmax(dim=1)
     # A sum and not a matrix product: autocast would run the product in half precision.
     return (prior.float() * torch.log(probs + 1e-8)).sum(dim=1)
+
+
+def early_learning_regularizer(logits: Tensor, targets: Tensor) -> Tensor:
+    """Logarithm of the disagreement with earlier predictions: low where a network agrees.
+
+    Added to the cross-entropy with a positive weight it keeps a network at what it believed before
+    it memorised labels (Eq. 6 of [1]_).
+
+    Parameters
+    ----------
+    logits : tensor of shape (n_samples, n_classes)
+    targets : tensor of shape (n_samples, n_classes)
+        Earlier predictions; rows sum to 1 or less.
+
+    Returns
+    -------
+    tensor of shape (n_samples,)
+        In nats, in ``[log(1e-4), 0]``.
+
+    Notes
+    -----
+    The agreement is bounded by 1 - 1e-4: as it goes to 1 the logarithm has no lower bound.
+
+    References
+    ----------
+    .. [1] Liu et al. Early-Learning Regularization Prevents Memorization of Noisy Labels. NeurIPS,
+       2020. arXiv:2007.00151
+    """
+    agreement = (logits.float().softmax(dim=1) * targets.float()).sum(dim=1)
+    return torch.log1p(-agreement.clamp(max=1 - 1e-4))
+
+
+def generalized_cross_entropy(logits: Tensor, labels: Tensor, *, q: float = 0.7) -> Tensor:
+    """``(1 - p ** q) / q`` of the probability p of every label (Eq. 6 of [1]_).
+
+    Between the cross-entropy, its limit as q goes to 0, and the mean absolute error at q = 1, which
+    ignores labels that the network finds implausible.
+
+    Parameters
+    ----------
+    logits : tensor of shape (n_samples, n_classes)
+    labels : int64 tensor of shape (n_samples,)
+    q : float in (0, 1], default=0.7
+
+    Returns
+    -------
+    tensor of shape (n_samples,)
+        In ``[0, 1 / q]``.
+
+    References
+    ----------
+    .. [1] Zhang and Sabuncu. Generalized Cross Entropy Loss for Training Deep Neural Networks with
+       Noisy Labels. NeurIPS, 2018. arXiv:1805.07836
+    """
+    # exp(q log p) and not p ** q, whose derivative is infinite at p = 0.
+    log_p = -cross_entropy(logits, labels)
+    return -torch.expm1(q * log_p) / q
 
 
 def contrastive(first: Tensor, second: Tensor, *, temperature: float = 0.05) -> Tensor:

@@ -1,0 +1,159 @@
+"""Co-teaching: two networks, each trained on the rows of small loss of the other."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import Any, ClassVar
+
+import torch
+from sklearn.utils._param_validation import Interval
+from torch import Tensor
+
+from noisyfit.base import NoisyLabelClassifier
+from noisyfit.data import Rows, TrainingData
+from noisyfit.methods.cross_entropy import CrossEntropyClassifier
+from noisyfit.nn.losses import cross_entropy
+
+
+class CoTeachingClassifier(CrossEntropyClassifier):
+    """Learn from noisy labels with two networks that pick clean rows for each other.
+
+    A network learns right labels before wrong ones, so rows of small loss are mostly clean. Each of
+    two networks picks them from every batch, and the other one is trained on them: two networks
+    make different mistakes, and what one has memorised by accident the other one forgets. Good
+    for scattered wrong labels. Rows that are hard but right are left out as well.
+
+    Step by step (Algorithm 1 of [1]_), after a warm-up of both networks on all labels:
+
+    1. The forget rate: the share of labels that the predictions of both networks, averaged over the
+       warm-up, disagree with.
+    2. For every batch each network keeps all rows but that share, those of the largest loss, and
+       the other one takes a step on their cross-entropy.
+
+    Parameters
+    ----------
+    warmup_epochs : int or None, default=None
+        Epochs on all rows. None means one sixth of the epochs.
+    {shared parameters}
+
+    Attributes
+    ----------
+    forget_rate_ : float
+        Share of each batch that is left out, estimated when the warm-up ends; 0 before.
+    peer_ : torch.nn.Module
+        The second network.
+    predicting_ : list of str
+        The networks that predict: ``"module"``, ``"peer"``; only the first where a callback
+        restores the best epoch.
+    {shared attributes}
+
+    Notes
+    -----
+    Differences from the paper:
+
+    1. The forget rate is estimated; in the paper it is the noise rate, which has to be known. On
+       synthetic tables (one seed, 60 epochs) the estimate is 0.08, 0.17, 0.26 and 0.43 for 0, 10,
+       20 and 40 % symmetric, and 0.39 for 40 % pairflip noise: a little high, as rows not yet
+       learned count as wrong. A Gaussian mixture of the losses says 0.27 in the last case.
+    2. After the warm-up the whole share is left out at once; in the paper it grows over 10 epochs.
+    3. ``predict`` uses the mean logits of both networks.
+
+    Trusted rows are never left out. Rows without a label take no part in training. Cost: twice that
+    of cross-entropy; ``n_classes`` floats per sample.
+
+    References
+    ----------
+    .. [1] Han, Yao, Yu, Niu, Xu, Hu, Tsang and Sugiyama. Co-teaching: Robust Training of Deep
+       Neural Networks with Extremely Noisy Labels. NeurIPS, 2018. arXiv:1804.06872
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from noisyfit import CoTeachingClassifier, noise
+    >>> X, y = load_digits(return_X_y=True)
+    >>> noisy = noise.symmetric(y, 0.4, random_state=0)
+    >>> clf = CoTeachingClassifier(max_epochs=20, random_state=0).fit(X, noisy.labels)
+    >>> bool((clf.corrected_labels_ == y).mean() > 0.9)
+    True
+    """
+
+    _networks: ClassVar = ("module", "peer")
+    _parameter_constraints: ClassVar = {
+        **NoisyLabelClassifier._parameter_constraints,
+        "warmup_epochs": [Interval(Integral, 1, None, closed="left"), None],
+    }
+
+    def __init__(
+        self, module: Any = None, *, warmup_epochs: int | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(module, **kwargs)
+        self.warmup_epochs = warmup_epochs
+
+    def _fit(self, data: TrainingData) -> None:
+        state = self.state_
+        for epoch in self._epochs():
+            if epoch == self.warmup_epochs_:
+                state.forget_rate.copy_(disagreement(state.probs_sum, data.labels))
+            for idx, x, labels in data.batches("weak", labelled=True):
+                logits, peer_logits = self.module_(x), self.peer_(x)
+                losses, peer_losses = (cross_entropy(z, labels) for z in (logits, peer_logits))
+                kept = small_loss(losses, data.trusted[idx], state.forget_rate)
+                peer_kept = small_loss(peer_losses, data.trusted[idx], state.forget_rate)
+                self._descend((peer_kept * losses).sum() / peer_kept.sum(), self.optimizer_)
+                self._descend((kept * peer_losses).sum() / kept.sum(), self.peer_optimizer_)
+                for z in (logits, peer_logits):
+                    state.probs_sum[idx] += z.detach().float().softmax(1)
+
+    def _init_state(self, n: int, n_classes: int) -> dict[str, Tensor]:
+        return super()._init_state(n, n_classes) | {"forget_rate": torch.tensor(0.0)}
+
+    def initialize_module(self) -> CoTeachingClassifier:
+        """Make both networks."""
+        super().initialize_module()
+        self.predicting_ = ["module"] if self._restores_an_epoch() else list(self._networks)
+        return self
+
+    def _probabilities(self, rows: TrainingData | Rows) -> Tensor:
+        """Return the softmax of the mean of both networks' logits."""
+        logits = [self._predict(getattr(self, f"{name}_"), rows) for name in self.predicting_]
+        return (sum(logits[1:], logits[0]) / len(logits)).softmax(1)
+
+    def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:
+        """Return means over epochs and networks: the probability of the given label; of all."""
+        self.forget_rate_ = float(self.state_.forget_rate)
+        return super()._beliefs(data)
+
+
+def disagreement(scores: Tensor, labels: Tensor) -> Tensor:
+    """Return the share of the labels that are not the class of the highest score, a scalar.
+
+    Parameters
+    ----------
+    scores : tensor of shape (n_samples, n_classes)
+    labels : tensor of shape (n_samples,)
+        Rows with -1 are left out.
+    """
+    return (scores.argmax(1) != labels)[labels >= 0].float().mean()
+
+
+def small_loss(losses: Tensor, trusted: Tensor, forget_rate: Tensor) -> Tensor:
+    """Return which rows to keep: all but a share of those not trusted, of the largest losses.
+
+    Parameters
+    ----------
+    losses : tensor of shape (n_samples,)
+    trusted : boolean tensor of shape (n_samples,)
+        Always kept.
+    forget_rate : tensor of shape ()
+        In [0, 1]. The number of rows kept is rounded up, and is at least 1.
+
+    Returns
+    -------
+    boolean tensor of shape (n_samples,)
+    """
+    order = losses.detach().masked_fill(trusted, -torch.inf).argsort(stable=True)
+    rank = torch.empty_like(order).index_copy_(
+        0, order, torch.arange(len(order), device=order.device)
+    )
+    n_kept = trusted.sum() + torch.ceil((1 - forget_rate) * (~trusted).sum())
+    return rank < n_kept.clamp(min=1)

@@ -1,0 +1,289 @@
+"""DivideMix: two networks divide the rows for each other, and learn from both parts."""
+
+from __future__ import annotations
+
+import warnings
+from math import ceil
+from numbers import Integral, Real
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture
+from sklearn.utils._param_validation import Interval
+from torch import Tensor, nn
+
+from noisyfit.base import NoisyLabelClassifier
+from noisyfit.data import Rows, TrainingData, batch_bounds
+from noisyfit.nn.losses import cross_entropy, mixup, sharpen
+
+TINY = 1e-8
+REGULARIZATION = 5e-4  # of the variances of the mixture
+FEWEST_STEPS = 60  # of the warm-up; networks that have seen less divide by class, not by mistake
+
+
+class DivideMixClassifier(NoisyLabelClassifier):
+    """Learn from noisy labels by dividing the rows into believed and doubted ones, over and over.
+
+    The loss of each row tells whether its label is believed. Two networks divide the rows for each
+    other; the labels of the others are thrown away and guessed, and both parts are learned from as
+    in semi-supervised learning. Strong where a network learns right labels first and then
+    memorises; costs six times cross-entropy. Networks that have not learned yet doubt hard classes
+    as a whole.
+
+    Step by step, after a warm-up of both networks on the given labels (Algorithm 1 of [1]_):
+
+    1. Co-divide: a mixture of two Gaussians is fitted to the losses of each network; the other
+       network believes the labels that belong to the component of small losses.
+    2. Co-refinement: the target of a believed row is its label, as far as it is believed, else the
+       mean prediction of two views (Eq. 3). Co-guessing: that of a doubted row is the mean
+       prediction of both networks. Both are sharpened (Eq. 4).
+    3. MixMatch: all rows are mixed; cross-entropy where the label is believed, squared error where
+       it is doubted, and a penalty where a class is never predicted (Eqs. 9 to 12).
+
+    Parameters
+    ----------
+    clean_threshold : float in [0, 1), default=0.5
+        Labels of a larger posterior are believed, ``tau`` in [1]_.
+    unlabelled_weight : float >= 0, default=3.0
+        Weight of the squared error, summed over the classes, ``lambda_u`` in [1]_ divided by the
+        number of classes. Rises from 0 in as many epochs as the warm-up has.
+    prior_weight : float >= 0, default=1.0
+        Weight of the penalty, ``lambda_r`` in [1]_.
+    temperature : float > 0, default=0.5
+        Below 1 sharpens the targets.
+    mixup_alpha : float > 0, default=4.0
+        Parameter of the Beta distribution of MixUp.
+    warmup_epochs : int or None, default=None
+        Epochs on the given labels before the first division. None means one sixth of the epochs,
+        and at least 60 batches.
+    {shared parameters}
+
+    Attributes
+    ----------
+    peer_ : torch.nn.Module
+        The second network.
+    predicting_ : list of str
+        The networks that predict: ``"module"``, ``"peer"``; only the first where a callback
+        restores the best epoch.
+    {shared attributes}
+
+    Notes
+    -----
+    Differences from the paper:
+
+    1. One weight of the squared error for every noise; in the paper 0, 25, 50 or 150 by data set
+       and noise rate, there for the mean over classes. On synthetic tables of 8 classes with 40 %
+       wrong labels, three seeds, symmetric and pairflip: 85.3 and 73.5 % at 0, 85.9 and 77.2 at 10,
+       85.0 and 83.6 at 25, 81.3 and 81.2 at 75 (divided by classes: 0, 1.25, 3.1 and 9.4;
+       before the next two points, with which 3 has 86.6 and 80.8).
+    2. The mixture sees by how much a loss is above the median of its given class. Without that
+       whole classes that are learned late are doubted and given up: on tables of 300 rows with
+       clean labels, four seeds, 24 points below cross-entropy instead of 5.
+    3. A warm-up of 60 batches at least, for the same reason; then the 5 points are 1. The paper's
+       penalty on confident predictions in the warm-up, for asymmetric noise only, changed nothing.
+    4. An epoch is one pass over all rows, each in the part it belongs to; in the paper as many
+       batches as the believed rows fill, each with as many doubted ones. The guesses of a batch are
+       made by both networks in evaluation mode before either is trained.
+    5. The prior is the share of each given label; in the paper uniform.
+    6. Losses are those of one epoch; the paper averages five at the highest noise rate, which under
+       class-dependent noise comes out worse (momentum 0.9: 72 instead of 84 %).
+
+    Trusted rows are believed with probability 1. Rows without a label are doubted. If all losses
+    are equal, all labels are believed; a batch without believed or doubted rows leaves that term
+    out. Cost: 18 passes through a network per row and epoch, cross-entropy needs 3; nothing is
+    kept per sample.
+
+    References
+    ----------
+    .. [1] Li, Socher and Hoi. DivideMix: Learning with Noisy Labels as Semi-supervised Learning.
+       ICLR, 2020. arXiv:2002.07394
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from noisyfit import DivideMixClassifier, noise
+    >>> X, y = load_digits(return_X_y=True)
+    >>> noisy = noise.symmetric(y, 0.4, random_state=0)
+    >>> clf = DivideMixClassifier(max_epochs=12, random_state=0).fit(X, noisy.labels)
+    >>> bool((clf.corrected_labels_ == y).mean() > 0.9)
+    True
+    """
+
+    _networks: ClassVar = ("module", "peer")
+    _parameter_constraints: ClassVar = {
+        **NoisyLabelClassifier._parameter_constraints,
+        "clean_threshold": [Interval(Real, 0, 1, closed="left")],
+        "unlabelled_weight": [Interval(Real, 0, None, closed="left")],
+        "prior_weight": [Interval(Real, 0, None, closed="left")],
+        "temperature": [Interval(Real, 0, None, closed="neither")],
+        "mixup_alpha": [Interval(Real, 0, None, closed="neither")],
+        "warmup_epochs": [Interval(Integral, 1, None, closed="left"), None],
+    }
+
+    def __init__(
+        self,
+        module: Any = None,
+        *,
+        clean_threshold: float = 0.5,
+        unlabelled_weight: float = 3.0,
+        prior_weight: float = 1.0,
+        temperature: float = 0.5,
+        mixup_alpha: float = 4.0,
+        warmup_epochs: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(module, **kwargs)
+        self.clean_threshold = clean_threshold
+        self.unlabelled_weight = unlabelled_weight
+        self.prior_weight = prior_weight
+        self.temperature = temperature
+        self.mixup_alpha = mixup_alpha
+        self.warmup_epochs = warmup_epochs
+
+    def _fit(self, data: TrainingData) -> None:
+        if self.warmup_epochs is None:
+            n_batches = len(batch_bounds(int(data.has_label.sum()), data.batch_size))
+            self.warmup_epochs_ = max(self.warmup_epochs_, ceil(FEWEST_STEPS / n_batches))
+        for epoch in self._epochs():
+            if epoch < self.warmup_epochs_:
+                self._warm_up(data)
+            else:
+                ramp = min(1.0, (epoch - self.warmup_epochs_) / self.warmup_epochs_)
+                self._train_on_both_parts(data, ramp * self.unlabelled_weight)
+
+    # ---------------------------------------------------------------------------- steps
+
+    def _warm_up(self, data: TrainingData) -> None:
+        for _, x, labels in data.batches("weak", labelled=True):
+            for name in self._networks:
+                loss = cross_entropy(self._network(name)(x), labels).mean()
+                self._descend(loss, self._optimizer(name))
+
+    def _train_on_both_parts(self, data: TrainingData, unlabelled_weight: float) -> None:
+        """Train each network with the division of the other one."""
+        clean = {name: self._clean_probability(data, name) for name in self._networks}
+        given = data.labels[data.has_label]
+        prior = torch.bincount(given, minlength=data.n_classes) / len(given)
+        for idx, *views, labels in data.batches("weak", "weak"):
+            guesses = {name: self._guess(name, views) for name in self._networks}
+            for learner, teacher in zip(self._networks, reversed(self._networks), strict=True):
+                trust = clean[teacher][idx]
+                believed = trust > self.clean_threshold
+                own, both = guesses[learner], (guesses[learner] + guesses[teacher]) / 2
+                refined = refine(trust, labels, own)
+                targets = sharpen(torch.where(believed[:, None], refined, both), self.temperature)
+                mixed_x, mixed_targets = mixup(
+                    torch.cat(views), torch.cat([targets] * 2), alpha=self.mixup_alpha
+                )
+                logits = self._network(learner)(mixed_x)
+                terms = mixmatch(logits, mixed_targets, torch.cat([believed] * 2), prior)
+                loss = terms.labelled + unlabelled_weight * terms.unlabelled
+                self._descend(loss + self.prior_weight * terms.prior, self._optimizer(learner))
+
+    @torch.no_grad()
+    def _guess(self, name: str, views: list[Tensor]) -> Tensor:
+        """Return a network's mean prediction of the views, (n_samples, n_classes)."""
+        network = self._network(name).eval()
+        probs = network(torch.cat(views)).float().softmax(1)
+        network.train()
+        return torch.stack(probs.chunk(len(views))).mean(0)
+
+    def _clean_probability(self, data: TrainingData, name: str) -> Tensor:
+        """Return the probability that each label is clean, as one network sees it: co-divide."""
+        labelled = data.has_label
+        logits = self._predict(self._network(name), data)[labelled]
+        labels = data.labels[labelled]
+        losses = above_class_median(cross_entropy(logits, labels), labels, data.n_classes)
+        found = small_loss_probability(losses.double().cpu().numpy())
+        clean = torch.zeros(len(data), device=self.device_)
+        clean[labelled] = torch.as_tensor(found, dtype=clean.dtype, device=self.device_)
+        return clean.masked_fill(data.trusted, 1.0)
+
+    # ------------------------------------------------------------------------ networks, beliefs
+
+    def _network(self, name: str) -> nn.Module:
+        network: nn.Module = getattr(self, f"{name}_")
+        return network
+
+    def _optimizer(self, name: str) -> torch.optim.Optimizer:
+        return self.optimizer_ if name == "module" else self.peer_optimizer_
+
+    def initialize_module(self) -> DivideMixClassifier:
+        """Make both networks."""
+        super().initialize_module()
+        self.predicting_ = ["module"] if self._restores_an_epoch() else list(self._networks)
+        return self
+
+    def _probabilities(self, rows: TrainingData | Rows) -> Tensor:
+        """Return the softmax of the mean of both networks' logits."""
+        logits = [self._predict(self._network(name), rows) for name in self.predicting_]
+        return (sum(logits[1:], logits[0]) / len(logits)).softmax(1)
+
+    def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:
+        """Return the mean of both posteriors, and the label refined by the prediction."""
+        module, peer = (self._clean_probability(data, name) for name in self._networks)
+        clean = (module + peer) / 2
+        return clean, refine(clean, data.labels, self._probabilities(data))
+
+
+class MixMatchTerms(NamedTuple):
+    """The three terms of the loss, scalars."""
+
+    labelled: Tensor
+    unlabelled: Tensor
+    prior: Tensor
+
+
+def mixmatch(logits: Tensor, targets: Tensor, believed: Tensor, prior: Tensor) -> MixMatchTerms:
+    """Return the terms of the loss on mixed rows, Eqs. 9 to 11."""
+    probs = logits.float().softmax(1)
+    errors = (probs - targets).square().sum(1)
+    believed, doubted = believed.float(), (~believed).float()
+    labelled = (believed * cross_entropy(logits, targets)).sum() / believed.sum().clamp(min=1)
+    unlabelled = (doubted * errors).sum() / doubted.sum().clamp(min=1)
+    predicted = probs.mean(0).clamp(min=TINY)
+    divergence = (prior * (prior.clamp(min=TINY).log() - predicted.log())).sum()
+    return MixMatchTerms(labelled, unlabelled, divergence)
+
+
+def refine(trust: Tensor, labels: Tensor, probs: Tensor) -> Tensor:
+    """Return labels as far as they are trusted, else predictions: co-refinement, Eq. 3."""
+    onehot = nn.functional.one_hot(labels.clamp(min=0), probs.shape[1])
+    return trust[:, None] * onehot + (1 - trust)[:, None] * probs
+
+
+def above_class_median(losses: Tensor, labels: Tensor, n_classes: int) -> Tensor:
+    """Return by how much each loss is above the median of its given class, (n_samples,)."""
+    medians = losses.new_zeros(n_classes)
+    for code in labels.unique().tolist():
+        medians[code] = losses[labels == code].median()
+    return losses - medians[labels]
+
+
+def small_loss_probability(losses: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the probability that each loss belongs to the component of small losses.
+
+    A mixture of two Gaussians is fitted to the losses scaled to [0, 1].
+
+    Parameters
+    ----------
+    losses : ndarray of shape (n_samples,)
+
+    Returns
+    -------
+    ndarray of shape (n_samples,)
+        All 1 where all losses are equal: there is nothing to tell apart.
+    """
+    spread = np.ptp(losses) if len(losses) > 1 else 0.0
+    if spread < TINY:
+        return np.ones(len(losses))
+    scaled = ((losses - losses.min()) / spread)[:, None]
+    mixture = GaussianMixture(2, reg_covar=REGULARIZATION, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # few distinct losses: still a division
+        mixture.fit(scaled)
+    posterior: NDArray[np.float64] = mixture.predict_proba(scaled)
+    return posterior[:, mixture.means_[:, 0].argmin()]
