@@ -269,10 +269,10 @@ class EchoSelect(EchoMod):
     modifier : None, `Modifier` or callable, default=None
         As in `EchoMod`.
     embedder : None, `Embedder`, fitted transformer or callable, default=None
-        What similarity is measured in. None takes standardised columns for tables, and for images an
-        encoder that has learned from them without labels. Objects with ``embed`` are handed tensors,
-        and trained first if they have ``fit``; those with ``transform``, and functions, arrays of
-        the user's shape. Never pass a classifier trained on the same labels.
+        What similarity is measured in. None takes standardised columns for tables, and for images
+        an encoder that has learned from them without labels. Objects with ``embed`` are handed
+        tensors, and trained first if they have ``fit``; those with ``transform``, and functions,
+        arrays of the user's shape. Never pass a classifier trained on the same labels.
     threshold : float in [-1, 1], {"otsu", "gmm"} or ("quantile", float), default="otsu"
         Similarity from which an original is kept. "otsu" splits the similarities into the two
         groups of least variance, "gmm" where the posteriors of a mixture of two normals are equal.
