@@ -165,7 +165,6 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
         validate_parameter_constraints(
             self._parameter_constraints, self.get_params(deep=False), type(self).__name__
         )
-        self.sample_index_ = np.asarray(X.index if hasattr(X, "iloc") else range(len(X)))
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         self.selector_ = _seeded(EchoSelect() if self.selector is None else self.selector, seed)
         self.selector_.fit(X, y, clean_mask=clean_mask)  # steps 1 and 2, Eq. 1
@@ -176,6 +175,8 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
                 f"present: {self.classes_[0]!r}."
             )
         self.support_, self.given_labels_ = self.selector_.support_, column_or_1d(y)
+        n_rows = len(self.given_labels_)
+        self.sample_index_ = np.asarray(X.index if hasattr(X, "iloc") else range(n_rows))
         X = self.selector_.transform(X)
         rows, labels = self._refined(X)  # step 3
         estimator = self._default_estimator() if self.estimator is None else self.estimator

@@ -21,7 +21,7 @@ from noisyfit.validation import encode
 LABEL_DROPOUT = 0.2  # share of rows that are denoised without their label
 EMA_DECAY = 0.999
 SMALLEST_SCALE = 1e-6
-DEFAULT_WIDTH = {"table": 192, "image": 32}
+DEFAULT_WIDTH = {"table": 192, "image": 16}
 CHUNK = 512  # rows modified at once
 
 
@@ -54,7 +54,8 @@ class ConditionalDiffusion:
     lr : float > 0, default=1e-3
         Of AdamW, with a warm-up and a cosine to zero.
     width : int or None, default=None
-        Units of the network, for images a multiple of 8; None is 192 for tables, 32 for images.
+        Units of the network, for images a multiple of 8. None is 192 for tables and 16 for images,
+        what a CPU can train; 64 is better where there is a GPU.
     device : str or torch.device, default="cpu"
 
     Attributes
