@@ -76,8 +76,10 @@ class EchoMod(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     --------
     >>> from sklearn.datasets import load_iris
     >>> from noisyfit import EchoMod
+    >>> from noisyfit.nn.generators import ConditionalDiffusion
     >>> X, y = load_iris(return_X_y=True)
-    >>> EchoMod(random_state=0).fit_transform(X, y).shape
+    >>> quick = ConditionalDiffusion(n_train_steps=50, width=32)
+    >>> EchoMod(quick, random_state=0).fit_transform(X, y).shape
     (150, 4)
     """
 
@@ -307,8 +309,10 @@ class EchoSelect(EchoMod):
     --------
     >>> from sklearn.datasets import load_iris
     >>> from noisyfit import EchoSelect
+    >>> from noisyfit.nn.generators import ConditionalDiffusion
     >>> X, y = load_iris(return_X_y=True)
-    >>> echo = EchoSelect(random_state=0)
+    >>> quick = ConditionalDiffusion(n_train_steps=50, width=32)
+    >>> echo = EchoSelect(quick, random_state=0)
     >>> refined = echo.fit_transform(X, y)
     >>> bool((refined[echo.support_] == X[echo.support_]).all())
     True
@@ -439,8 +443,10 @@ class EchoSelectSampler(BaseEstimator):
     --------
     >>> from sklearn.datasets import load_iris
     >>> from noisyfit import EchoSelect, EchoSelectSampler
+    >>> from noisyfit.nn.generators import ConditionalDiffusion
     >>> X, y = load_iris(return_X_y=True)
-    >>> sampler = EchoSelectSampler(EchoSelect(random_state=0))
+    >>> quick = ConditionalDiffusion(n_train_steps=50, width=32)
+    >>> sampler = EchoSelectSampler(EchoSelect(quick, random_state=0))
     >>> X_kept, y_kept = sampler.fit_resample(X, y)
     >>> len(X_kept) == len(y_kept) == len(sampler.sample_indices_)
     True

@@ -102,11 +102,13 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
     --------
     >>> from sklearn.datasets import load_iris
     >>> from sklearn.ensemble import RandomForestClassifier
-    >>> from noisyfit import EchoAlignClassifier, noise
+    >>> from noisyfit import EchoAlignClassifier, EchoSelect, noise
+    >>> from noisyfit.nn.generators import ConditionalDiffusion
     >>> X, y = load_iris(return_X_y=True)
     >>> noisy = noise.symmetric(y, 0.3, random_state=0)
-    >>> clf = EchoAlignClassifier(RandomForestClassifier(), random_state=0).fit(X, noisy.labels)
-    >>> bool(clf.score(X, y) > 0.85)
+    >>> quick = EchoSelect(ConditionalDiffusion(n_train_steps=100, width=64))
+    >>> clf = EchoAlignClassifier(RandomForestClassifier(), quick, random_state=0)
+    >>> bool(clf.fit(X, noisy.labels).score(X, y) > 0.85)
     True
     """
 
