@@ -220,9 +220,9 @@ class EchoMod(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         keys = _row_keys(x, y)
         first = {key: i for i, key in reversed(list(enumerate(keys)))}
         if self.memory is None:
-            rows = [self._modified_batch(x, y, keys, part) for part in self._parts(first.values())]
+            parts = [self._modified_batch(x, y, keys, part) for part in self._parts(first.values())]
             place = {key: n for n, key in enumerate(sorted(first, key=first.__getitem__))}
-            return torch.cat(rows)[[place[key] for key in keys]]
+            return torch.cat(parts)[[place[key] for key in keys]]
         dtype = np.uint8 if x.dtype == torch.uint8 else np.float32
         with RowStore(self._folder, tuple(x.shape[1:]), dtype) as store:
             missing = [i for key, i in first.items() if key not in store]

@@ -113,8 +113,8 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
     """
 
     __metadata_request__fit: ClassVar = {"clean_mask": True}
-    missing_label: ClassVar[Any] = None
-    correction_margin: ClassVar[float] = 0.0
+    missing_label: Any = None  # what the label protocol reads; not offered here
+    correction_margin: float = 0.0
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "include_modified": [StrOptions({"rejected", "all", "none"})],
         "include_originals": ["boolean"],

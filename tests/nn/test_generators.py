@@ -133,7 +133,8 @@ def test_unet__any_size__keeps_the_shape(shape: tuple[int, ...]) -> None:
 
 def test_denoiser__label_and_angle_matter() -> None:
     network = TableDenoiser(3, 2, width=8).eval()
-    nn.init.normal_(network.last[1].weight)
+    last: Any = network.last[1]
+    nn.init.normal_(last.weight)
     x = torch.ones(1, 3)
     first = network(x, torch.tensor([0.1]), torch.tensor([0]))
     assert not torch.allclose(first, network(x, torch.tensor([0.1]), torch.tensor([1])))

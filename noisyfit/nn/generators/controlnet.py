@@ -183,11 +183,12 @@ class ControlNetGenerator:
     def _at_data_size(self, drawn: list[Tensor | None], x: Tensor) -> Tensor:
         """Shrink drawings by averaging areas; where there is none, the original stays."""
         low, high = self.value_range
+        height, width = x.shape[2:]
         rows = x.float().clone()
         for i, image in enumerate(drawn):
             if image is None:
                 continue
-            small = F.adaptive_avg_pool2d(image, tuple(x.shape[2:]))
+            small = F.adaptive_avg_pool2d(image, (height, width))
             small = small if x.shape[1] == 3 else small.mean(0, keepdim=True)
             rows[i] = small.expand(x.shape[1:]) * (high - low) + low
         self._report_blanked(sum(image is None for image in drawn))
