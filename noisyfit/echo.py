@@ -1,0 +1,564 @@
+"""Change rows until they fit their labels, and see from the change which labels were wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from copy import deepcopy
+from numbers import Integral
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import joblib
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
+from sklearn.mixture import GaussianMixture
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, validate_parameter_constraints
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from torch import Tensor
+from torch.nn import functional as F
+
+from noisyfit.checkpoint import fingerprint
+from noisyfit.data import image_layout
+from noisyfit.devices import resolve_device
+from noisyfit.nn.embedders import ContrastiveEmbedder, Embedder, StandardizedFeatures
+from noisyfit.nn.generators import ConditionalDiffusion, Modifier, Trainable
+from noisyfit.nn.generators.row_store import RowStore
+from noisyfit.validation import check_clean_mask
+
+GRID = 1000  # points between the two means where a mixture's boundary is looked for
+
+
+class EchoMod(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+    """Modify every row until it fits its label: the first part of EchoAlign ([1]_, section 4.1).
+
+    ``fit_transform(X, y)`` returns modified rows for training. ``transform(X)`` returns rows as
+    they are: there is nothing to align them with when a classifier predicts. Both differ, as they
+    do for scikit-learn's ``TargetEncoder``.
+
+    Parameters
+    ----------
+    modifier : None, `Modifier` or callable, default=None
+        Generator with ``modify(x, y, generator)``, or a function of the same arguments. None is
+        `noisyfit.nn.generators.ConditionalDiffusion`, trained on the rows and their labels. A
+        generator with ``fit`` is copied and trained.
+    batch_size : int >= 1, default=512
+        Rows modified at once, and the unit in which `memory` is written.
+    memory : path or None, default=None
+        Folder that keeps trained generators and modified rows, under their content, label, seed,
+        settings of the generator and all that it was trained on. A killed fit called again goes on
+        with the rows that are missing; another fold or other labels never find these rows.
+    image_layout : {"auto", "HW", "HWC", "CHW"}, default="auto"
+        Order of the axes of one image.
+    device : str or torch.device, default="auto"
+        Of the default generator and encoder; others choose their own.
+    random_state : int, RandomState instance or None, default=None
+        With None every fit is another one, and finds nothing in `memory`.
+
+    Attributes
+    ----------
+    modifier_ : object
+        The generator, trained.
+    n_features_in_ : int
+    layout_ : str
+        ``"table"`` or the order of the axes of one image.
+
+    References
+    ----------
+    .. [1] Zheng, Han, Yin, Gao, Liu. Can We Treat Noisy Labels as Accurate? 2024. arXiv:2405.12969
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from noisyfit import EchoMod
+    >>> from noisyfit.nn.generators import ConditionalDiffusion
+    >>> X, y = load_iris(return_X_y=True)
+    >>> quick = ConditionalDiffusion(n_train_steps=50, width=32)
+    >>> EchoMod(quick, random_state=0).fit_transform(X, y).shape
+    (150, 4)
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "memory": [str, os.PathLike, None],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        modifier: Any = None,
+        *,
+        batch_size: int = 512,
+        memory: str | os.PathLike[str] | None = None,
+        image_layout: str = "auto",
+        device: str | torch.device = "auto",
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.modifier = modifier
+        self.batch_size = batch_size
+        self.memory = memory
+        self.image_layout = image_layout
+        self.device = device
+        self.random_state = random_state
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        tags.input_tags.three_d_array = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Train the generator on rows (n_samples, ...) and their labels (n_samples,)."""
+        X, y = self._read_training_rows(X, y)
+        self.modifier_ = self._trained_modifier(self._as_tensor(X), y)
+        return self
+
+    def fit_transform(self, X: Any, y: Any) -> NDArray[Any]:
+        """Return modified rows, in the shape and dtype of X."""
+        X, y = self._read_training_rows(X, y)
+        x = self._as_tensor(X)
+        self.modifier_ = self._trained_modifier(x, y)
+        return self._as_array(self._modified(x, y), X)
+
+    def transform(self, X: Any) -> NDArray[Any]:
+        """Return X unchanged."""
+        check_is_fitted(self)
+        return self._read_rows(X, reset=False)
+
+    # ------------------------------------------------------------------------------- reading
+
+    def _read_training_rows(self, X: Any, y: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+        validate_parameter_constraints(
+            self._parameter_constraints, self.get_params(deep=False), type(self).__name__
+        )
+        if y is None:
+            raise ValueError(
+                f"This {type(self).__name__} estimator requires y to be passed, but the target y "
+                "is None."
+            )
+        X = self._read_rows(X, reset=True)
+        y = column_or_1d(y, warn=True)
+        if len(y) != len(X):
+            raise ValueError(
+                "X and y must have as many rows. Got inconsistent numbers of samples: "
+                f"[{len(X)}, {len(y)}]."
+            )
+        check_classification_targets(y)
+        self.classes_ = np.unique(y)
+        self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
+        return X, y
+
+    def _read_rows(self, X: Any, *, reset: bool) -> NDArray[Any]:
+        X = validate_data(
+            self, X, reset=reset, dtype="numeric", allow_nd=True, ensure_min_samples=2 - (not reset)
+        )
+        if reset:
+            self.layout_ = image_layout(X.shape, self.image_layout)
+        return X
+
+    def _as_tensor(self, X: NDArray[Any]) -> Tensor:
+        """Return rows as a generator takes them: (n, d) or (n, C, H, W), uint8 or float32."""
+        bytes_of_images = X.dtype == np.uint8 and self.layout_ != "table"
+        x = torch.as_tensor(np.array(X, np.uint8 if bytes_of_images else np.float32))
+        if self.layout_ == "HWC":
+            return x.permute(0, 3, 1, 2)
+        return x[:, None] if self.layout_ == "HW" else x
+
+    def _as_array(self, x: Tensor, like: NDArray[Any]) -> NDArray[Any]:
+        """Undo `_as_tensor`."""
+        if self.layout_ == "HWC":
+            x = x.permute(0, 2, 3, 1)
+        rows = (x[:, 0] if self.layout_ == "HW" else x).numpy()
+        whole = like.dtype.kind in "iu" and rows.dtype.kind == "f"
+        return np.ascontiguousarray((rows.round() if whole else rows).astype(like.dtype))
+
+    # -------------------------------------------------------------------------- modification
+
+    def _trained_modifier(self, x: Tensor, y: NDArray[Any]) -> Any:
+        """Return a copy of the generator, trained if it can be."""
+        modifier = deepcopy(self.modifier)
+        if modifier is None:
+            modifier = ConditionalDiffusion(device=resolve_device(self.device))
+        if not isinstance(modifier, Trainable):
+            self._remember(_identity(modifier), self.seed_)
+            return modifier
+        self._remember(_identity(modifier), self.seed_, x, y)
+        return self._kept("generator", lambda: modifier.fit(x, y, self._generator(b"fit")))
+
+    def _kept(self, name: str, train: Callable[[], Any]) -> Any:
+        """Return what was trained before from the same origin, or train and keep it."""
+        if self.memory is None:
+            return train()
+        file = self._folder / f"{name}.joblib"
+        if file.exists():
+            return joblib.load(file)
+        trained = train()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_suffix(f".{os.getpid()}.tmp")
+        joblib.dump(trained, temporary)
+        os.replace(temporary, file)
+        return trained
+
+    def _remember(self, *origin: Any) -> None:
+        """Choose the folder of what comes of this origin; `memory` keeps nothing else in it."""
+        if self.memory is not None:
+            self._folder = Path(self.memory) / fingerprint(*origin)
+
+    def _generator(self, purpose: bytes) -> torch.Generator:
+        """Return a generator of random numbers that depends on the seed and a purpose alone."""
+        digest = hashlib.sha1(self.seed_.to_bytes(8, "little") + purpose).digest()
+        return torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
+
+    def _modified(self, x: Tensor, y: NDArray[Any]) -> Tensor:
+        """Modify rows batch by batch; with `memory`, only those that it does not hold."""
+        keys = _row_keys(x, y)
+        first = {key: i for i, key in reversed(list(enumerate(keys)))}
+        if self.memory is None:
+            parts = [self._modified_batch(x, y, keys, part) for part in self._parts(first.values())]
+            place = {key: n for n, key in enumerate(sorted(first, key=first.__getitem__))}
+            return torch.cat(parts)[[place[key] for key in keys]]
+        dtype = np.uint8 if x.dtype == torch.uint8 else np.float32
+        with RowStore(self._folder, tuple(x.shape[1:]), dtype) as store:
+            missing = [i for key, i in first.items() if key not in store]
+            for part in self._parts(missing):
+                rows = self._modified_batch(x, y, keys, part)
+                store.put([keys[i] for i in part], rows.numpy())
+            return torch.as_tensor(store.get(keys))
+
+    def _parts(self, rows: Any) -> list[list[int]]:
+        order = sorted(rows)
+        return [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
+
+    def _modified_batch(
+        self, x: Tensor, y: NDArray[Any], keys: list[bytes], part: list[int]
+    ) -> Tensor:
+        batch = x[part]
+        modify = self.modifier_.modify if isinstance(self.modifier_, Modifier) else self.modifier_
+        purpose = b"".join(keys[i] for i in part)
+        found = torch.as_tensor(modify(batch, y[part], self._generator(purpose))).detach().cpu()
+        if found.shape != batch.shape:
+            raise ValueError(
+                f"A modifier must return rows of the shape it is given, {tuple(batch.shape)}. "
+                f"Got {tuple(found.shape)} from {type(self.modifier_).__name__}."
+            )
+        return found.to(x.dtype)
+
+
+class EchoSelect(EchoMod):
+    """Keep the rows that their modification leaves alike, replace the others ([1]_, Algorithm 1).
+
+    A row whose label is right is changed little when it is aligned with the label, one whose label
+    is wrong has to become something else. The cosine similarity of the features of the original and
+    the modified row (Eq. 1 of [1]_) tells them apart.
+
+    ``fit_transform(X, y)`` returns the refined rows for training: the original where the similarity
+    is at least the threshold, the modified row below. Number of rows and labels stay as they are,
+    so that it can stand before a classifier in a ``Pipeline``. ``transform(X)`` returns rows as
+    they are.
+
+    Step by step: 1. train the generator on all rows (or take an external one); 2. modify every row;
+    3. compare original and modified row; 4. train the generator again, on the half of each label's
+    rows that is the most similar, and repeat from 2., `n_rounds` in all; 5. threshold.
+
+    Parameters
+    ----------
+    modifier : None, `Modifier` or callable, default=None
+        As in `EchoMod`.
+    embedder : None, `Embedder`, fitted transformer or callable, default=None
+        What similarity is measured in. None takes standardised columns for tables, and for images
+        an encoder that has learned from them without labels. Objects with ``embed`` are handed
+        tensors, and trained first if they have ``fit``; those with ``transform``, and functions,
+        arrays of the user's shape. Never pass a classifier trained on the same labels.
+    threshold : float in [-1, 1], {"otsu", "gmm"} or ("quantile", float), default="otsu"
+        Similarity from which an original is kept. "otsu" splits the similarities into the two
+        groups of least variance, "gmm" where the posteriors of a mixture of two normals are equal.
+        ("quantile", q) drops the share `q` of each label's rows, for similarities that differ
+        between labels.
+    n_rounds : int >= 1, default=2
+        How often the generator is trained; 1 is the paper's algorithm. Generators without ``fit``
+        have one round.
+    batch_size, memory, image_layout, device, random_state
+        As in `EchoMod`.
+
+    Attributes
+    ----------
+    similarities_ : ndarray of shape (n_samples,)
+        In [-1, 1]; low means suspicious.
+    support_ : ndarray of bool of shape (n_samples,)
+        Rows whose originals are kept.
+    threshold_ : float or ndarray of shape (n_classes,)
+        The latter, in the order of ``classes_``, for quantiles.
+    modified_ : ndarray of the shape of X
+        All modified rows.
+    classes_ : ndarray of shape (n_classes,)
+    modifier_, embedder_ : objects
+    n_features_in_ : int
+    layout_ : str
+
+    References
+    ----------
+    .. [1] Zheng, Han, Yin, Gao, Liu. Can We Treat Noisy Labels as Accurate? 2024. arXiv:2405.12969
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from noisyfit import EchoSelect
+    >>> from noisyfit.nn.generators import ConditionalDiffusion
+    >>> X, y = load_iris(return_X_y=True)
+    >>> quick = ConditionalDiffusion(n_train_steps=50, width=32)
+    >>> echo = EchoSelect(quick, random_state=0)
+    >>> refined = echo.fit_transform(X, y)
+    >>> bool((refined[echo.support_] == X[echo.support_]).all())
+    True
+    """
+
+    __metadata_request__fit: ClassVar = {"clean_mask": True}
+    _parameter_constraints: ClassVar = {
+        **EchoMod._parameter_constraints,
+        "n_rounds": [Interval(Integral, 1, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        modifier: Any = None,
+        embedder: Any = None,
+        *,
+        threshold: float | str | tuple[str, float] = "otsu",
+        n_rounds: int = 2,
+        batch_size: int = 512,
+        memory: str | os.PathLike[str] | None = None,
+        image_layout: str = "auto",
+        device: str | torch.device = "auto",
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        super().__init__(
+            modifier,
+            batch_size=batch_size,
+            memory=memory,
+            image_layout=image_layout,
+            device=device,
+            random_state=random_state,
+        )
+        self.embedder = embedder
+        self.threshold = threshold
+        self.n_rounds = n_rounds
+
+    def fit(self, X: Any, y: Any, *, clean_mask: Any = None) -> Self:
+        """Modify all rows and decide which originals to keep.
+
+        Parameters
+        ----------
+        X : array-like
+            A table (n_samples, n_features), or images (n, H, W), (n, H, W, C) or (n, C, H, W).
+        y : array-like of shape (n_samples,)
+            Given labels of any type.
+        clean_mask : array-like of bool of shape (n_samples,), default=None
+            Rows whose label is known to be right; their originals are kept.
+        """
+        self._align(X, y, clean_mask)
+        return self
+
+    def fit_transform(self, X: Any, y: Any, *, clean_mask: Any = None) -> NDArray[Any]:
+        """Return the refined rows; parameters as in `fit`."""
+        X = self._align(X, y, clean_mask)
+        return np.where(_column(self.support_, X), X, self.modified_)
+
+    def similarity(self, X: Any, y: Any) -> NDArray[np.float64]:
+        """Return how alike new rows stay when they are aligned with labels, (n_samples,)."""
+        check_is_fitted(self)
+        x = self._as_tensor(self._read_rows(X, reset=False))
+        y = column_or_1d(y)
+        return self._similarities(self._features(x), self._modified(x, y))
+
+    def _align(self, X: Any, y: Any, clean_mask: Any) -> NDArray[Any]:
+        """Run the algorithm and return X as it was read."""
+        X, y = self._read_training_rows(X, y)
+        check_threshold(self.threshold)
+        codes = np.searchsorted(self.classes_, y)
+        trusted = check_clean_mask(clean_mask, codes)
+        x = self._as_tensor(X)
+        self.embedder_ = self._trained_embedder(x)
+        originals = self._features(x)
+        chosen = np.ones(len(y), dtype=bool)
+        for _ in range(self._count_rounds()):
+            self.modifier_ = self._trained_modifier(x[chosen], y[chosen])
+            modified = self._modified(x, y)  # step 1 of Algorithm 1
+            similarities = self._similarities(originals, modified)  # step 2, Eq. 1
+            chosen = most_similar_half(similarities, codes) | trusted
+        self.modified_, self.similarities_ = self._as_array(modified, X), similarities
+        self.threshold_ = find_threshold(similarities, codes, self.threshold)
+        self.support_ = (similarities >= _at(self.threshold_, codes)) | trusted
+        return X
+
+    def _count_rounds(self) -> int:
+        trains = self.modifier is None or isinstance(self.modifier, Trainable)
+        return self.n_rounds if trains else 1
+
+    def _trained_embedder(self, x: Tensor) -> Any:
+        embedder = deepcopy(self.embedder)
+        if embedder is None and self.layout_ == "table":
+            embedder = StandardizedFeatures()
+        elif embedder is None:
+            embedder = ContrastiveEmbedder(device=resolve_device(self.device))
+        if not (isinstance(embedder, Embedder) and hasattr(embedder, "fit")):
+            return embedder
+        self._remember(_identity(embedder), self.seed_, x)
+        return self._kept("embedder", lambda: embedder.fit(x, self._generator(b"embed")))
+
+    def _features(self, x: Tensor) -> Tensor:
+        if isinstance(self.embedder_, Embedder):
+            return self.embedder_.embed(x)
+        rows = self._as_array(x, np.empty(0, np.uint8 if x.dtype == torch.uint8 else np.float32))
+        embed = getattr(self.embedder_, "transform", self.embedder_)
+        return torch.as_tensor(np.asarray(embed(rows), np.float32)).flatten(1)
+
+    def _similarities(self, originals: Tensor, modified: Tensor) -> NDArray[np.float64]:
+        found = F.cosine_similarity(originals.double(), self._features(modified).double(), dim=1)
+        return found.cpu().numpy().clip(-1, 1)
+
+
+class EchoSelectSampler(BaseEstimator):
+    """Drop the rows whose originals `EchoSelect` does not keep.
+
+    A sampler in the manner of imbalanced-learn, for its ``Pipeline``.
+
+    Parameters
+    ----------
+    selector : EchoSelect or None, default=None
+        Cloned at fit. None takes the defaults.
+
+    Attributes
+    ----------
+    selector_ : EchoSelect
+    sample_indices_ : ndarray of shape (n_kept,)
+        Numbers of the rows that are kept.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from noisyfit import EchoSelect, EchoSelectSampler
+    >>> from noisyfit.nn.generators import ConditionalDiffusion
+    >>> X, y = load_iris(return_X_y=True)
+    >>> quick = ConditionalDiffusion(n_train_steps=50, width=32)
+    >>> sampler = EchoSelectSampler(EchoSelect(quick, random_state=0))
+    >>> X_kept, y_kept = sampler.fit_resample(X, y)
+    >>> len(X_kept) == len(y_kept) == len(sampler.sample_indices_)
+    True
+    """
+
+    def __init__(self, selector: EchoSelect | None = None) -> None:
+        self.selector = selector
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Decide which rows to keep."""
+        selector = EchoSelect() if self.selector is None else clone(self.selector)
+        self.selector_ = selector.fit(X, y)
+        self.sample_indices_ = np.flatnonzero(selector.support_)
+        return self
+
+    def fit_resample(self, X: Any, y: Any) -> tuple[Any, Any]:
+        """Return the rows that are kept and their labels."""
+        self.fit(X, y)
+        kept = self.sample_indices_
+        return (X.iloc[kept] if hasattr(X, "iloc") else np.asarray(X)[kept]), np.asarray(y)[kept]
+
+
+def check_threshold(threshold: Any) -> None:
+    """Refuse what is no rule for a threshold."""
+    if isinstance(threshold, str) and threshold in ("otsu", "gmm"):
+        return
+    if isinstance(threshold, int | float) and -1 <= threshold <= 1:
+        return
+    if isinstance(threshold, tuple | list) and len(threshold) == 2 and threshold[0] == "quantile":
+        if 0 <= threshold[1] < 1:
+            return
+    raise ValueError(
+        "threshold must be a similarity in [-1, 1], 'otsu', 'gmm' or ('quantile', share) with a "
+        f"share in [0, 1). Got {threshold!r}."
+    )
+
+
+def find_threshold(
+    similarities: NDArray[np.float64], codes: NDArray[Any], rule: Any
+) -> float | NDArray[np.float64]:
+    """Return the similarity from which originals are kept, one per class for quantiles.
+
+    Parameters
+    ----------
+    similarities : ndarray of shape (n_samples,)
+    codes : integer ndarray of shape (n_samples,)
+        Labels as 0..K-1, all of which occur.
+    rule : float, "otsu", "gmm" or ("quantile", float)
+    """
+    if rule == "otsu":
+        return otsu(similarities)
+    if rule == "gmm":
+        return mixture_boundary(similarities)
+    if isinstance(rule, tuple | list):
+        by_class = [similarities[codes == c] for c in range(codes.max() + 1)]
+        return np.array([np.quantile(values, rule[1]) for values in by_class])
+    return float(rule)
+
+
+def otsu(values: NDArray[np.float64]) -> float:
+    """Split values into two groups of the largest variance between them (Otsu, 1979).
+
+    Returns
+    -------
+    float
+        The smallest value of the upper group; of constant values, the value.
+    """
+    ordered = np.sort(values)
+    n, sums = len(ordered), np.cumsum(ordered)
+    below = np.arange(1, n)
+    gap = (sums[-1] - sums[:-1]) / (n - below) - sums[:-1] / below
+    between = below * (n - below) * gap**2
+    return float(ordered[0] if np.ptp(ordered) == 0 else ordered[between.argmax() + 1])
+
+
+def mixture_boundary(values: NDArray[np.float64]) -> float:
+    """Return where two normals, fitted to the values, are equally likely, between their means."""
+    if np.ptp(values) == 0:
+        return float(values[0])
+    mixture = GaussianMixture(2, random_state=0).fit(values[:, None])
+    upper = int(mixture.means_.argmax())
+    grid = np.linspace(mixture.means_.min(), mixture.means_.max(), GRID)
+    return float(grid[(mixture.predict(grid[:, None]) == upper).argmax()])
+
+
+def most_similar_half(similarities: NDArray[np.float64], codes: NDArray[Any]) -> NDArray[np.bool_]:
+    """Mark the rows of each label whose similarity is at least the label's median."""
+    chosen = np.zeros(len(codes), dtype=bool)
+    for c in np.unique(codes):
+        own = codes == c
+        chosen[own] = similarities[own] >= np.median(similarities[own])
+    return chosen
+
+
+def _identity(thing: Any) -> Any:
+    """Return what a generator or encoder is recognised by."""
+    return thing.identity() if hasattr(thing, "identity") else thing
+
+
+def _row_keys(x: Tensor, y: NDArray[Any]) -> list[bytes]:
+    """Return a digest of 20 bytes of each row and its label."""
+    rows = np.ascontiguousarray(x.numpy())
+    return [
+        hashlib.sha1(row.tobytes() + repr(label).encode()).digest()
+        for row, label in zip(rows, y.tolist(), strict=True)
+    ]
+
+
+def _at(threshold: float | NDArray[np.float64], codes: NDArray[Any]) -> Any:
+    return threshold[codes] if isinstance(threshold, np.ndarray) else threshold
+
+
+def _column(mask: NDArray[np.bool_], X: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return one value a row, to be broadcast against rows."""
+    return mask.reshape(-1, *[1] * (X.ndim - 1))

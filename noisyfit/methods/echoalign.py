@@ -1,0 +1,300 @@
+"""EchoAlign: take labels as right, and change the rows that they do not fit."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import (
+    Interval,
+    StrOptions,
+    validate_parameter_constraints,
+)
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted, column_or_1d
+
+from noisyfit import quality
+from noisyfit.base import NoisyLabelClassifier
+from noisyfit.echo import EchoSelect
+from noisyfit.labels import LabelProtocol
+from noisyfit.methods.cross_entropy import CrossEntropyClassifier
+from noisyfit.validation import check_clean_mask
+
+FINE_TUNING_RATE = 0.01  # of the learning rate: what two steps by ten have left of it
+
+
+def _has(method: str) -> Any:
+    """Whether the classifier, fitted or not, has a method."""
+
+    def check(self: EchoAlignClassifier) -> bool:
+        estimator = self._default_estimator() if self.estimator is None else self.estimator
+        getattr(getattr(self, "estimator_", estimator), method)
+        return True
+
+    return check
+
+
+class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
+    """Learn from rows that were changed to fit their labels, where they did not.
+
+    Labels are not corrected but taken as right: a generator modifies each row until it fits its
+    label ("EchoMod"). A row that stays alike had a right label and is kept as it was; of the others
+    the modified row is taken ("EchoSelect"). Any classifier then learns from the refined rows.
+
+    Step by step (Algorithm 1 of [1]_): 1. modify all rows; 2. similarities of the features of
+    original and modified rows (Eq. 1); 3. originals where they are at least the threshold, modified
+    rows elsewhere; 4. fit the classifier on the union.
+
+    Parameters
+    ----------
+    estimator : classifier or None, default=None
+        Any classifier of this package or of scikit-learn, cloned. None is
+        `CrossEntropyClassifier`.
+    selector : EchoSelect or None, default=None
+        Holds generator, encoder, threshold and memory; cloned. None takes the defaults.
+    include_modified : {"rejected", "all", "none"}, default="rejected"
+        Which modified rows are learned from: those whose original is not kept, as in the paper's
+        Algorithm 1; all of them, as in the released code; or none of them.
+    include_originals : bool, default=True
+        Whether the originals that were kept are learned from. False with
+        ``include_modified="all"`` is the paper's ablation "modification only".
+    domain_weighting : bool, default=False
+        Repeat the rows of the smaller domain, originals or modified, until there are as many as of
+        the other. The released code weighs the losses so.
+    finetune_epochs : int >= 0, default=0
+        Epochs on the kept originals alone afterwards, at a hundredth of the learning rate; 40 in
+        the released code. Only for classifiers of this package that train one network.
+    random_state : int, RandomState instance or None, default=None
+        Of the classifier and the selector where they have none of their own.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+    estimator_ : classifier
+    selector_ : EchoSelect
+        With ``similarities_``, ``threshold_`` and ``modified_``.
+    support_ : ndarray of bool of shape (n_samples,)
+        Rows whose originals were kept.
+    label_quality_ : ndarray of shape (n_samples,)
+        ``(1 + similarity) / 2``; 1 for trusted rows. Low means suspicious; the threshold lies at
+        ``(1 + selector_.threshold_) / 2``.
+    label_distribution_ : ndarray of shape (n_samples, n_classes)
+        What the classifier predicts of the original row; where it is kept, mixed with the given
+        label, which has the weight of its quality.
+    corrected_labels_ : ndarray of shape (n_samples,)
+    transition_matrix_ : ndarray of shape (n_classes, n_classes)
+    given_labels_ : ndarray of shape (n_samples,)
+
+    Notes
+    -----
+    The three rows of Table 3 of [1]_ are ``include_originals=False, include_modified="all"``,
+    ``include_modified="none"`` and ``include_modified="rejected"``.
+
+    References
+    ----------
+    .. [1] Zheng, Han, Yin, Gao, Liu. Can We Treat Noisy Labels as Accurate? 2024. arXiv:2405.12969
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.ensemble import RandomForestClassifier
+    >>> from noisyfit import EchoAlignClassifier, EchoSelect, noise
+    >>> from noisyfit.nn.generators import ConditionalDiffusion
+    >>> X, y = load_iris(return_X_y=True)
+    >>> noisy = noise.symmetric(y, 0.3, random_state=0)
+    >>> quick = EchoSelect(ConditionalDiffusion(n_train_steps=100, width=64))
+    >>> clf = EchoAlignClassifier(RandomForestClassifier(), quick, random_state=0)
+    >>> bool(clf.fit(X, noisy.labels).score(X, y) > 0.85)
+    True
+    """
+
+    __metadata_request__fit: ClassVar = {"clean_mask": True}
+    missing_label: Any = None  # what the label protocol reads; not offered here
+    correction_margin: float = 0.0
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "include_modified": [StrOptions({"rejected", "all", "none"})],
+        "include_originals": ["boolean"],
+        "domain_weighting": ["boolean"],
+        "finetune_epochs": [Interval(Integral, 0, None, closed="left")],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        estimator: Any = None,
+        selector: EchoSelect | None = None,
+        *,
+        include_modified: str = "rejected",
+        include_originals: bool = True,
+        domain_weighting: bool = False,
+        finetune_epochs: int = 0,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.estimator = estimator
+        self.selector = selector
+        self.include_modified = include_modified
+        self.include_originals = include_originals
+        self.domain_weighting = domain_weighting
+        self.finetune_epochs = finetune_epochs
+        self.random_state = random_state
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        return tags
+
+    def fit(self, X: Any, y: Any, *, clean_mask: Any = None) -> Self:
+        """Refine the rows and fit the classifier.
+
+        Parameters
+        ----------
+        X : array-like
+            A table (n_samples, n_features), or images (n, H, W), (n, H, W, C) or (n, C, H, W).
+        y : array-like of shape (n_samples,)
+            Given labels of any type.
+        clean_mask : array-like of bool of shape (n_samples,), default=None
+            Rows whose label is known to be right: their originals are kept.
+
+        Raises
+        ------
+        ValueError
+            If a parameter or the data cannot be used, or if no row is left to learn from.
+        """
+        validate_parameter_constraints(
+            self._parameter_constraints, self.get_params(deep=False), type(self).__name__
+        )
+        seed = check_random_state(self.random_state).randint(2**31 - 1)
+        self.selector_ = _seeded(EchoSelect() if self.selector is None else self.selector, seed)
+        self.selector_.fit(X, y, clean_mask=clean_mask)  # steps 1 and 2, Eq. 1
+        self.classes_ = self.selector_.classes_
+        if len(self.classes_) < 2:
+            raise ValueError(
+                "y must have at least two classes. Classifier can't train when only one class is "
+                f"present: {self.classes_[0]!r}."
+            )
+        self.support_, self.given_labels_ = self.selector_.support_, column_or_1d(y)
+        n_rows = len(self.given_labels_)
+        self.sample_index_ = np.asarray(X.index if hasattr(X, "iloc") else range(n_rows))
+        X = self.selector_.transform(X)
+        rows, labels = self._refined(X)  # step 3
+        estimator = self._default_estimator() if self.estimator is None else self.estimator
+        self.estimator_ = _seeded(estimator, seed).fit(rows, labels)  # step 4
+        if self.finetune_epochs:
+            self._finetune(X[self.support_], self.given_labels_[self.support_])
+        self.n_features_in_ = self.selector_.n_features_in_
+        if hasattr(self.selector_, "feature_names_in_"):
+            self.feature_names_in_ = self.selector_.feature_names_in_
+        self._rate_labels(X, clean_mask)
+        return self
+
+    def _default_estimator(self) -> Any:
+        return CrossEntropyClassifier()
+
+    def _refined(self, X: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the rows to learn from and their labels."""
+        modified_rows = {
+            "rejected": np.flatnonzero(~self.support_),
+            "all": np.arange(len(X)),
+            "none": np.arange(0),
+        }[self.include_modified]
+        original_rows = np.flatnonzero(self.support_ & self.include_originals)
+        if self.domain_weighting and len(original_rows) and len(modified_rows):
+            size = max(len(original_rows), len(modified_rows))
+            original_rows = np.resize(original_rows, size)
+            modified_rows = np.resize(modified_rows, size)
+        source = np.concatenate([original_rows, modified_rows])
+        labels = self.given_labels_[source]
+        lost = np.setdiff1d(self.classes_, labels)
+        if len(lost):
+            raise ValueError(
+                "Every class must keep a row to learn from. Got none for "
+                f"{lost[:5].tolist()}. Lower the selector's threshold, pass "
+                "threshold=('quantile', 0.4), or include_modified='rejected'."
+            )
+        modified = self.selector_.modified_[modified_rows]
+        return np.concatenate([X[original_rows], modified]), labels
+
+    def _finetune(self, X: NDArray[Any], y: NDArray[Any]) -> None:
+        """Go on training the network on the kept originals."""
+        if not isinstance(self.estimator_, NoisyLabelClassifier):
+            raise ValueError(
+                "finetune_epochs needs a classifier of noisyfit, whose network can go on learning. "
+                f"Got {type(self.estimator_).__name__}. Pass finetune_epochs=0."
+            )
+        continued = clone(self.estimator_).set_params(
+            module=self.estimator_.module_.network,
+            max_epochs=self.finetune_epochs,
+            lr=FINE_TUNING_RATE * self.estimator_.lr,
+            lr_schedule="constant",
+        )
+        self.estimator_ = continued.fit(X, y)
+
+    def _rate_labels(self, X: NDArray[Any], clean_mask: Any) -> None:
+        """Write what the label protocol promises."""
+        codes = np.searchsorted(self.classes_, self.given_labels_)
+        trusted = check_clean_mask(clean_mask, codes)
+        self.label_quality_ = (1 + self.selector_.similarities_) / 2
+        self.label_quality_[trusted] = 1.0
+        given, trust = np.eye(len(self.classes_))[codes], self.label_quality_ * self.support_
+        if hasattr(self.estimator_, "predict_proba"):
+            predicted = self.estimator_.predict_proba(X).astype(np.float64)
+        else:
+            guesses = np.searchsorted(self.classes_, self.estimator_.predict(X))
+            predicted = np.eye(len(self.classes_))[guesses]
+        self.label_distribution_ = trust[:, None] * given + (1 - trust[:, None]) * predicted
+        corrected = quality.corrected_labels(codes, self.label_distribution_)
+        self.corrected_labels_ = self.classes_[corrected]
+        self.transition_matrix_ = quality.transition_matrix(codes, self.label_distribution_)
+
+    def label_issues(self) -> Any:
+        """Return a frame of the training rows: which labels are wrong, and what they should be.
+
+        An issue is a row whose original was not kept and whose most believed class is another.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns ``is_label_issue``, ``label_quality``, ``given_label``, ``predicted_label``, one
+            row per row of X, under the index of X.
+        """
+        frame = super().label_issues()
+        frame["is_label_issue"] = ~self.support_ & (
+            frame["predicted_label"].to_numpy() != self.given_labels_
+        )
+        return frame
+
+    def score_labels(self, X: Any, y: Any) -> NDArray[np.float64]:
+        """Rate the labels of new rows: ``(1 + similarity) / 2``, low = suspicious."""
+        check_is_fitted(self)
+        return (1 + self.selector_.similarity(X, y)) / 2
+
+    # ------------------------------------------------------------------------------- predict
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Return the class of each row, as the classifier sees it."""
+        check_is_fitted(self)
+        return self.estimator_.predict(self.selector_.transform(X))
+
+    @available_if(_has("predict_proba"))
+    def predict_proba(self, X: Any) -> NDArray[Any]:
+        """Return the probabilities of the classes, shape (n_samples, n_classes)."""
+        check_is_fitted(self)
+        return self.estimator_.predict_proba(self.selector_.transform(X))
+
+    @available_if(_has("decision_function"))
+    def decision_function(self, X: Any) -> NDArray[Any]:
+        """Return what the classifier says."""
+        check_is_fitted(self)
+        return self.estimator_.decision_function(self.selector_.transform(X))
+
+
+def _seeded(estimator: Any, seed: int) -> Any:
+    """Return a clone; it gets the seed if it has none of its own."""
+    estimator = clone(estimator)
+    if estimator.get_params(deep=False).get("random_state", 0) is None:
+        estimator.set_params(random_state=seed)
+    return estimator

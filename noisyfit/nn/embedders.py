@@ -1,0 +1,230 @@
+"""Encoders of rows that no given label has touched."""
+
+from __future__ import annotations
+
+import os
+from math import pi
+from typing import Any, Protocol, Self, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from noisyfit.nn.augment import ImageAugment
+from noisyfit.nn.backbones import BACKBONES
+from noisyfit.nn.build import projection_head
+from noisyfit.nn.features import embedding_size, embeddings
+from noisyfit.nn.input_layer import Standardized
+from noisyfit.nn.losses import contrastive
+
+CHUNK = 512  # rows embedded at once
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """Maps rows to features in which alike rows have a high cosine similarity."""
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Return features (n_samples, n_dims) of rows as `Modifier.modify` takes them."""
+
+
+class StandardizedFeatures:
+    """Columns of a table in units of their standard deviation, around their mean."""
+
+    def fit(self, x: Tensor, generator: torch.Generator) -> Self:
+        """Learn mean and deviation of rows (n_samples, n_features); near-constant ones get 1."""
+        std = x.double().std(0, correction=0)
+        self.mean_, self.std_ = x.double().mean(0), torch.where(std > 1e-6, std, 1.0)
+        return self
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Return the standardised rows."""
+        return ((x - self.mean_) / self.std_).float()
+
+
+class ContrastiveEmbedder:
+    """Encoder of images that learns to recognise two views of the same image (SimCLR, [1]_).
+
+    No label takes part. Images are centred feature by feature before similarities are computed:
+    ``embed`` subtracts the mean embedding of the images of `fit`.
+
+    Parameters
+    ----------
+    module : str, default="cnn"
+        Name of a network of the package.
+    n_train_steps : int, default=500
+    batch_size : int, default=128
+    lr : float, default=1e-3
+        Of AdamW, cosine to zero.
+    temperature : float, default=0.2
+    flip : bool, default=False
+        Whether the mirror image of a row counts as the same row.
+    device : str or torch.device, default="cpu"
+
+    References
+    ----------
+    .. [1] Chen et al. A Simple Framework for Contrastive Learning of Visual Representations.
+       ICML, 2020. arXiv:2002.05709
+    """
+
+    def __init__(
+        self,
+        module: str = "cnn",
+        *,
+        n_train_steps: int = 500,
+        batch_size: int = 128,
+        lr: float = 1e-3,
+        temperature: float = 0.2,
+        flip: bool = False,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.module = module
+        self.n_train_steps = n_train_steps
+        self.batch_size = batch_size
+        self.lr = lr
+        self.temperature = temperature
+        self.flip = flip
+        self.device = device
+
+    def fit(self, x: Tensor, generator: torch.Generator) -> Self:
+        """Train on images (n_samples, C, H, W)."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
+            self._train(x)
+        self.center_ = torch.zeros(())
+        self.center_ = self.embed(x).mean(0)
+        return self
+
+    def _train(self, x: Tensor) -> None:
+        values = x.double()
+        mean, std = values.mean((0, 2, 3))[:, None, None], values.std((0, 2, 3))[:, None, None]
+        backbone = BACKBONES[self.module](x.shape[1], 2)
+        network = Standardized(backbone, mean, std.clamp(min=1e-6)).to(self.device)
+        head = projection_head(embedding_size(network, x[:2].to(self.device))).to(self.device)
+        parameters = [*network.parameters(), *head.parameters()]
+        optimizer = torch.optim.AdamW(parameters, lr=self.lr)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.n_train_steps)
+        augment = self._augment(x)
+        network.train()
+        for _ in range(self.n_train_steps):
+            rows = x[torch.randint(len(x), (min(self.batch_size, len(x)),))].to(self.device)
+            first, second = (head(embeddings(network, zoom(augment.weak(rows)))) for _ in range(2))
+            loss = contrastive(first, second, temperature=self.temperature).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+        self.network_ = network.eval()
+
+    def _augment(self, x: Tensor) -> ImageAugment:
+        side = min(x.shape[2:])
+        return ImageAugment(min(max(1, side // 8), side - 1), flip=self.flip)
+
+    @torch.no_grad()
+    def embed(self, x: Tensor) -> Tensor:
+        """Return centred embeddings (n_samples, n_dims) on the CPU."""
+        parts = [embeddings(self.network_, part.to(self.device)) for part in x.split(CHUNK)]
+        return torch.cat(parts).float().cpu() - self.center_
+
+
+def zoom(x: Tensor, strength: float = 0.25) -> Tensor:
+    """Turn, shift and enlarge or shrink each image at random, and change its contrast.
+
+    Parameters
+    ----------
+    x : tensor of shape (n, C, H, W), any dtype
+    strength : float in [0, 1], default=0.25
+        Largest relative change of size and contrast; the turn is half as many radians.
+
+    Returns
+    -------
+    float32 tensor of the shape of `x`
+    """
+    n = len(x)
+    angle, size, contrast, *shift = (2 * torch.rand(5, n, device=x.device) - 1) * strength
+    cos, sin = (angle * pi / 6).cos() * (1 + size), (angle * pi / 6).sin() * (1 + size)
+    rows = [torch.stack([cos, -sin, shift[0]], 1), torch.stack([sin, cos, shift[1]], 1)]
+    grid = F.affine_grid(torch.stack(rows, 1), list(x.shape), align_corners=False)
+    moved = F.grid_sample(x.float(), grid, padding_mode="border", align_corners=False)
+    middle = moved.mean((1, 2, 3), keepdim=True)
+    return middle + (moved - middle) * (1 + contrast)[:, None, None, None]
+
+
+class CLIPEmbedder:
+    """Image encoder of CLIP ([1]_), the paper's feature extractor.
+
+    Parameters
+    ----------
+    model : module, path or str
+        A model of open_clip or of transformers; or a local folder; or, last, a name on the hub such
+        as ``"openai/clip-vit-base-patch32"``, which downloads.
+    image_size : int, default=224
+        Pixels a side that the model takes; images are scaled bicubically.
+    value_range : tuple of float, default=(0, 255)
+        Black and white of the rows.
+    device : str or torch.device, default="cpu"
+
+    References
+    ----------
+    .. [1] Radford et al. Learning Transferable Visual Models From Natural Language Supervision.
+       ICML, 2021. arXiv:2103.00020
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | str | os.PathLike[str],
+        *,
+        image_size: int = 224,
+        value_range: tuple[float, float] = (0.0, 255.0),
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.model = model
+        self.image_size = image_size
+        self.value_range = value_range
+        self.device = device
+
+    def fit(self, x: Tensor, generator: torch.Generator) -> Self:
+        """Load the model; rows are not looked at."""
+        model = self.model if isinstance(self.model, nn.Module) else _load_clip(self.model)
+        self.model_ = model.to(self.device).eval()
+        return self
+
+    @torch.no_grad()
+    def embed(self, x: Tensor) -> Tensor:
+        """Return CLIP's features (n_samples, n_dims) of images (n_samples, C, H, W)."""
+        return torch.cat([self._encode(self._pixels(part)) for part in x.split(CHUNK // 8)])
+
+    def _pixels(self, x: Tensor) -> Tensor:
+        low, high = self.value_range
+        x = (x.to(self.device).float() - low) / (high - low)
+        x = x[:, :3] if x.shape[1] >= 3 else x[:, :1].expand(-1, 3, -1, -1)
+        size = (self.image_size, self.image_size)
+        x = F.interpolate(x, size, mode="bicubic", antialias=True).clamp(0, 1)
+        mean, std = (x.new_tensor(v)[:, None, None] for v in (CLIP_MEAN, CLIP_STD))
+        return (x - mean) / std
+
+    def _encode(self, pixels: Tensor) -> Tensor:
+        model: Any = self.model_
+        if hasattr(model, "encode_image"):  # open_clip
+            found = model.encode_image(pixels)
+        elif hasattr(model, "get_image_features"):  # transformers
+            found = model.get_image_features(pixel_values=pixels)
+        else:
+            found = model(pixel_values=pixels)
+        for name in ("image_embeds", "pooler_output"):
+            found = getattr(found, name, found)
+        return found.float().cpu()
+
+
+def _load_clip(name: str | os.PathLike[str]) -> nn.Module:
+    try:
+        from transformers import CLIPVisionModelWithProjection
+    except ImportError as error:
+        raise ImportError(
+            "CLIPEmbedder needs transformers to load a model by path or name. Got none. "
+            'Install it: pip install "noisyfit[generators]", or pass a model.'
+        ) from error
+    model: nn.Module = CLIPVisionModelWithProjection.from_pretrained(os.fspath(name))
+    return model

@@ -1,0 +1,66 @@
+"""Rows that were modified elsewhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+
+class PrecomputedModifier:
+    """Look modified rows up.
+
+    A row is found by its content and its label, so that folds and shuffled rows get what belongs
+    to them; of several equal ones the last counts.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_samples, n_features) or (n_samples, C, H, W)
+        Original rows, as the fit will see them.
+    y : array-like of shape (n_samples,)
+        Their given labels.
+    X_modified : array-like of the shape of `X`
+        What a generator has made of them.
+
+    Raises
+    ------
+    ValueError
+        If the three do not have as many rows, or, in `modify`, for a row that is not among them.
+
+    Examples
+    --------
+    >>> import torch
+    >>> modifier = PrecomputedModifier([[1.0], [2.0]], ["a", "b"], [[1.5], [2.5]])
+    >>> modifier.modify(torch.tensor([[2.0]]), ["b"], torch.Generator())
+    tensor([[2.5000]])
+    """
+
+    def __init__(self, X: ArrayLike, y: ArrayLike, X_modified: ArrayLike) -> None:
+        rows, labels, self.X_modified = np.asarray(X), np.asarray(y), np.asarray(X_modified)
+        if rows.shape != self.X_modified.shape or labels.shape != rows.shape[:1]:
+            raise ValueError(
+                "X and X_modified must have the same shape, and y one label a row. Got "
+                f"{rows.shape}, {self.X_modified.shape} and {labels.shape}."
+            )
+        self._position = {key: i for i, key in enumerate(_keys(rows, labels))}
+
+    def modify(self, x: Tensor, y: NDArray[Any], generator: torch.Generator) -> Tensor:
+        """Return the modified rows that belong to rows and labels."""
+        keys = _keys(x.cpu().numpy(), np.asarray(y))
+        unknown = [i for i, key in enumerate(keys) if key not in self._position]
+        if unknown:
+            raise ValueError(
+                "Every row must be among those that were modified, with the same label. Got "
+                f"{len(unknown)} of {len(keys)} that are not, the first with label "
+                f"{y[unknown[0]]!r}. Modify them too, or fit on the same rows and labels."
+            )
+        found = self.X_modified[[self._position[key] for key in keys]]
+        return torch.as_tensor(found).to(x)
+
+
+def _keys(rows: NDArray[Any], labels: NDArray[Any]) -> list[tuple[bytes, Any]]:
+    rows = rows if rows.dtype == np.uint8 else rows.astype(np.float32)
+    return [(row.tobytes(), label) for row, label in zip(rows, labels.tolist(), strict=True)]

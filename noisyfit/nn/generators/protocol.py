@@ -1,0 +1,38 @@
+"""What is asked of a generator."""
+
+from typing import Any, Protocol, Self, runtime_checkable
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@runtime_checkable
+class Modifier(Protocol):
+    """Changes rows so that they fit their labels, and as little else as it can."""
+
+    def modify(self, x: Tensor, y: NDArray[Any], generator: torch.Generator) -> Tensor:
+        """Return modified rows.
+
+        Parameters
+        ----------
+        x : tensor of shape (n_samples, n_features) or (n_samples, C, H, W)
+            float32, or uint8 for images that came as bytes.
+        y : ndarray of shape (n_samples,)
+            Labels as the user writes them.
+        generator : torch.Generator
+            On the CPU, the only source of randomness. Its state depends on the rows, the labels and
+            the seed of the fit alone, not on what was modified before.
+
+        Returns
+        -------
+        tensor of the shape and dtype of `x`
+        """
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """A modifier that learns from the user's own rows first."""
+
+    def fit(self, x: Tensor, y: NDArray[Any], generator: torch.Generator) -> Self:
+        """Learn from all rows and their labels; arguments as in `Modifier.modify`."""

@@ -1,0 +1,169 @@
+"""What is learned from, what is said of the labels, and any classifier inside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+from sklearn.datasets import make_blobs
+from sklearn.linear_model import LogisticRegression
+from sklearn.svm import LinearSVC
+from sklearn.tree import DecisionTreeClassifier
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from noisyfit import CrossEntropyClassifier, EchoAlignClassifier, EchoSelect, noise
+from noisyfit.nn.generators import ConditionalDiffusion
+from noisyfit.quality import transition_matrix
+
+BRIEF = EchoSelect(ConditionalDiffusion(n_train_steps=20, n_steps=3, width=16))
+
+
+def noisy_table(seed: int = 0) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]]:
+    X, y = make_blobs(240, 6, centers=3, cluster_std=1.5, center_box=(-5, 5), random_state=seed)
+    flipped = np.arange(240) < 96
+    return X, np.where(flipped, (y + 1) % 3, y), flipped
+
+
+def by_truth(flipped: NDArray[np.bool_], X: NDArray[Any]) -> EchoSelect:
+    """A selector that knows which labels are wrong: their rows are turned around."""
+    sign = {row.astype(np.float32).tobytes(): -1.0 for row in X[flipped]}
+
+    def modify(x: Any, y: Any, generator: Any) -> Any:
+        factors = [sign.get(row.numpy().tobytes(), 1.0) for row in x]
+        return x * x.new_tensor(factors)[:, None]
+
+    return EchoSelect(modify, lambda rows: rows, threshold=0.0)
+
+
+class Recording(LogisticRegression):
+    """Remembers what it was fitted on."""
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Recording:
+        self.rows_, self.labels_ = X, y
+        return super().fit(X, y)
+
+
+@pytest.mark.filterwarnings("ignore")
+@parametrize_with_checks([EchoAlignClassifier(DecisionTreeClassifier(random_state=0), BRIEF)])
+def test_scikit_learn(estimator: Any, check: Any) -> None:
+    check(estimator)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_wrong_labels__cost_less_than_with_cross_entropy(seed: int) -> None:
+    X, y = make_blobs(400, 8, centers=4, cluster_std=2.5, center_box=(-5, 5), random_state=seed)
+    noisy = noise.symmetric(y[:300], 0.4, random_state=seed)
+    modifier = ConditionalDiffusion(n_train_steps=120, width=64)
+    ours = EchoAlignClassifier(selector=EchoSelect(modifier, n_rounds=1), random_state=seed)
+    plain = CrossEntropyClassifier(augmentation=None, random_state=seed)
+    accuracy = ours.fit(X[:300], noisy.labels).score(X[300:], y[300:])
+    assert accuracy > plain.fit(X[:300], noisy.labels).score(X[300:], y[300:]) + 0.05
+
+
+@pytest.mark.parametrize(
+    "settings, n_originals, n_modified",
+    [
+        ({}, 144, 96),
+        ({"include_modified": "none"}, 144, 0),
+        ({"include_modified": "all"}, 144, 240),
+        ({"include_modified": "all", "include_originals": False}, 0, 240),
+        ({"domain_weighting": True}, 144, 144),
+        ({"include_modified": "all", "domain_weighting": True}, 240, 240),
+    ],
+)
+def test_settings__say_what_is_learned_from(
+    settings: dict[str, Any], n_originals: int, n_modified: int
+) -> None:
+    X, labels, flipped = noisy_table()
+    clf = EchoAlignClassifier(Recording(), by_truth(flipped, X), **settings).fit(X, labels)
+    rows, given = clf.estimator_.rows_, clf.estimator_.labels_
+    assert len(rows) == len(given) == n_originals + n_modified
+    originals = np.flatnonzero(~flipped)
+    if n_originals:
+        kept = np.resize(originals, n_originals)
+        np.testing.assert_array_equal(rows[:n_originals], X[kept])
+        np.testing.assert_array_equal(given[:n_originals], labels[kept])
+    if settings.get("include_modified") == "all" and not settings.get("domain_weighting"):
+        np.testing.assert_allclose(rows[n_originals:], np.where(flipped[:, None], -X, X), rtol=1e-6)
+        np.testing.assert_array_equal(given[n_originals:], labels)
+
+
+def test_label_protocol__comes_from_the_similarities() -> None:
+    X, labels, flipped = noisy_table()
+    index = pd.Index([f"row {i}" for i in range(240)])
+    frame = pd.DataFrame(X, index=index, columns=list("abcdef"))
+    clf = EchoAlignClassifier(LogisticRegression(), by_truth(flipped, X)).fit(frame, labels)
+    np.testing.assert_allclose(clf.label_quality_, np.where(flipped, 0, 1), atol=1e-6)
+    predicted = clf.estimator_.predict_proba(X)
+    given = np.eye(3)[labels]
+    expected = np.where(flipped[:, None], predicted, given)
+    np.testing.assert_allclose(clf.label_distribution_, expected, atol=1e-6)
+    np.testing.assert_array_equal(clf.corrected_labels_, clf.label_distribution_.argmax(1))
+    np.testing.assert_allclose(
+        clf.transition_matrix_, transition_matrix(labels, clf.label_distribution_)
+    )
+    issues = clf.label_issues()
+    assert issues.index.equals(index)
+    changed = clf.corrected_labels_ != labels
+    np.testing.assert_array_equal(issues["is_label_issue"], flipped & changed)
+    np.testing.assert_allclose(clf.score_labels(frame, labels), clf.label_quality_, atol=1e-6)
+    assert clf.feature_names_in_.tolist() == list("abcdef")
+
+
+def test_clean_mask__trusted_rows_are_kept_and_of_quality_one() -> None:
+    X, labels, flipped = noisy_table()
+    clf = EchoAlignClassifier(LogisticRegression(), by_truth(flipped, X))
+    clf.fit(X, labels, clean_mask=flipped)
+    assert clf.support_.all()
+    np.testing.assert_array_equal(clf.label_quality_[flipped], 1)
+    np.testing.assert_array_equal(clf.corrected_labels_, labels)
+
+
+def test_labels__may_be_words() -> None:
+    X, labels, flipped = noisy_table()
+    words = np.array(["ant", "bee", "cow"])[labels]
+    clf = EchoAlignClassifier(LogisticRegression(), BRIEF, random_state=0).fit(X, words)
+    assert set(clf.predict(X)) <= {"ant", "bee", "cow"}
+    assert clf.corrected_labels_.dtype == words.dtype
+
+
+def test_estimator__without_probabilities__has_none() -> None:
+    X, labels, flipped = noisy_table()
+    clf = EchoAlignClassifier(LinearSVC(), by_truth(flipped, X))
+    assert not hasattr(clf, "predict_proba")
+    assert clf.fit(X, labels).decision_function(X).shape == (240, 3)
+    assert set(np.unique(clf.label_distribution_.round(9))) <= {0.0, 1.0}
+
+
+def test_finetuning__moves_the_network_towards_the_originals() -> None:
+    X, labels, flipped = noisy_table()
+    estimator = CrossEntropyClassifier(max_epochs=4, random_state=0)
+    settings: dict[str, Any] = {"selector": by_truth(flipped, X), "random_state": 0}
+    plain, tuned = (
+        EchoAlignClassifier(estimator, finetune_epochs=n, **settings).fit(X, labels) for n in (0, 5)
+    )
+    kept = X[~flipped], labels[~flipped]
+    loss = [-np.log(clf.predict_proba(kept[0])[np.arange(144), kept[1]]).mean()
+            for clf in (plain, tuned)]  # fmt: skip
+    assert loss[1] < loss[0]
+    assert tuned.estimator_.n_iter_ == 5
+
+
+def test_finetuning__needs_a_network() -> None:
+    X, labels, flipped = noisy_table()
+    with pytest.raises(ValueError, match="Got LogisticRegression"):
+        EchoAlignClassifier(LogisticRegression(), by_truth(flipped, X), finetune_epochs=1).fit(
+            X, labels
+        )
+
+
+def test_class_without_a_row__is_an_error_that_names_it() -> None:
+    X, labels, _ = noisy_table()
+    clf = EchoAlignClassifier(
+        LogisticRegression(), by_truth(labels == 2, X), include_modified="none"
+    )
+    with pytest.raises(ValueError, match=r"Got none for \[2\]"):
+        clf.fit(X, labels)

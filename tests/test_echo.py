@@ -1,0 +1,343 @@
+"""Modified rows, similarities, thresholds, the memory, and scikit-learn's contract."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.datasets import make_blobs
+from sklearn.decomposition import PCA
+from sklearn.model_selection import GridSearchCV, cross_val_predict
+from sklearn.pipeline import Pipeline
+from sklearn.utils.estimator_checks import parametrize_with_checks
+from torch import Tensor
+
+from noisyfit import EchoMod, EchoSelect, EchoSelectSampler, FlywheelClassifier, noise
+from noisyfit.echo import find_threshold, mixture_boundary, most_similar_half, otsu
+from noisyfit.metrics import detection_auroc
+from noisyfit.nn.generators import ConditionalDiffusion, PrecomputedModifier
+from tests.common import images
+
+BRIEF = ConditionalDiffusion(n_train_steps=20, n_steps=3, width=16)
+WHY = "as in TargetEncoder, training rows are transformed otherwise than rows to predict"
+EXPECTED_FAILURES = {
+    "check_transformer_general": WHY,
+    "check_transformer_data_not_an_array": WHY,
+}
+
+
+def table(n: int = 60, seed: int = 0) -> tuple[NDArray[Any], NDArray[Any]]:
+    X, y = make_blobs(n, 4, centers=3, cluster_std=0.5, random_state=seed)
+    return X, y
+
+
+class Counting:
+    """Adds a random number to every row, and counts the rows it was given; then dies, if told."""
+
+    seen: list[int] = []
+    die_at: int | None = None
+
+    def modify(self, x: Tensor, y: NDArray[Any], generator: torch.Generator) -> Tensor:
+        Counting.seen.append(len(x))
+        if Counting.die_at is not None and len(Counting.seen) > Counting.die_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return x + torch.rand((), generator=generator) + float(np.sum(y))
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> None:
+    Counting.seen, Counting.die_at = [], None
+
+
+@pytest.mark.filterwarnings("ignore")
+@parametrize_with_checks(
+    [EchoMod(BRIEF), EchoSelect(BRIEF)],
+    expected_failed_checks=lambda estimator: EXPECTED_FAILURES,
+)
+def test_scikit_learn(estimator: Any, check: Any) -> None:
+    check(estimator)
+
+
+# What it is for.
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_similarity__is_lower_for_wrong_labels(seed: int) -> None:
+    X, y = make_blobs(300, 8, centers=4, cluster_std=2.0, center_box=(-5, 5), random_state=seed)
+    noisy = noise.symmetric(y, 0.3, random_state=seed)
+    modifier = ConditionalDiffusion(n_train_steps=200, width=64)
+    echo = EchoSelect(modifier, n_rounds=1, random_state=seed).fit(X, noisy.labels)
+    assert detection_auroc(noisy.flipped, echo.similarities_) > 0.85
+    assert noisy.flipped[echo.support_].mean() < 0.5 * noisy.flipped.mean()
+
+
+def test_fit_transform__keeps_originals_above_the_threshold_and_modified_rows_below() -> None:
+    X, y = table()
+    modified = X.copy()
+    modified[::3] *= -1  # cosine -1 to the original, else 1
+    modifier = PrecomputedModifier(X, y, modified)
+    echo = EchoSelect(modifier, lambda rows: rows, threshold=0.0)
+    refined = echo.fit_transform(X, y)
+    expected = np.where(np.arange(60) % 3 == 0, -1.0, 1.0)
+    np.testing.assert_allclose(echo.similarities_, expected, atol=1e-6)
+    np.testing.assert_array_equal(echo.support_, expected > 0)
+    np.testing.assert_allclose(refined, modified, rtol=1e-6)
+    np.testing.assert_array_equal(refined[echo.support_], X[echo.support_])
+    np.testing.assert_array_equal(echo.transform(X), X)
+
+
+def test_similarity__is_the_cosine_of_the_features() -> None:
+    X, y = table(8)
+    changed = X + np.random.default_rng(0).normal(size=X.shape)
+    echo = EchoSelect(PrecomputedModifier(X, y, changed), np.square, threshold=0.5).fit(X, y)
+    for i in range(8):
+        a, b = X[i] ** 2, changed[i] ** 2
+        cosine = sum(a * b) / (sum(a * a) ** 0.5 * sum(b * b) ** 0.5)
+        assert echo.similarities_[i] == pytest.approx(cosine, abs=1e-5)
+
+
+def test_echo_mod__returns_modified_rows_and_predicts_on_originals() -> None:
+    X, y = table()
+    echo = EchoMod(lambda x, labels, generator: 2 * x)
+    np.testing.assert_allclose(echo.fit_transform(X, y), 2 * X, rtol=1e-6)
+    np.testing.assert_array_equal(echo.transform(X), X)
+
+
+def test_clean_mask__keeps_trusted_originals() -> None:
+    X, y = table()
+    trusted = np.arange(60) < 10
+    echo = EchoSelect(lambda x, labels, generator: -x, lambda rows: rows, threshold=0.5)
+    assert echo.fit(X, y, clean_mask=trusted).support_.tolist() == trusted.tolist()
+
+
+@pytest.mark.parametrize("layout", ["HW", "HWC", "CHW"])
+def test_images__come_back_in_their_layout_and_dtype(layout: str) -> None:
+    X, y = images(30)
+    X = {"HW": X[..., 0], "HWC": X, "CHW": np.ascontiguousarray(X.transpose(0, 3, 1, 2))}[layout]
+    channels = 1 if layout == "HW" else 3
+
+    def modify(x: Tensor, labels: Any, generator: Any) -> Tensor:
+        assert x.shape[1:] == (channels, 12, 10)
+        return 255 - x
+
+    found = EchoMod(modify).fit_transform(X, y)
+    np.testing.assert_array_equal(found, 255 - X)
+    assert found.dtype == np.uint8
+
+
+def test_images__are_modified_by_the_embedded_generator() -> None:
+    X, y = images(40)
+    modifier = ConditionalDiffusion(n_train_steps=5, n_steps=2, width=8, control="edges")
+    echo = EchoSelect(modifier, lambda rows: rows.reshape(len(rows), -1), random_state=0)
+    refined = echo.fit_transform(X, y)
+    assert refined.shape == X.shape
+    assert refined.dtype == np.uint8
+    assert (echo.modified_ != X).any()
+
+
+def test_embedder__may_be_a_fitted_transformer() -> None:
+    X, y = table()
+    pca = PCA(2).fit(X)
+    echo = EchoSelect(lambda x, labels, generator: x + 1, pca, threshold=0.0).fit(X, y)
+    a, b = pca.transform(X), pca.transform(X + 1)
+    cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    np.testing.assert_allclose(echo.similarities_, cosine, atol=1e-4)
+
+
+def test_fit__leaves_the_modifier_it_was_given_alone() -> None:
+    X, y = table()
+    modifier = ConditionalDiffusion(n_train_steps=5, width=16)
+    echo = EchoSelect(modifier, random_state=0).fit(X, y)
+    assert not hasattr(modifier, "network_")
+    assert echo.modifier_ is not modifier
+
+
+def test_same_random_state__gives_identical_bits_and_leaves_the_global_one() -> None:
+    X, y = table()
+    before = torch.get_rng_state()
+    first, second = (EchoSelect(BRIEF, random_state=0).fit(X, y).similarities_ for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not np.array_equal(first, EchoSelect(BRIEF, random_state=1).fit(X, y).similarities_)
+
+
+# Thresholds.
+
+
+def test_otsu__is_the_best_of_all_splits() -> None:
+    values = np.random.default_rng(0).normal(size=9)
+
+    def variance_within(t: float) -> float:
+        low, high = values[values < t], values[values >= t]
+        return float(len(low) * low.var() + len(high) * high.var())
+
+    found = otsu(values)
+    others = [variance_within(t) for t in np.sort(values)[1:]]
+    assert variance_within(found) == pytest.approx(min(others))
+    assert otsu(np.ones(3)) == 1
+
+
+def test_mixture_boundary__of_two_equal_normals__is_half_way() -> None:
+    rng = np.random.default_rng(0)
+    values = np.r_[rng.normal(0, 0.1, 2000), rng.normal(1, 0.1, 2000)]
+    assert mixture_boundary(values) == pytest.approx(0.5, abs=0.03)
+    assert mixture_boundary(np.ones(3)) == 1
+
+
+def test_quantile__drops_the_same_share_of_each_label() -> None:
+    codes, values = np.repeat([0, 1], 10), np.arange(20.0)
+    found = find_threshold(values, codes, ("quantile", 0.2))
+    assert isinstance(found, np.ndarray)
+    assert ((values >= found[codes]).reshape(2, 10).sum(1) == 8).all()
+
+
+def test_most_similar_half__is_taken_per_label() -> None:
+    codes, values = np.repeat([0, 1], 4), np.arange(8.0)
+    assert np.flatnonzero(most_similar_half(values, codes)).tolist() == [2, 3, 6, 7]
+
+
+@pytest.mark.parametrize("threshold", ["otsy", 1.5, ("quantile", 1.0), ("quartile", 0.5), None])
+def test_threshold__that_is_no_rule__is_an_error(threshold: Any) -> None:
+    with pytest.raises(ValueError, match="threshold must be a similarity"):
+        EchoSelect(BRIEF, threshold=threshold).fit(*table())
+
+
+# Errors.
+
+
+def test_modifier__of_another_shape__is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"shape it is given, \(60, 4\). Got \(60, 2\)"):
+        EchoMod(lambda x, y, generator: x[:, :2]).fit_transform(*table())
+
+
+def test_precomputed__row_that_is_not_among_them__is_an_error() -> None:
+    X, y = table()
+    with pytest.raises(ValueError, match="Got 30 of 60 that are not"):
+        EchoMod(PrecomputedModifier(X[:30], y[:30], X[:30])).fit_transform(X, y)
+
+
+def test_precomputed__shuffled_rows__find_what_belongs_to_them() -> None:
+    X, y = table()
+    order = np.random.default_rng(0).permutation(60)
+    echo = EchoMod(PrecomputedModifier(X, y, 3 * X))
+    np.testing.assert_allclose(echo.fit_transform(X[order], y[order]), 3 * X[order], rtol=1e-6)
+
+
+# Memory.
+
+
+def test_memory__second_fit_modifies_and_trains_nothing(tmp_path: Path) -> None:
+    X, y = table()
+    first = EchoMod(Counting(), memory=tmp_path, random_state=0).fit_transform(X, y)
+    assert sum(Counting.seen) == 60
+    second = EchoMod(Counting(), memory=tmp_path, random_state=0).fit_transform(X, y)
+    assert sum(Counting.seen) == 60
+    np.testing.assert_array_equal(first, second)
+
+
+def test_memory__gives_what_a_fit_without_it_gives(tmp_path: Path) -> None:
+    X, y = table()
+    X = np.r_[X, X[:5]]  # some rows twice
+    y = np.r_[y, y[:5]]
+    plain = EchoSelect(BRIEF, random_state=0).fit(X, y)
+    for _ in range(2):
+        kept = EchoSelect(BRIEF, memory=tmp_path, random_state=0).fit(X, y)
+        np.testing.assert_array_equal(plain.modified_, kept.modified_)
+
+
+@pytest.mark.parametrize("change", ["labels", "seed", "settings"])
+def test_memory__is_not_found_by_another_fit(tmp_path: Path, change: str) -> None:
+    X, y = table()
+    EchoMod(Counting(), memory=tmp_path, random_state=0).fit_transform(X, y)
+    labels = (y + 1) % 3 if change == "labels" else y
+    other = Counting()
+    if change == "settings":
+        other.strength = 1  # type: ignore[attr-defined]
+    EchoMod(other, memory=tmp_path, random_state=int(change == "seed")).fit_transform(X, labels)
+    assert sum(Counting.seen) == 120
+
+
+def test_memory__folds_of_a_trained_generator__share_nothing(tmp_path: Path) -> None:
+    """A row that is in two folds is modified by the generator of its own fold."""
+    X, y = table(90)
+    fitted = [
+        EchoSelect(BRIEF, memory=tmp_path, n_rounds=1, random_state=0).fit(X[part], y[part])
+        for part in (slice(0, 60), slice(30, 90))
+    ]
+    alone = EchoSelect(BRIEF, n_rounds=1, random_state=0).fit(X[30:], y[30:])
+    np.testing.assert_array_equal(fitted[1].modified_, alone.modified_)
+    assert not np.allclose(fitted[0].modified_[30:], fitted[1].modified_[:30])
+
+
+def test_memory__cross_validation__is_that_without_memory(tmp_path: Path) -> None:
+    X, y = table(90)
+    found = []
+    for memory in (None, tmp_path, tmp_path):
+        echo = EchoSelect(BRIEF, memory=memory, random_state=0)
+        steps = [("echo", echo), ("clf", FlywheelClassifier(max_epochs=4, random_state=0))]
+        found.append(cross_val_predict(Pipeline(steps), X, y, cv=2, method="predict_proba"))
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
+
+
+def doomed(memory: Path) -> None:
+    Counting.die_at = 3
+    EchoMod(Counting(), memory=memory, batch_size=10, random_state=0).fit_transform(*table())
+
+
+def test_memory__killed_run__goes_on_where_it_was(tmp_path: Path) -> None:
+    process = multiprocessing.get_context("fork").Process(target=doomed, args=(tmp_path,))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    settings: dict[str, Any] = {"batch_size": 10, "random_state": 0}
+    resumed = EchoMod(Counting(), memory=tmp_path, **settings).fit_transform(*table())
+    assert Counting.seen == [10, 10, 10]  # three batches of six were done
+    np.testing.assert_array_equal(EchoMod(Counting(), **settings).fit_transform(*table()), resumed)
+
+
+# In pipelines.
+
+
+def test_pipeline__fits_predicts_and_is_searched() -> None:
+    X, y = table(90)
+    noisy = noise.symmetric(y, 0.2, random_state=0).labels
+    steps = [
+        ("echo", EchoSelect(BRIEF, random_state=0)),
+        ("clf", FlywheelClassifier(max_epochs=6, random_state=0)),
+    ]
+    pipeline = Pipeline(steps).fit(X, noisy)
+    assert pipeline.score(X, y) > 0.8
+    grid = {"echo__threshold": [0.2, "otsu"], "echo__modifier__strength": [0.5, 0.9]}
+    search = GridSearchCV(pipeline, grid, cv=2, error_score="raise").fit(X, noisy)
+    assert search.predict(X).shape == (90,)
+    assert len(search.cv_results_["params"]) == 4
+
+
+def test_sampler__drops_rows_as_imbalanced_learn_does() -> None:
+    X, y = table()
+    echo = EchoSelect(BRIEF, random_state=0)
+    sampler = clone(EchoSelectSampler(echo))
+    X_kept, y_kept = sampler.fit_resample(X, y)
+    kept = np.flatnonzero(echo.fit(X, y).support_)
+    np.testing.assert_array_equal(sampler.sample_indices_, kept)
+    np.testing.assert_array_equal(X_kept, X[kept])
+    np.testing.assert_array_equal(y_kept, y[kept])
+
+
+def test_sampler__stands_in_a_pipeline_of_imbalanced_learn() -> None:
+    imblearn = pytest.importorskip("imblearn.pipeline")
+    X, y = table()
+    sampler = EchoSelectSampler(EchoSelect(BRIEF, random_state=0))
+    classify = FlywheelClassifier(max_epochs=4, random_state=0)
+    pipeline = imblearn.Pipeline([("sample", sampler), ("clf", classify)]).fit(X, y)
+    assert len(pipeline["clf"].label_quality_) == len(pipeline["sample"].sample_indices_)
+    assert pipeline.predict(X).shape == (60,)
