@@ -20,7 +20,9 @@ def load_label_issues(name: str = "cifar10", *, data_home: PathLike | None = Non
     """Load labels of a test set, predicted probabilities, and which labels people found wrong [1]_.
 
     Five people each looked at the labels that a model doubted. A label is an error where fewer than
-    three of them chose it. Labels that the model did not doubt were not reviewed.
+    three of them chose it and it alone: a vote for both the given label and the model's guess does
+    not count for it. With such votes 21 and 42 errors would be left. Labels that the model did not
+    doubt were not reviewed.
 
     ============  =======  =====  ========  ======
     name          classes  rows   reviewed  errors
@@ -51,8 +53,9 @@ def load_label_issues(name: str = "cifar10", *, data_home: PathLike | None = Non
         guess : ndarray of int64, shape (n_reviewed,)
             Class that the model suggested.
         votes : ndarray of int64, shape (n_reviewed, 4)
-            Of five people, for what ``vote_names`` says.
+            Of five people, in the order of ``vote_names``.
         vote_names : list of str
+            ``"both"``, ``"given"``, ``"guessed"``, ``"neither"``.
         DESCR, filename : str
 
     Raises
