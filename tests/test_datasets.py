@@ -755,7 +755,7 @@ def test_image_files__estimator_learns_and_predicts_from_them(tmp_path: Path) ->
     clf = CrossEntropyClassifier(max_epochs=1, random_state=0)
     clf.fit(train, clean_mask=train.verified == 1)
     assert clf.classes_.tolist() == [0, 1]
-    assert clf.predict(train).shape == (6,)
+    assert 0 <= clf.score(train, train.targets) <= 1
     decoded = train.to_memmap(tmp_path / "all.npy")
     np.testing.assert_allclose(clf.predict_proba(decoded), clf.predict_proba(train), atol=1e-6)
 
