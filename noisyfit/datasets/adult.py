@@ -11,7 +11,10 @@ from sklearn.utils import Bunch
 
 from noisyfit.datasets.files import PathLike, choose, names, read_archive, rows_of
 
-KEYS = ("X_num_train", "X_cat_train", "y_train", "X_num_test", "X_cat_test", "y_test")
+KEYS = (
+    *("X_num_train", "X_cat_train", "y_train", "X_num_test", "X_cat_test", "y_test"),
+    *("num_names", "cat_names"),
+)
 
 
 def load_adult(
@@ -41,18 +44,14 @@ def load_adult(
     Returns
     -------
     Bunch or tuple
-        data : ndarray of float32, shape (32561, n_features)
-            Numbers first.
-        target, target_clean : ndarray of int64, shape (32561,)
-            The same.
-        data_test : ndarray of float32, shape (16281, n_features)
-        target_test : ndarray of int64, shape (16281,)
-        feature_names : list of str
-            Such as ``"age"`` and ``"sex=Female"``.
-        levels : dict of list of str
-            Text of each code by variable; ``"?"`` is unknown.
-        target_names : list of str
-        DESCR, filename : str
+        - ``data`` : ndarray of float32, shape (32561, n_features). Numbers first.
+        - ``target``, ``target_clean`` : ndarray of int64, shape (32561,). The same.
+        - ``data_test`` : ndarray of float32, shape (16281, n_features)
+        - ``target_test`` : ndarray of int64, shape (16281,)
+        - ``feature_names`` : list of str. Such as ``"age"`` and ``"sex=Female"``.
+        - ``levels`` : dict of list of str. Text of each code by variable; ``"?"`` is unknown.
+        - ``target_names`` : list of str
+        - ``DESCR``, ``filename`` : str
 
     Raises
     ------

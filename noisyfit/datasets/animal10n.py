@@ -32,7 +32,7 @@ def load_animal10n(root: PathLike, subset: str = "train", *, image_size: int = 6
     Returns
     -------
     ImageFiles
-        In the order of the file names, which is not that of any label.
+        In the order of the file names, so sorted by label.
 
     Raises
     ------

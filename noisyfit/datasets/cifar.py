@@ -57,13 +57,13 @@ def fetch_cifar10(
     Returns
     -------
     Bunch or tuple
-        data : ndarray of uint8, shape (50000, 32, 32, 3)
-        target, target_clean : ndarray of int64, shape (50000,)
-            The labels asked for, and the true classes.
-        data_test : ndarray of uint8, shape (10000, 32, 32, 3)
-        target_test : ndarray of int64, shape (10000,)
-        target_names : list of str
-        DESCR : str
+        - ``data`` : ndarray of uint8, shape (50000, 32, 32, 3)
+        - ``target``, ``target_clean`` : ndarray of int64, shape (50000,). The labels asked for,
+          and the true classes.
+        - ``data_test`` : ndarray of uint8, shape (10000, 32, 32, 3)
+        - ``target_test`` : ndarray of int64, shape (10000,)
+        - ``target_names`` : list of str
+        - ``DESCR`` : str
 
     Raises
     ------
@@ -128,13 +128,13 @@ def fetch_cifar100(
     Returns
     -------
     Bunch or tuple
-        data : ndarray of uint8, shape (50000, 32, 32, 3)
-        target, target_clean : ndarray of int64, shape (50000,)
-            The labels asked for, and the true classes.
-        data_test : ndarray of uint8, shape (10000, 32, 32, 3)
-        target_test : ndarray of int64, shape (10000,)
-        target_names : list of str
-        DESCR : str
+        - ``data`` : ndarray of uint8, shape (50000, 32, 32, 3)
+        - ``target``, ``target_clean`` : ndarray of int64, shape (50000,). The labels asked for,
+          and the true classes.
+        - ``data_test`` : ndarray of uint8, shape (10000, 32, 32, 3)
+        - ``target_test`` : ndarray of int64, shape (10000,)
+        - ``target_names`` : list of str
+        - ``DESCR`` : str
 
     Raises
     ------

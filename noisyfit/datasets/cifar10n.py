@@ -10,6 +10,10 @@ from sklearn.utils import Bunch
 from noisyfit.datasets.files import PathLike, choose, names, read_archive, rows_of
 
 LABELS = ("worst", "aggre", "random1", "random2", "random3", "clean")
+KEYS = (
+    *("x_train", "x_test", "y_test", "train_index", "test_index", "test_human_counts"),
+    *("class_names", *(f"y_{name}" for name in LABELS)),
+)
 
 
 def load_cifar10n(
@@ -46,21 +50,17 @@ def load_cifar10n(
     Returns
     -------
     Bunch or tuple
-        data : ndarray of uint8, shape (25000, 32, 32, 3)
-            Training images.
-        target, target_clean : ndarray of int64, shape (25000,)
-            The labels asked for, and the true classes.
-        label_sets : dict of ndarray
-            All six sets of labels by name.
-        index, index_test : ndarray of int64
-            Positions of the rows in CIFAR-10.
-        data_test : ndarray of uint8, shape (5000, 32, 32, 3)
-        target_test : ndarray of int64, shape (5000,)
-            True classes.
-        votes_test : ndarray of int64, shape (5000, 10)
-            How many of about 51 people chose each class (CIFAR-10H [2]_).
-        target_names : list of str
-        DESCR, filename : str
+        - ``data`` : ndarray of uint8, shape (25000, 32, 32, 3). Training images.
+        - ``target``, ``target_clean`` : ndarray of int64, shape (25000,). The labels asked for,
+          and the true classes.
+        - ``label_sets`` : dict of ndarray. All six sets of labels by name.
+        - ``index``, ``index_test`` : ndarray of int64. Positions of the rows in CIFAR-10.
+        - ``data_test`` : ndarray of uint8, shape (5000, 32, 32, 3)
+        - ``target_test`` : ndarray of int64, shape (5000,). True classes.
+        - ``votes_test`` : ndarray of int64, shape (5000, 10). How many of about 51 people chose
+          each class (CIFAR-10H [2]_).
+        - ``target_names`` : list of str
+        - ``DESCR``, ``filename`` : str
 
     Raises
     ------
@@ -88,8 +88,7 @@ def load_cifar10n(
     """
     choose("labels", labels, LABELS)
     choose("subset", subset, ("train", "test"))
-    keys = ["x_train", "x_test", "y_test", *(f"y_{name}" for name in LABELS)]
-    file = read_archive("cifar10n", data_home, keys)
+    file = read_archive("cifar10n", data_home, KEYS)
     label_sets = {name: file[f"y_{name}"] for name in LABELS}
     bunch = Bunch(
         data=file["x_train"],

@@ -31,13 +31,12 @@ def load_fashion_mnist(
     Returns
     -------
     Bunch or tuple
-        data : ndarray of uint8, shape (60000, 28, 28)
-        target, target_clean : ndarray of int64, shape (60000,)
-            The same.
-        data_test : ndarray of uint8, shape (10000, 28, 28)
-        target_test : ndarray of int64, shape (10000,)
-        target_names : list of str
-        DESCR, filename : str
+        - ``data`` : ndarray of uint8, shape (60000, 28, 28)
+        - ``target``, ``target_clean`` : ndarray of int64, shape (60000,). The same.
+        - ``data_test`` : ndarray of uint8, shape (10000, 28, 28)
+        - ``target_test`` : ndarray of int64, shape (10000,)
+        - ``target_names`` : list of str
+        - ``DESCR``, ``filename`` : str
 
     Raises
     ------

@@ -42,21 +42,16 @@ def load_label_issues(name: str = "cifar10", *, data_home: PathLike | None = Non
     Returns
     -------
     Bunch
-        pred_probs : ndarray of float32, shape (n_samples, n_classes)
-            Predicted out of sample, by cross-validation.
-        target : ndarray of int64, shape (n_samples,)
-            Given labels.
-        reviewed : ndarray of int64, shape (n_reviewed,)
-            Rows that people looked at.
-        is_error : ndarray of bool, shape (n_reviewed,)
-            Whether the given label is wrong.
-        guess : ndarray of int64, shape (n_reviewed,)
-            Class that the model suggested.
-        votes : ndarray of int64, shape (n_reviewed, 4)
-            Of five people, in the order of ``vote_names``.
-        vote_names : list of str
-            ``"both"``, ``"given"``, ``"guessed"``, ``"neither"``.
-        DESCR, filename : str
+        - ``pred_probs`` : ndarray of float32, shape (n_samples, n_classes). Predicted out of
+          sample, by cross-validation.
+        - ``target`` : ndarray of int64, shape (n_samples,). Given labels.
+        - ``reviewed`` : ndarray of int64, shape (n_reviewed,). Rows that people looked at.
+        - ``is_error`` : ndarray of bool, shape (n_reviewed,). Whether the given label is wrong.
+        - ``guess`` : ndarray of int64, shape (n_reviewed,). Class that the model suggested.
+        - ``votes`` : ndarray of int64, shape (n_reviewed, 4). Of five people, in the order of
+          ``vote_names``.
+        - ``vote_names`` : list of str. ``"both"``, ``"given"``, ``"guessed"``, ``"neither"``.
+        - ``DESCR``, ``filename`` : str
 
     Raises
     ------

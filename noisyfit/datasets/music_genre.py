@@ -43,18 +43,16 @@ def load_music_genre(
     Returns
     -------
     Bunch or tuple
-        data : ndarray of float32, shape (700, 58)
-            Features of the sound, not scaled.
-        target, target_clean : ndarray of int64, shape (700,)
-            The labels asked for, and the true classes.
-        label_sets : dict of ndarray
-            All three sets of labels by name.
-        annotations : ndarray of int64, shape (700, 44)
-            Vote of each worker, -1 where there is none.
-        data_test : ndarray of float32, shape (300, 58)
-        target_test : ndarray of int64, shape (300,)
-        song, song_test, feature_names, target_names : list of str
-        DESCR, filename : str
+        - ``data`` : ndarray of float32, shape (700, 58). Features of the sound, not scaled.
+        - ``target``, ``target_clean`` : ndarray of int64, shape (700,). The labels asked for, and
+          the true classes.
+        - ``label_sets`` : dict of ndarray. All three sets of labels by name.
+        - ``annotations`` : ndarray of int64, shape (700, 44). Vote of each worker, -1 where there
+          is none.
+        - ``data_test`` : ndarray of float32, shape (300, 58)
+        - ``target_test`` : ndarray of int64, shape (300,)
+        - ``song``, ``song_test``, ``feature_names``, ``target_names`` : list of str
+        - ``DESCR``, ``filename`` : str
 
     Raises
     ------

@@ -27,18 +27,16 @@ def load_sentiment_votes(*, data_home: PathLike | None = None) -> Any:
     Returns
     -------
     Bunch
-        item, worker, label : ndarray of int64, shape (27746,)
-            One entry a vote.
-        annotations : ndarray of int8, shape (4999, 203)
-            The same as a table, -1 where there is no vote.
-        target : ndarray of int64, shape (4999,)
-            Majority of the votes, ties to class 1: 11.8 % wrong.
-        target_clean : ndarray of int64, shape (4999,)
-            True classes, 1 is positive.
-        item_id : ndarray of int64, shape (4999,)
-            Number of each sentence in the original file.
-        target_names : list of str
-        DESCR, filename : str
+        - ``item``, ``worker``, ``label`` : ndarray of int64, shape (27746,). One entry a vote.
+        - ``annotations`` : ndarray of int8, shape (4999, 203). The same as a table, -1 where
+          there is no vote.
+        - ``target`` : ndarray of int64, shape (4999,). Majority of the votes, ties to class 1:
+          11.8 % wrong.
+        - ``target_clean`` : ndarray of int64, shape (4999,). True classes, 1 is positive.
+        - ``item_id`` : ndarray of int64, shape (4999,). Number of each sentence in the original
+          file.
+        - ``target_names`` : list of str
+        - ``DESCR``, ``filename`` : str
 
     Raises
     ------

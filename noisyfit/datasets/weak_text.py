@@ -50,21 +50,18 @@ def load_weak_text(
     Returns
     -------
     Bunch or tuple
-        data : ndarray of float32, shape (n_samples, 128)
-            TF-IDF of words and characters, reduced by a truncated SVD fitted on the training texts.
-        target, target_clean : ndarray of int64, shape (n_samples,)
-            The labels asked for, and the true classes.
-        text : list of str
-        votes : ndarray of int8, shape (n_samples, n_rules)
-            -1 where a rule abstains.
-        data_valid, data_test, text_valid, text_test, votes_valid, votes_test
-            The same for the other rows.
-        target_valid, target_test : ndarray of int64
-            True classes.
-        target_noisy_valid, target_noisy_test : ndarray of int64
-            Majority of the rules.
-        target_names : list of str
-        DESCR, filename : str
+        - ``data`` : ndarray of float32, shape (n_samples, 128). TF-IDF of words and characters,
+          reduced by a truncated SVD fitted on the training texts.
+        - ``target``, ``target_clean`` : ndarray of int64, shape (n_samples,). The labels asked
+          for, and the true classes.
+        - ``text`` : list of str
+        - ``votes`` : ndarray of int8, shape (n_samples, n_rules). -1 where a rule abstains.
+        - ``data_valid``, ``data_test``, ``text_valid``, ``text_test``, ``votes_valid``,
+          ``votes_test`` : ndarray or list. The same for the other rows.
+        - ``target_valid``, ``target_test`` : ndarray of int64. True classes.
+        - ``target_noisy_valid``, ``target_noisy_test`` : ndarray of int64. Majority of the rules.
+        - ``target_names`` : list of str
+        - ``DESCR``, ``filename`` : str
 
     Raises
     ------
