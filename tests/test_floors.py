@@ -11,7 +11,8 @@ import noisyfit
 ROOT = Path(noisyfit.__file__).parent
 FLOORS: list[tuple[int, set[str]]] = [  # rooms of the same number do not know each other
     (0, {"exceptions", "validation", "documentation"}),
-    (1, {"noise", "quality", "datasets", "plots"}),
+    (1, {"noise", "quality", "plots"}),
+    (1, {"datasets"}),
     (1, {"nn"}),
     (2, {"metrics", "selection"}),
     (2, {"data", "devices", "checkpoint", "persistence"}),
@@ -26,6 +27,7 @@ MODULES = [file for file in sorted(ROOT.rglob("*.py")) if file != ROOT / "__init
 SHUNNED = {  # third parties that a room must not import when it is imported
     "exceptions": {"torch", "skorch", "sklearn"},
     "noise": {"torch", "skorch", "torchvision", "matplotlib"},
+    "datasets": {"skorch", "torchvision", "PIL", "pandas", "matplotlib"},
     "nn": {"skorch", "sklearn"},
     "metrics": {"torch", "skorch", "torchvision", "matplotlib"},
     "data": {"skorch", "sklearn"},

@@ -10,11 +10,9 @@ variable ``NOISYFIT_DATA``.
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +23,7 @@ from sklearn.model_selection import train_test_split
 
 import noisyfit
 from noisyfit import NoisyLabelClassifier, noise
+from noisyfit.datasets import load_fashion_mnist
 from noisyfit.metrics import fpr_at_95_tpr, ood_auroc, ood_scores
 
 N_KNOWN = 7
@@ -60,8 +59,8 @@ def digits(seed: int, rows: int) -> Task:
 
 def fashion(seed: int, rows: int) -> Task:
     """Draw images of Fashion-MNIST; unknown are its last three classes, and digits."""
-    with np.load(Path(os.environ["NOISYFIT_DATA"]) / "fashion_mnist.npz") as file:
-        x, y, x_test, y_test = (file[k] for k in ("x_train", "y_train", "x_test", "y_test"))
+    file = load_fashion_mnist()
+    x, y, x_test, y_test = file.data, file.target, file.data_test, file.target_test
     rng = np.random.default_rng(seed)
     train = rng.permutation(np.flatnonzero(y < N_KNOWN))[:rows]
     test = rng.permutation(np.flatnonzero(y_test < N_KNOWN))[:2000]

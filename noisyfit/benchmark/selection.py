@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +24,7 @@ from sklearn.model_selection import train_test_split
 from skorch.callbacks import Callback
 
 from noisyfit import CrossEntropyClassifier, neg_clid, noise
+from noisyfit.datasets import load_fashion_mnist
 from noisyfit.metrics import clid, epoch_correlation, relative_performance_ratio
 
 NOISE_RATES = (0.0, 0.2, 0.4, 0.6, 0.8)
@@ -51,8 +50,8 @@ def digits(seed: int, rows: int) -> Split:
 
 def fashion(seed: int, rows: int) -> Split:
     """Draw training images of Fashion-MNIST and 2,000 test images."""
-    with np.load(Path(os.environ["NOISYFIT_DATA"]) / "fashion_mnist.npz") as file:
-        x, y, x_test, y_test = (file[k] for k in ("x_train", "y_train", "x_test", "y_test"))
+    file = load_fashion_mnist()
+    x, y, x_test, y_test = file.data, file.target, file.data_test, file.target_test
     rng = np.random.default_rng(seed)
     train, test = rng.permutation(len(x))[:rows], rng.permutation(len(x_test))[:2000]
     return x[train], x_test[test], y[train], y_test[test]

@@ -1,0 +1,107 @@
+"""CIFAR-10N: photographs labelled by people."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from sklearn.utils import Bunch
+
+from noisyfit.datasets.files import PathLike, choose, names, read_archive, rows_of
+
+LABELS = ("worst", "aggre", "random1", "random2", "random3", "clean")
+KEYS = (
+    *("x_train", "x_test", "y_test", "train_index", "test_index", "test_human_counts"),
+    *("class_names", *(f"y_{name}" for name in LABELS)),
+)
+
+
+def load_cifar10n(
+    labels: str = "worst",
+    *,
+    subset: str = "train",
+    data_home: PathLike | None = None,
+    return_X_y: bool = False,
+) -> Any:
+    """Load half of CIFAR-10 with the labels that people gave (CIFAR-10N).
+
+    Each training image was labelled by three people [1]_. The classes are balanced: 2,500 training
+    images each. All 50,000 images come with `fetch_cifar10`.
+
+    ===========================  =========================
+    labels wrong in ``target``   worst 40.6 %, aggre 9.1 %, random1-3 17.3 / 18.3 / 18.0 %
+    rows                         25,000 to train, 5,000 to test
+    images                       32 x 32 pixels, colour
+    classes                      10
+    ===========================  =========================
+
+    Parameters
+    ----------
+    labels : {"worst", "aggre", "random1", "random2", "random3", "clean"}, default="worst"
+        ``"random1"`` to ``"random3"`` are the votes of the three people, ``"aggre"`` is their
+        majority, ``"worst"`` is a wrong one of them where there is one.
+    subset : {"train", "test"}, default="train"
+        Rows that ``return_X_y`` gives. The Bunch holds both.
+    data_home : str, path or None, default=None
+        Folder with ``cifar10n.npz``. None: that named by ``NOISYFIT_DATA``.
+    return_X_y : bool, default=False
+        Return ``(data, target)`` instead of a Bunch.
+
+    Returns
+    -------
+    Bunch or tuple
+        - ``data`` : ndarray of uint8, shape (25000, 32, 32, 3). Training images.
+        - ``target``, ``target_clean`` : ndarray of int64, shape (25000,). The labels asked for,
+          and the true classes.
+        - ``label_sets`` : dict of ndarray. All six sets of labels by name.
+        - ``index``, ``index_test`` : ndarray of int64. Positions of the rows in CIFAR-10.
+        - ``data_test`` : ndarray of uint8, shape (5000, 32, 32, 3)
+        - ``target_test`` : ndarray of int64, shape (5000,). True classes.
+        - ``votes_test`` : ndarray of int64, shape (5000, 10). How many of about 51 people chose
+          each class (CIFAR-10H [2]_).
+        - ``target_names`` : list of str
+        - ``DESCR``, ``filename`` : str
+
+    Raises
+    ------
+    ValueError
+        If there is no such set of labels or rows, or no folder is named.
+    FileNotFoundError
+        If the folder holds no ``cifar10n.npz``.
+
+    Notes
+    -----
+    Labels: CC BY-NC 4.0; votes on test images: CC BY-NC-SA 4.0. Neither may be used commercially.
+    The images (Krizhevsky, 2009) are decoded from JPEG copies and differ slightly from the
+    original, so published accuracies need not be met to the last tenth.
+
+    References
+    ----------
+    .. [1] Wei, Zhu, Cheng, Liu, Niu and Liu. Learning with noisy labels revisited: a study using
+       real-world human annotations. ICLR, 2022.
+    .. [2] Peterson, Battleday, Griffiths and Russakovsky. Human uncertainty makes classification
+       more robust. ICCV, 2019.
+
+    Examples
+    --------
+    >>> X, y = load_cifar10n("aggre", return_X_y=True)  # doctest: +SKIP
+    """
+    choose("labels", labels, LABELS)
+    choose("subset", subset, ("train", "test"))
+    file = read_archive("cifar10n", data_home, KEYS)
+    label_sets = {name: file[f"y_{name}"] for name in LABELS}
+    bunch = Bunch(
+        data=file["x_train"],
+        target=label_sets[labels],
+        target_clean=label_sets["clean"],
+        label_sets=label_sets,
+        index=file["train_index"],
+        data_test=file["x_test"],
+        target_test=file["y_test"],
+        index_test=file["test_index"],
+        votes_test=file["test_human_counts"],
+        target_names=names(file["class_names"]),
+        DESCR=inspect.getdoc(load_cifar10n),
+        filename=file["filename"],
+    )
+    return rows_of(bunch, subset) if return_X_y else bunch

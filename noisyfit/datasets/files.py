@@ -1,0 +1,146 @@
+"""Folders, archives and lists of files: found and read, or an error that says what to do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from noisyfit.validation import did_you_mean
+
+PathLike: TypeAlias = str | os.PathLike[str]
+VARIABLE = "NOISYFIT_DATA"
+
+
+def choose(what: str, name: str, names: Iterable[str]) -> str:
+    """Return the name if it is known.
+
+    Raises
+    ------
+    ValueError
+        If it is not; the message lists the names.
+    """
+    names = list(names)
+    if name not in names:
+        raise ValueError(
+            f"{what} must be one of {', '.join(map(repr, names))}. Got {name!r}."
+            f"{did_you_mean(str(name), names)}"
+        )
+    return name
+
+
+def data_folder(data_home: PathLike | None) -> Path:
+    """Return the folder of the data: ``data_home``, else that named by ``NOISYFIT_DATA``.
+
+    Raises
+    ------
+    ValueError
+        If neither is given.
+    FileNotFoundError
+        If there is no such folder.
+    """
+    folder = os.environ.get(VARIABLE) if data_home is None else data_home
+    if not folder:
+        raise ValueError(
+            f"The folder of the data must be named. Got data_home=None, and {VARIABLE} is not set. "
+            f"Pass data_home=, or set {VARIABLE}."
+        )
+    return existing_folder(folder)
+
+
+def existing_folder(path: PathLike) -> Path:
+    """Return a folder as a path; FileNotFoundError if there is none."""
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"The folder of the data must exist. Got {str(folder)!r}. Check the path."
+        )
+    return folder
+
+
+def read_archive(name: str, data_home: PathLike | None, keys: Iterable[str]) -> dict[str, Any]:
+    """Read the arrays of ``<name>.npz``, and its path as ``"filename"``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder holds no such file.
+    ValueError
+        If the file lacks one of the keys.
+    """
+    path = data_folder(data_home) / f"{name}.npz"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"The folder {str(path.parent)!r} must hold {path.name!r}. Got no such file. Nothing "
+            "is downloaded: put it there, or name another folder with data_home= or "
+            f"{VARIABLE}. What it holds, and where that comes from, is on the page 'Data sets' of "
+            "the documentation."
+        )
+    with np.load(path, allow_pickle=False) as file:
+        missing = sorted(set(keys) - set(file.files))
+        if missing:
+            raise ValueError(
+                f"{path.name} must hold the arrays {sorted(keys)}. {str(path)!r} lacks {missing}. "
+                "It may be another file of that name: replace it."
+            )
+        return {key: file[key] for key in file.files} | {"filename": str(path)}
+
+
+def names(array: NDArray[np.str_]) -> list[str]:
+    """Return an array of strings as a list."""
+    return [str(name) for name in array]
+
+
+def rows_of(bunch: Any, subset: str) -> tuple[Any, Any]:
+    """Return data and target of the training rows, or of another subset."""
+    suffix = "" if subset == "train" else f"_{subset}"
+    return bunch[f"data{suffix}"], bunch[f"target{suffix}"]
+
+
+def local_root(root: PathLike, *parts: str) -> Path:
+    """Return the folder of a data set that has these files and folders.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder or one of its parts does not exist.
+    """
+    folder = existing_folder(root)
+    missing = [part for part in parts if not (folder / part).exists()]
+    if missing:
+        raise FileNotFoundError(
+            f"The folder must hold {', '.join(parts)}. Got {str(folder)!r} without "
+            f"{', '.join(missing)}. Pass the folder that the authors' archive unpacks to; nothing "
+            "is downloaded."
+        )
+    return folder
+
+
+def read_lines(path: Path) -> list[str]:
+    """Return the lines of a text file that are not blank, without the white space around them."""
+    with path.open(encoding="utf-8") as file:
+        return [stripped for line in file if (stripped := line.strip())]
+
+
+def read_labels(path: Path) -> list[tuple[str, int]]:
+    """Read lines of a file name and a label.
+
+    Raises
+    ------
+    ValueError
+        If a line is anything else.
+    """
+    found = []
+    for number, line in enumerate(read_lines(path), 1):
+        name, _, label = line.rpartition(" ")
+        if not name or not label.isdecimal():
+            raise ValueError(
+                f"Each line of {path.name} must be a file name, a space and a label. Got {line!r} "
+                f"as line {number} of {str(path)!r}. Replace the file by the authors'."
+            )
+        found.append((name.strip(), int(label)))
+    return found
