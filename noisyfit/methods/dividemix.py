@@ -18,13 +18,15 @@ from torch import Tensor, nn
 from noisyfit.base import NoisyLabelClassifier
 from noisyfit.data import Rows, TrainingData, batch_bounds
 from noisyfit.nn.losses import cross_entropy, mixup, sharpen
+from noisyfit.warmup import WarmUp
 
 TINY = 1e-8
 REGULARIZATION = 5e-4  # of the variances of the mixture
+WATCHED = 0.9  # momentum of the predictions by which the warm-up sees whether learning stalls
 FEWEST_STEPS = 60  # of the warm-up; networks that have seen less divide by class, not by mistake
 
 
-class DivideMixClassifier(NoisyLabelClassifier):
+class DivideMixClassifier(WarmUp, NoisyLabelClassifier):
     """Learn from noisy labels by dividing the rows into believed and doubted ones, over and over.
 
     The loss of each row tells whether its label is believed. Two networks divide the rows for each
@@ -58,7 +60,7 @@ class DivideMixClassifier(NoisyLabelClassifier):
         Parameter of the Beta distribution of MixUp.
     warmup_epochs : int or None, default=None
         Epochs on the given labels before the first division. None means one sixth of the epochs,
-        and at least 60 batches.
+        and at least 60 batches; for images until learning stalls.
     {shared parameters}
 
     Attributes
@@ -93,8 +95,8 @@ class DivideMixClassifier(NoisyLabelClassifier):
 
     Trusted rows are believed with probability 1. Rows without a label are doubted. If all losses
     are equal, all labels are believed; a batch without believed or doubted rows leaves that term
-    out. Cost: 18 passes through a network per row and epoch, cross-entropy needs 3; nothing is
-    kept per sample.
+    out. Cost: 18 passes through a network per row and epoch, cross-entropy needs 3;
+    ``n_classes`` floats per sample.
 
     References
     ----------
@@ -148,19 +150,27 @@ class DivideMixClassifier(NoisyLabelClassifier):
             n_batches = len(batch_bounds(int(data.has_label.sum()), data.batch_size))
             self.warmup_epochs_ = max(self.warmup_epochs_, ceil(FEWEST_STEPS / n_batches))
         for epoch in self._epochs():
-            if epoch < self.warmup_epochs_:
-                self._warm_up(data)
+            if self._warming_up(data, epoch, self.state_.predictions):
+                self._warm_up(data, epoch)
             else:
-                ramp = min(1.0, (epoch - self.warmup_epochs_) / self.warmup_epochs_)
+                ramp = min(1.0, (epoch - int(self.state_.first_epoch)) / self.warmup_epochs_)
                 self._train_on_both_parts(data, ramp * self.unlabelled_weight)
+
+    def _init_state(self, n: int, n_classes: int) -> dict[str, Tensor]:
+        uniform = torch.full((n, n_classes), 1 / n_classes)
+        return {"predictions": uniform, **self._warm_up_state(n)}
 
     # ---------------------------------------------------------------------------- steps
 
-    def _warm_up(self, data: TrainingData) -> None:
-        for _, x, labels in data.batches("weak", labelled=True):
+    def _warm_up(self, data: TrainingData, epoch: int) -> None:
+        weights, share = self._warm_up_weights(data), (1 - WATCHED) / (1 - WATCHED ** (epoch + 1))
+        for idx, x, labels in data.batches("weak", labelled=True):
             for name in self._networks:
-                loss = cross_entropy(self._network(name)(x), labels).mean()
-                self._descend(loss, self._optimizer(name))
+                logits = self._network(name)(x)
+                loss = weights[idx] * cross_entropy(logits, labels)
+                self._descend(loss.mean(), self._optimizer(name))
+            probs = logits.detach().float().softmax(1)
+            self.state_.predictions[idx] = self.state_.predictions[idx].lerp(probs, share)
 
     def _train_on_both_parts(self, data: TrainingData, unlabelled_weight: float) -> None:
         """Train each network with the division of the other one."""
@@ -224,6 +234,7 @@ class DivideMixClassifier(NoisyLabelClassifier):
 
     def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:
         """Return the mean of both posteriors, and the label refined by the prediction."""
+        self.warmup_epochs_ = self._length_of_warm_up()
         module, peer = (self._clean_probability(data, name) for name in self._networks)
         clean = (module + peer) / 2
         return clean, refine(clean, data.labels, self._probabilities(data))
