@@ -28,6 +28,7 @@ from noisyfit.data import image_layout
 from noisyfit.devices import resolve_device
 from noisyfit.nn.embedders import ContrastiveEmbedder, Embedder, StandardizedFeatures
 from noisyfit.nn.generators import ConditionalDiffusion, Modifier, Trainable
+from noisyfit.nn.generators.conditional_diffusion import SMALL_IMAGE
 from noisyfit.nn.generators.row_store import RowStore
 from noisyfit.validation import check_clean_mask
 
@@ -271,8 +272,9 @@ class EchoSelect(EchoMod):
     modifier : None, `Modifier` or callable, default=None
         As in `EchoMod`.
     embedder : None, `Embedder`, fitted transformer or callable, default=None
-        What similarity is measured in. None takes standardised columns for tables, and for images
-        an encoder that has learned from them without labels. Objects with ``embed`` are handed
+        What similarity is measured in. None takes standardised columns for tables and standardised
+        pixels for images of up to 1,024 values, and for larger ones an encoder that has learned
+        from them without labels. Objects with ``embed`` are handed
         tensors, and trained first if they have ``fit``; those with ``transform``, and functions,
         arrays of the user's shape. Never pass a classifier trained on the same labels.
     threshold : float in [-1, 1], {"otsu", "gmm"} or ("quantile", float), default="otsu"
@@ -402,7 +404,8 @@ class EchoSelect(EchoMod):
 
     def _trained_embedder(self, x: Tensor) -> Any:
         embedder = deepcopy(self.embedder)
-        if embedder is None and self.layout_ == "table":
+        small = self.layout_ == "table" or x[0].numel() <= SMALL_IMAGE
+        if embedder is None and small:
             embedder = StandardizedFeatures()
         elif embedder is None:
             embedder = ContrastiveEmbedder(device=resolve_device(self.device))

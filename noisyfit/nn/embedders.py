@@ -31,17 +31,18 @@ class Embedder(Protocol):
 
 
 class StandardizedFeatures:
-    """Columns of a table in units of their standard deviation, around their mean."""
+    """Columns, or pixels, in units of their standard deviation, around their mean."""
 
     def fit(self, x: Tensor, generator: torch.Generator) -> Self:
-        """Learn mean and deviation of rows (n_samples, n_features); near-constant ones get 1."""
-        std = x.double().std(0, correction=0)
-        self.mean_, self.std_ = x.double().mean(0), torch.where(std > 1e-6, std, 1.0)
+        """Learn mean and deviation of rows (n_samples, ...); near-constant columns get 1."""
+        values = x.flatten(1).double()
+        std = values.std(0, correction=0)
+        self.mean_, self.std_ = values.mean(0), torch.where(std > 1e-6, std, 1.0)
         return self
 
     def embed(self, x: Tensor) -> Tensor:
-        """Return the standardised rows."""
-        return ((x - self.mean_) / self.std_).float()
+        """Return the standardised rows (n_samples, n_features)."""
+        return ((x.flatten(1) - self.mean_) / self.std_).float()
 
 
 class ContrastiveEmbedder:

@@ -49,6 +49,7 @@ def exact(means: list[float], **params: Any) -> ConditionalDiffusion:
     diffusion.mean_ = torch.zeros(1, 1)
     diffusion.scale_ = torch.ones(1, 1)
     diffusion.low_, diffusion.high_ = torch.full((1, 1), -9.0), torch.full((1, 1), 9.0)
+    diffusion.kind_ = "mlp"
     diffusion.network_ = Velocity(means)
     return diffusion
 
@@ -129,6 +130,27 @@ def test_unet__any_size__keeps_the_shape(shape: tuple[int, ...]) -> None:
     out = network(x, torch.zeros(2), torch.tensor([0, 3]), x)
     assert out.shape == x.shape
     assert (out == 0).all()  # starts at zero
+
+
+@pytest.mark.parametrize(
+    "shape, params, kind",
+    [
+        ((2000,), {}, "mlp"),
+        ((1, 28, 28), {}, "mlp"),
+        ((1, 28, 28), {"network": "unet"}, "unet"),
+        ((1, 28, 28), {"control": "edges"}, "unet"),
+        ((3, 32, 32), {}, "unet"),
+    ],
+)
+def test_network__is_chosen_by_the_size_of_a_row(
+    shape: tuple[int, ...], params: dict[str, Any], kind: str
+) -> None:
+    x = torch.randn(6, *shape, generator=generator())
+    labels = np.arange(6) % 2
+    diffusion = ConditionalDiffusion(n_train_steps=1, n_steps=1, width=8, **params)
+    found = diffusion.fit(x, labels, generator()).modify(x, labels, generator())
+    assert diffusion.kind_ == kind
+    assert found.shape == x.shape
 
 
 def test_denoiser__label_and_angle_matter() -> None:

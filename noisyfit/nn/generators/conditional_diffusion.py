@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from itertools import pairwise
-from math import pi
+from math import pi, prod
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -21,7 +21,8 @@ from noisyfit.validation import encode
 LABEL_DROPOUT = 0.2  # share of rows that are denoised without their label
 EMA_DECAY = 0.999
 SMALLEST_SCALE = 1e-6
-DEFAULT_WIDTH = {"table": 192, "image": 16}
+DEFAULT_WIDTH = {"mlp": 192, "unet": 16}
+SMALL_IMAGE = 1024  # values; up to here a perceptron beat the U-Net, see the page of EchoAlign
 CHUNK = 512  # rows modified at once
 
 
@@ -46,6 +47,9 @@ class ConditionalDiffusion:
         Weight of the label; 1 samples what was learned under the label, 0 ignores it.
     n_steps : int >= 1, default=10
         Steps to the noise, and as many back.
+    network : {None, "mlp", "unet"}, default=None
+        What denoises images. None is a perceptron on their pixels up to 1,024 values, else a U-Net;
+        with `control` always a U-Net. Tables have the perceptron.
     control : {None, "edges"}, default=None
         "edges" lets a map of the edges of the row guide the denoising of images, the embedded
         stand-in for ControlNet ([3]_): outlines stay, and rows change less.
@@ -54,8 +58,8 @@ class ConditionalDiffusion:
     lr : float > 0, default=1e-3
         Of AdamW, with a warm-up and a cosine to zero.
     width : int or None, default=None
-        Units of the network, for images a multiple of 8. None is 192 for tables and 16 for images,
-        what a CPU can train; 64 is better where there is a GPU.
+        Units of the perceptron, or channels of the U-Net, a multiple of 8. None is 192 or 16, what
+        a CPU can train; 64 channels suit a GPU.
     device : str or torch.device, default="cpu"
 
     Attributes
@@ -78,6 +82,7 @@ class ConditionalDiffusion:
     strength: float = 0.9
     guidance: float = 10.0
     n_steps: int = 10
+    network: Literal["mlp", "unet"] | None = None
     control: Literal["edges"] | None = None
     n_train_steps: int = 1000
     batch_size: int = 128
@@ -113,6 +118,8 @@ class ConditionalDiffusion:
         """
         self._check()
         self.classes_ = np.unique(y)
+        self.kind_ = self._choose_network(tuple(x.shape[1:]))
+        x = self._as_seen(x)
         self._measure(x)
         labels = torch.as_tensor(encode(y, self.classes_, np.zeros(len(y), dtype=bool)))
         with torch.random.fork_rng(devices=[]):
@@ -127,6 +134,7 @@ class ConditionalDiffusion:
             "guidance": (self.guidance >= 0, "be at least 0"),
             "n_steps": (self.n_steps >= 1, "be at least 1"),
             "n_train_steps": (self.n_train_steps >= 1, "be at least 1"),
+            "network": (self.network in (None, "mlp", "unet"), "be None, 'mlp' or 'unet'"),
             "control": (self.control in (None, "edges"), "be None or 'edges'"),
         }
         for name, (holds, limit) in limits.items():
@@ -135,6 +143,17 @@ class ConditionalDiffusion:
                     f"The {name!r} of {type(self).__name__} must {limit}. "
                     f"Got {getattr(self, name)!r}."
                 )
+
+    def _choose_network(self, row_shape: tuple[int, ...]) -> str:
+        if len(row_shape) == 1:
+            return "mlp"
+        if self.control:
+            return "unet"
+        return self.network or ("mlp" if prod(row_shape) <= SMALL_IMAGE else "unet")
+
+    def _as_seen(self, x: Tensor) -> Tensor:
+        """Return rows in the shape the network takes."""
+        return x.flatten(1) if self.kind_ == "mlp" else x
 
     def _measure(self, x: Tensor) -> None:
         """Learn centre, scale and limits of each column of tables, each channel of images."""
@@ -147,12 +166,10 @@ class ConditionalDiffusion:
         self.high_ = (values.amax(axes, keepdim=True).float() - self.mean_) / self.scale_
 
     def _make_network(self, row_shape: tuple[int, ...]) -> nn.Module:
-        self.row_shape_ = row_shape
-        n_classes = len(self.classes_)
-        if len(row_shape) == 1:
-            return TableDenoiser(row_shape[0], n_classes, self.width or DEFAULT_WIDTH["table"])
+        n_classes, width = len(self.classes_), self.width or DEFAULT_WIDTH[self.kind_]
+        if self.kind_ == "mlp":
+            return TableDenoiser(row_shape[0], n_classes, width)
         n_controls = row_shape[0] if self.control else 0
-        width = self.width or DEFAULT_WIDTH["image"]
         return UNet(row_shape[0], n_classes, width, n_controls)
 
     def _train(self, network: nn.Module, x: Tensor, labels: Tensor) -> nn.Module:
@@ -191,8 +208,9 @@ class ConditionalDiffusion:
     def modify(self, x: Tensor, y: NDArray[Any], generator: torch.Generator) -> Tensor:
         """Return rows drawn to their labels; see `Modifier.modify`. Nothing is random in it."""
         labels = torch.as_tensor(encode(y, self.classes_, np.zeros(len(y), dtype=bool)))
-        parts = zip(x.split(CHUNK), labels.split(CHUNK), strict=True)
-        return torch.cat([self._modified(rows, given.to(self.device)) for rows, given in parts])
+        parts = zip(self._as_seen(x).split(CHUNK), labels.split(CHUNK), strict=True)
+        found = [self._modified(rows, given.to(self.device)) for rows, given in parts]
+        return torch.cat(found).reshape(x.shape)
 
     def _modified(self, x: Tensor, labels: Tensor) -> Tensor:
         rows = self._standardize(x)

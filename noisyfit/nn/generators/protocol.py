@@ -9,7 +9,11 @@ from torch import Tensor
 
 @runtime_checkable
 class Modifier(Protocol):
-    """Changes rows so that they fit their labels, and as little else as it can."""
+    """Changes rows so that they fit their labels, and as little else as it can.
+
+    Kept rows are found again by a hash of the modifier as it was passed. One with parts that are
+    costly or impossible to hash has a method ``identity()`` that returns what its rows depend on.
+    """
 
     def modify(self, x: Tensor, y: NDArray[Any], generator: torch.Generator) -> Tensor:
         """Return modified rows.
