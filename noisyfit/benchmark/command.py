@@ -114,6 +114,6 @@ def _grid(options: argparse.Namespace) -> Any:
         source, _ = source_of(name, options.label)
         if source.X_test is None and not options.holdout:
             raise ValueError(
-                f"{name} has no test rows, so --holdout must be greater than 0. Got 0. Leave it out."
+                f"{name} has no test rows: --holdout must be greater than 0. Got 0. Leave it out."
             )
     return Grid(methods, options.data, options.noise, options.rates, options.seeds, settings)

@@ -137,7 +137,11 @@ class CleanlabClassifier(ClassifierMixin, BaseEstimator):
         self.classes_, codes = np.unique(np.asarray(y), return_inverse=True)
         before = np.random.get_state()  # cleanlab seeds the global generator
         try:
-            self.learning_ = CleanLearning(self._classifier(X), seed=self.random_state)
+            self.learning_ = CleanLearning(
+                self._classifier(X),
+                seed=self.random_state,
+                find_label_issues_kwargs={"n_jobs": 1},  # its processes fail inside of others
+            )
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)  # epochs are few by intent
                 self.learning_.fit(self._rows(X), codes)
