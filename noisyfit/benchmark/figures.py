@@ -63,6 +63,9 @@ def cost(part: pd.DataFrame) -> Figure:
             place_of_name: dict[str, Any] = {"xytext": (4, 3), "textcoords": "offset points"}
             axes.annotate(name, (x, 100 * y), fontsize="small", color=color, **place_of_name)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
+    axes.margins(x=0.15)
     axes.grid(alpha=0.3)
     axes.set_xlabel("seconds of a fit")
     axes.set_ylabel("accuracy on clean test labels, %")
