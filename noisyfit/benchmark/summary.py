@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -124,6 +125,7 @@ def table_of(part: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
 
 def title_of(data: str, noise: str, rate: float) -> str:
     """Write a kind of noise for people."""
+    data = Path(data).name  # of a file or folder
     if noise == "given":
         return f"{data}, labels as given"
     return f"{data}, clean labels" if noise == "none" else f"{data}, {noise} {100 * rate:g} %"
