@@ -1,7 +1,6 @@
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import pandas as pd
 import pytest
 
 from noisyfit.benchmark import grid as module
-from noisyfit.benchmark.cells import COLUMNS, Cell, Settings
+from noisyfit.benchmark.cells import COLUMNS, Cell, Settings, run_cell
 from noisyfit.benchmark.grid import TABLE, Grid, run_grid, say_cost
 from noisyfit.benchmark.table import Table
 
@@ -39,11 +38,10 @@ run_grid(GRID, Path(sys.argv[1]), say=die_after_three)
 def fitted(monkeypatch: pytest.MonkeyPatch) -> list[Cell]:
     """The cells that are fitted from now on."""
     cells: list[Cell] = []
-    run: Callable[..., Any] = module.run_cell
 
     def counted(cell: Cell, settings: Settings) -> Any:
         cells.append(cell)
-        return run(cell, settings)
+        return run_cell(cell, settings)
 
     monkeypatch.setattr(module, "run_cell", counted)
     return cells
@@ -114,18 +112,18 @@ def test_failing_cell__is_said__and_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     grid = replace(GRID, methods=("cross_entropy",), rates=(0.4,))
-    run, said = module.run_cell, []
+    said: list[str] = []
 
     def broken(cell: Cell, settings: Settings) -> Any:
         if cell.seed == 0:
             raise RuntimeError("no luck")
-        return run(cell, settings)
+        return run_cell(cell, settings)
 
     monkeypatch.setattr(module, "run_cell", broken)
     assert run_grid(grid, tmp_path, say=said.append) == 1
     assert any("failed: RuntimeError: no luck" in line for line in said)
     assert len(Table(tmp_path / TABLE, COLUMNS).rows) == 1
-    monkeypatch.setattr(module, "run_cell", run)
+    monkeypatch.setattr(module, "run_cell", run_cell)
     assert run_grid(grid, tmp_path, say=said.append) == 0
     assert len(Table(tmp_path / TABLE, COLUMNS).rows) == 2
 
