@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from noisyfit import __version__
+from noisyfit.benchmark.command import add_command
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,13 +48,21 @@ class Suspects(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` and return its exit status."""
-    parser = _parser()
-    options = parser.parse_args(argv)
+    options = _parser().parse_args(argv)
+    status: int = options.run(options)
+    return status
+
+
+def _run_demo(options: argparse.Namespace) -> int:
+    epochs = QUICK_EPOCHS if options.quick else options.epochs
+    if options.all:
+        _demo_all(epochs)
+        return 0
     if not options.output.absolute().parent.is_dir():
-        parser.error(
+        options.parser.error(
             f"--output must lie in a folder that exists. Got {options.output}. Make the folder."
         )
-    _demo(options.output, QUICK_EPOCHS if options.quick else options.epochs)
+    _demo(options.output, epochs)
     return 0
 
 
@@ -72,11 +81,16 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--output", type=Path, default=Path("noisyfit-demo.png"), help="picture to write, a PNG"
     )
+    demo.add_argument(
+        "--all", action="store_true", help="every method of the package, and no picture"
+    )
     length = demo.add_mutually_exclusive_group()
-    length.add_argument("--epochs", type=_epochs, metavar="N", help="epochs of each of the 4 fits")
+    length.add_argument("--epochs", type=_epochs, metavar="N", help="epochs of each fit")
     length.add_argument(
         "--quick", action="store_true", help=f"{QUICK_EPOCHS} epochs: too few for good figures"
     )
+    demo.set_defaults(run=_run_demo, parser=demo)
+    add_command(commands)
     return parser
 
 
@@ -146,6 +160,34 @@ def _compare(epochs: int | None) -> tuple[list[Result], int, Suspects]:
     suggested = clf.classes_[clf.label_distribution_[worst].argmax(1)]
     images = X_train[worst].reshape(-1, 8, 8)
     return results, len(X_train), Suspects(images, noisy.labels[worst], suggested, y_train[worst])
+
+
+def _demo_all(epochs: int | None) -> None:
+    """Fit every method of the package on the same noisy digits and print a line for each."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    from noisyfit import noise
+    from noisyfit.benchmark.contenders import make, package_methods
+    from noisyfit.metrics import detection_auroc
+
+    X, y = load_digits(return_X_y=True)
+    X_train, X_test, y_train, y_test = train_test_split(
+        X, y, test_size=0.3, stratify=y, random_state=0
+    )
+    noisy = noise.symmetric(y_train, NOISE_RATE, random_state=0)
+    share = f"{NOISE_RATE:.0%}".replace("%", " %")
+    print(f"{len(X_train)} digits with {share} symmetric noise, {len(X_test)} clean digits.\n")
+    head = f"{'method':<18}{'test accuracy %':>15}{'AUROC wrong labels':>20}{'seconds':>9}"
+    print(f"{head}\n{'-' * len(head)}")
+    with _one_thread():
+        for name in package_methods():
+            start = time.perf_counter()
+            clf = make(name, max_epochs=epochs, random_state=0).fit(X_train, noisy.labels)
+            seconds = time.perf_counter() - start
+            auroc = detection_auroc(noisy.flipped, clf.label_quality_)
+            score = 100 * clf.score(X_test, y_test)
+            print(f"{name:<18}{score:>15.1f}{auroc:>20.3f}{seconds:>9.1f}", flush=True)
 
 
 @contextmanager

@@ -10,7 +10,9 @@ from PIL import Image, ImageColor
 from scipy import ndimage
 
 from noisyfit import __version__
+from noisyfit.benchmark.contenders import short_name
 from noisyfit.cli import CARD_HEIGHT, CARD_WIDTH, HEADER, PAPER, Suspects, draw_suspects, main
+from tests.common import all_estimators, blobs
 
 METHODS = [
     (kind, method)
@@ -52,6 +54,36 @@ def test_demo_prints_the_table_and_draws_24_cards(
     assert len({columns.start for _, columns in cards}) == 6
 
 
+def test_demo_all__prints_a_line_for_every_method(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--all", "--epochs", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    names = {short_name(cls.__name__) for cls in all_estimators()}
+    found = [line.split() for line in lines if line.split(" ")[0] in names]
+    assert {name for name, *_ in found} == names
+    for _, accuracy, auroc, _ in found:
+        assert 0 < float(accuracy) <= 100  # two epochs are too few for more
+        assert 0 <= float(auroc) <= 1
+
+
+def test_benchmark__own_table__writes_results_and_a_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    X, y = blobs(90)
+    lines = [",".join(map(str, [*row, f"class {k}"])) for row, k in zip(X, y, strict=True)]
+    names = [f"x{i}" for i in range(8)]
+    (tmp_path / "own.csv").write_text("\n".join([",".join([*names, "kind"]), *lines]))
+    command = ["benchmark", "--data", str(tmp_path / "own.csv"), "--label", "kind", "--seeds", "0"]
+    command += ["--methods", "crossentropy", "--epochs", "2", "--device", "cpu"]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    out = capsys.readouterr().out
+    assert "1 cells, 0 of them finished before." in out
+    assert re.search(r"^\[1/1\] cross_entropy, .*noisy validation labels, .* s; done$", out, re.M)
+    assert (tmp_path / "out" / "results.csv").read_text().count("\n") == 2
+    assert "own.csv, labels as given" in (tmp_path / "out" / "report.md").read_text()
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    assert "1 cells, 1 of them finished before." in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("n", [1, 6, 7])
 def test_draw_suspects__any_number__draws_one_card_each(n: int) -> None:
     digits = np.arange(n) % 10
@@ -73,6 +105,12 @@ def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
         (["demo", "--epochs", "1"], "must be at least 2"),
         (["demo", "--epochs", "5", "--quick"], "not allowed with"),
         (["demo", "--output", "no/such/folder/x.png"], "folder that exists"),
+        (["benchmark", "--rates", "1"], r"must lie in \[0, 1\)"),
+        (["benchmark", "--jobs", "0"], "must be at least 1"),
+        (["benchmark", "--epochs", "1"], "must be at least 2"),
+        (["benchmark", "--noise", "pair"], "invalid choice"),
+        (["benchmark", "--data", "digit"], "Did you mean 'digits'"),
+        (["benchmark", "--methods", "flywhel"], "Did you mean 'flywheel'"),
     ],
 )
 def test_main__wrong_arguments__says_what_must_hold(
@@ -81,7 +119,7 @@ def test_main__wrong_arguments__says_what_must_hold(
     with pytest.raises(SystemExit) as exit_info:
         main(arguments)
     assert exit_info.value.code == 2
-    assert message in capsys.readouterr().err
+    assert re.search(message, capsys.readouterr().err)
 
 
 def test_importing_the_command_line_loads_no_torch() -> None:

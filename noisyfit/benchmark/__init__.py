@@ -1,1 +1,16 @@
-"""Settings of the papers, and what it takes to repeat their experiments."""
+"""Measure methods: on the data of this package's own figures, and on your own with `compare`."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from noisyfit.benchmark.comparison import compare
+
+__all__ = ["compare"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "compare":  # on first use: the package itself stays light
+        from noisyfit.benchmark.comparison import compare
+
+        return compare
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,7 +11,6 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from noisyfit import (
     HRPClassifier,
     RLDClassifier,
 )
+from noisyfit.benchmark.memory import peak_memory
 from noisyfit.methods.clid import META_BATCH
 from noisyfit.nn.features import logits_and_embeddings
 from noisyfit.nn.losses import clid, cross_entropy
@@ -218,7 +218,7 @@ def diffusion_ratio(device: str, rounds: int) -> None:
     interleave(f"PreAct ResNet-18 width {width}, {n} images", timers, rounds)
 
 
-def peak_memory(device: str, rounds: int) -> None:
+def memory_peaks(device: str, rounds: int) -> None:
     """Compare the peaks of an epoch, PreAct ResNet-18, 32x32, batch 128, above what stands before.
 
     On a CPU set ``MALLOC_MMAP_THRESHOLD_=65536`` in the environment, so that freed memory goes back
@@ -241,24 +241,7 @@ def peak_memory(device: str, rounds: int) -> None:
     print("\npeak memory of a fit")
     for name, clf in runs.items():
         clf.fit(X, y)  # what stays: the libraries' own memory
-        print(f"  {name:34s} {_peak(partial(clf.fit, X, y), on_gpu):8.0f} MB")
-
-
-def _peak(function: Callable[[], Any], on_gpu: bool) -> float:
-    if on_gpu:
-        torch.cuda.reset_peak_memory_stats()
-        allocated = torch.cuda.memory_allocated()
-        function()
-        return (torch.cuda.max_memory_allocated() - allocated) / 1e6
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
-    before = _resident("VmRSS")
-    function()
-    return _resident("VmHWM") - before
-
-
-def _resident(which: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1e3 for line in lines if line.startswith(which))
+        print(f"  {name:34s} {peak_memory(partial(clf.fit, X, y), on_gpu):8.0f} MB")
 
 
 def double_backward_epoch(
@@ -322,7 +305,7 @@ SECTIONS = {
     "meta": meta_ratio,
     "hrp": reliability_ratio,
     "rld": diffusion_ratio,
-    "memory": peak_memory,
+    "memory": memory_peaks,
     "images": small_images,
 }
 

@@ -1,0 +1,119 @@
+"""The command ``noisyfit benchmark``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_command(commands: Any) -> None:
+    """Add ``benchmark`` to the commands of ``noisyfit``."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "benchmark",
+        help="compare methods on data with noisy labels, also on your own",
+        description="Fit every method on every data set, noise, rate and seed; write one row a fit "
+        "to results.csv and a report beside it. A run that was stopped goes on where it was: call "
+        "it again. Data by name, except digits and synthetic, are read from the folder named by "
+        "the environment variable NOISYFIT_DATA.",
+    )
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=["package"],
+        help="names such as cross_entropy, cross_entropy_clean or cleanlab+ce; 'package' (the "
+        "default) for all of this package, 'all' for those beside it as well",
+    )
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        default=["digits"],
+        help="names such as digits, synthetic, fashion_mnist, cifar10n or trec; a CSV file, with "
+        "--label; a folder that holds a folder of images for each class",
+    )
+    parser.add_argument("--label", metavar="COLUMN", help="column of the labels of a CSV file")
+    parser.add_argument(
+        "--noise",
+        nargs="+",
+        choices=["symmetric", "pairflip", "instance", "none"],
+        default=["symmetric"],
+        help="injected into clean labels; other labels are taken as they are",
+    )
+    parser.add_argument("--rates", nargs="+", type=_share, default=[0.4])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--rows", type=_count, help="training rows at most")
+    parser.add_argument("--test-rows", type=_count, default=5000, help="at most, default 5000")
+    parser.add_argument("--epochs", type=_epochs, help="of every fit; default: each method's own")
+    parser.add_argument(
+        "--holdout",
+        type=_share,
+        default=0.1,
+        help="share of the rows that are left out of training, to choose an epoch on; default 0.1",
+    )
+    parser.add_argument("--jobs", type=_count, default=1, help="processes, of one thread each")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path, default=Path("noisyfit-benchmark"), help="folder")
+    parser.add_argument("--dry-run", action="store_true", help="say what it would cost, and stop")
+    parser.set_defaults(run=run, parser=parser)
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"must lie in [0, 1). Got {text}.")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1. Got {text}.")
+    return value
+
+
+def _epochs(text: str) -> int:
+    value = int(text)
+    if value < 2:  # one of them is the warm-up
+        raise argparse.ArgumentTypeError(f"must be at least 2. Got {text}.")
+    return value
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the grid and write the report; return 1 if a cell failed."""
+    from noisyfit.benchmark.grid import run_grid, say_at_once, say_cost
+    from noisyfit.benchmark.report import write_report
+
+    try:
+        grid = _grid(options)
+        if options.dry_run:
+            say_cost(grid, options.out, jobs=options.jobs)
+            return 0
+        failures = run_grid(grid, options.out, jobs=options.jobs, say=say_at_once)
+    except ValueError as error:
+        options.parser.error(str(error))
+    for line in write_report(options.out):
+        print(line)
+    return 1 if failures else 0
+
+
+def _grid(options: argparse.Namespace) -> Any:
+    from noisyfit.benchmark.cells import Settings, source_of
+    from noisyfit.benchmark.contenders import method_names
+    from noisyfit.benchmark.grid import Grid
+
+    settings = Settings(
+        rows=options.rows,
+        test_rows=options.test_rows,
+        epochs=options.epochs,
+        holdout=options.holdout,
+        device=options.device,
+        label=options.label,
+    )
+    methods = method_names(options.methods)
+    for name in options.data:
+        source, _ = source_of(name, options.label)
+        if source.X_test is None and not options.holdout:
+            raise ValueError(
+                f"{name} has no test rows: --holdout must be greater than 0. Got 0. Leave it out."
+            )
+    return Grid(methods, options.data, options.noise, options.rates, options.seeds, settings)

@@ -1,0 +1,192 @@
+"""Compare methods on data of one's own, with or without clean labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.model_selection import KFold, StratifiedKFold
+from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils.validation import check_consistent_length
+
+from noisyfit.benchmark.cells import Problem, held_out, measure, one_thread
+from noisyfit.benchmark.contenders import CLEAN, make, method_names
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def compare(
+    methods: Sequence[Any] | Mapping[str, Any],
+    X: Any,
+    y_noisy: Any,
+    *,
+    X_test: Any = None,
+    y_test: Any = None,
+    holdout: float = 0.2,
+    cv: int | None = None,
+    max_epochs: int | None = None,
+    device: str = "auto",
+    random_state: Any = None,
+) -> pd.DataFrame:
+    """Fit several methods on the same noisy labels and say how they do.
+
+    No clean label is needed. Without any, three columns speak: the accuracy on the noisy labels of
+    rows held out, the CLID score, and how far the methods agree. None of them is an accuracy. See
+    `noisyfit.neg_clid` for what CLID can tell: it is meant for settings of one method.
+
+    Parameters
+    ----------
+    methods : sequence of str or of classifiers, or dict of such
+        Names as in ``noisyfit benchmark``, such as ``"flywheel"``, ``"package"`` or
+        ``"cleanlab+ce"``, and unfitted classifiers of any kind, which are cloned. A dict names its
+        values.
+    X : array-like or DataFrame
+        A table or images.
+    y_noisy : array-like of shape (n_samples,)
+        Labels of which some are wrong, of any type.
+    X_test, y_test : arrays, default=None
+        Rows whose labels are known to be right, to score on. They choose nothing.
+    holdout : float in (0, 1), default=0.2
+        Share of the rows that are not trained on. Not used with `cv`.
+    cv : int or None, default=None
+        Number of folds, each of which is held out once; the table then has means and spreads.
+    max_epochs : int or None, default=None
+        Of the methods that are named. None takes each method's default.
+    device : str, default="auto"
+        Of the methods that are named.
+    random_state : int, RandomState instance or None, default=None
+        Of the folds, and of every classifier that has no seed of its own.
+
+    Returns
+    -------
+    DataFrame
+        One row a method, in the order given, with the columns
+
+        - ``noisy_validation``: accuracy on the noisy labels of the rows held out;
+        - ``neg_clid``: `noisyfit.neg_clid` of these rows, NaN where there are no embeddings;
+        - ``agreement``: share of these rows that another method predicts alike, mean over the
+          others;
+        - ``accuracy``: on the test rows, if there are any;
+        - ``accuracy_clid``, ``accuracy_noisy_validation``: on the test rows, at the epoch that
+          each of the first two scores chooses, for methods with epochs;
+        - ``suspicious``: share of the training labels with a quality below 0.5;
+        - ``seconds``: of one fit, with one thread on a CPU.
+
+        With `cv`, also ``name_std`` for each of them.
+
+    Raises
+    ------
+    ValueError
+        If there is no such method, or a parameter or the data cannot be used.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from noisyfit import noise
+    >>> from noisyfit.benchmark import compare
+    >>> X, y = load_iris(return_X_y=True)
+    >>> y_noisy = noise.symmetric(y, 0.3, random_state=0).labels
+    >>> methods = ["cross_entropy", LogisticRegression()]
+    >>> table = compare(methods, X, y_noisy, max_epochs=5, random_state=0)
+    >>> list(table.index), bool(table["agreement"].min() > 0.5)
+    (['cross_entropy', 'LogisticRegression'], True)
+    """
+    import pandas as pd
+
+    seed = int(check_random_state(random_state).randint(2**31 - 1))
+    contenders = _contenders(methods, max_epochs, device, seed)
+    rows = X if hasattr(X, "iloc") else np.asarray(X)
+    labels = np.asarray(y_noisy)
+    check_consistent_length(rows, labels)
+    if (X_test is None) != (y_test is None):
+        raise ValueError("X_test and y_test must be given together. Got one of them. Pass both.")
+    measured = []
+    with one_thread():
+        for fit, held in _splits(labels, holdout, cv, seed):
+            problem = Problem(
+                _safe_indexing(rows, fit),
+                labels[fit],
+                X_val=_safe_indexing(rows, held),
+                y_val=labels[held],
+                X_test=X_test,
+                y_test=None if y_test is None else np.asarray(y_test),
+            )
+            measured.append(_one_fold(contenders, problem))
+    folds = pd.concat(measured, keys=range(len(measured)), names=["fold", "method"])
+    by_method = folds.dropna(axis=1, how="all").groupby(level="method", sort=False)
+    table = by_method.mean()
+    return table if cv is None else table.join(by_method.std(ddof=1).add_suffix("_std"))
+
+
+def _contenders(
+    methods: Sequence[Any] | Mapping[str, Any], max_epochs: int | None, device: str, seed: int
+) -> dict[str, Any]:
+    """Return unfitted estimators by name, none of them the user's own object."""
+    pairs: list[tuple[str | None, Any]] = (
+        list(methods.items())
+        if isinstance(methods, Mapping)
+        else [(None, method) for method in ([methods] if isinstance(methods, str) else methods)]
+    )
+    found: dict[str, Any] = {}
+    for given, method in pairs:
+        if isinstance(method, str):
+            for name in method_names([method]):
+                clf = make(name, max_epochs=max_epochs, device=device, random_state=seed)
+                found[_unused(given or name, found)] = clf
+        else:
+            clf = clone(method() if isinstance(method, type) else method)
+            if clf.get_params(deep=False).get("random_state", 0) is None:
+                clf.set_params(random_state=seed)
+            found[_unused(given or type(clf).__name__, found)] = clf
+    found.pop(CLEAN, None)  # it would need the clean labels of the training rows
+    if not found:
+        raise ValueError("methods must name at least one method. Got none. Pass 'package'.")
+    return found
+
+
+def _unused(name: str, used: dict[str, Any]) -> str:
+    number = sum(known == name or known.startswith(f"{name} (") for known in used)
+    return f"{name} ({number + 1})" if number else name
+
+
+def _splits(
+    labels: NDArray[Any], holdout: float, cv: int | None, seed: int
+) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    if cv is None:
+        if not 0 < holdout < 1:
+            raise ValueError(f"holdout must lie in (0, 1). Got {holdout}.")
+        return [held_out(labels, holdout, seed)]
+    enough = np.unique(labels, return_counts=True)[1].min() >= cv
+    kind = StratifiedKFold if enough else KFold
+    return list(kind(cv, shuffle=True, random_state=seed).split(labels[:, None], labels))
+
+
+def _one_fold(contenders: dict[str, Any], problem: Problem) -> pd.DataFrame:
+    """Fit all on the same rows; return one row a method."""
+    import pandas as pd
+
+    table, predicted = {}, {}
+    for name, unfitted in contenders.items():
+        clf = clone(unfitted)
+        row = measure(clf, problem)
+        quality = getattr(clf, "label_quality_", None)
+        table[name] = {
+            "noisy_validation": row["noisy_validation"],
+            "neg_clid": row["neg_clid"],
+            "agreement": np.nan,
+            "accuracy": row["accuracy_last"],
+            "accuracy_clid": row.get("accuracy_clid"),
+            "accuracy_noisy_validation": row.get("accuracy_noisy_validation"),
+            "suspicious": None if quality is None else float(np.mean(np.asarray(quality) < 0.5)),
+            "seconds": row["seconds"],
+        }
+        predicted[name] = np.asarray(clf.predict(problem.X_val))
+    for name, own in predicted.items():
+        others = [np.mean(own == other) for key, other in predicted.items() if key != name]
+        table[name]["agreement"] = float(np.mean(others)) if others else np.nan
+    return pd.DataFrame.from_dict(table, orient="index").astype(np.float64)

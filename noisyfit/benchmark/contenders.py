@@ -1,0 +1,179 @@
+"""The methods that a comparison can name: those of the package, and those beside it.
+
+Methods of the package are found by their class, so that a new one needs no line here.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterable
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import ConvergenceWarning
+
+import noisyfit
+from noisyfit.validation import did_you_mean
+
+BASELINE = "cross_entropy"
+CLEAN = "cross_entropy_clean"  # the baseline that is given clean labels: what could be had
+CLEANLAB = ("cleanlab+mlp", "cleanlab+ce")
+EPOCHS = {"table": 60, "image": 30}  # the defaults of the package, for those beside it
+
+
+def package_methods() -> dict[str, type[Any]]:
+    """Return the estimators of the package by short name, the baseline first."""
+    public = {name: getattr(noisyfit, name) for name in noisyfit.__all__}
+    found = {
+        short_name(name): value
+        for name, value in public.items()
+        if isinstance(value, type) and value.__module__.startswith("noisyfit.methods.")
+    }
+    return {BASELINE: found[BASELINE]} | found
+
+
+def short_name(class_name: str) -> str:
+    """Write ``CLIDMetaClassifier`` as ``clid_meta``."""
+    words = r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])"
+    return re.sub(words, "_", class_name.removesuffix("Classifier")).lower()
+
+
+def method_names(given: Iterable[str]) -> list[str]:
+    """Return the full names of methods, each once.
+
+    Parameters
+    ----------
+    given : iterable of str
+        Short names or class names, in any case, with or without ``_``, or the beginning of one;
+        ``"package"`` is every method of the package, ``"all"`` every method there is.
+
+    Raises
+    ------
+    ValueError
+        If there is no such method, or several.
+    """
+    package = list(package_methods())
+    every = [*package, CLEAN, *CLEANLAB]
+    groups = {"package": package, "all": every}
+    found: list[str] = []
+    for name in given:
+        found += groups[name] if name in groups else [_one_of(every, name)]
+    return list(dict.fromkeys(found))
+
+
+def _one_of(every: list[str], name: str) -> str:
+    wanted = _plain(name)
+    exact = [known for known in every if _plain(known) == wanted]
+    begin = exact or [known for known in every if _plain(known).startswith(wanted)]
+    if len(begin) != 1:
+        raise ValueError(
+            f"A method must be 'package', 'all' or one of {every}. Got {name!r}, which "
+            f"{'could be ' + ' or '.join(begin) if begin else 'is none of them'}."
+            + did_you_mean(name, every)
+        )
+    return begin[0]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[_\- ]", "", name.lower().removesuffix("classifier"))
+
+
+def make(
+    name: str, *, max_epochs: int | None = None, device: str = "auto", random_state: Any = None
+) -> Any:
+    """Return the unfitted estimator of a full name, at its defaults."""
+    if name in CLEANLAB:
+        return CleanlabClassifier(
+            name.removeprefix("cleanlab+"),
+            max_epochs=max_epochs,
+            device=device,
+            random_state=random_state,
+        )
+    clf = package_methods()[BASELINE if name == CLEAN else name]()
+    wanted = {"max_epochs": max_epochs, "device": device, "random_state": random_state}
+    params = clf.get_params(deep=False)
+    if "max_epochs" not in params and "estimator" in params:  # it wraps a classifier
+        wanted["estimator"] = make(BASELINE, max_epochs=max_epochs, device=device)
+    known = {key: value for key, value in wanted.items() if key in params or key == "estimator"}
+    return clf.set_params(**known)
+
+
+class CleanlabClassifier(ClassifierMixin, BaseEstimator):
+    """cleanlab's ``CleanLearning`` with an interface like that of this package.
+
+    It finds issues by cross-validation, drops those rows and fits the classifier on the others.
+
+    Parameters
+    ----------
+    kind : {"mlp", "ce"}, default="mlp"
+        The classifier: scikit-learn's ``MLPClassifier`` on standardised columns, or
+        `noisyfit.CrossEntropyClassifier`.
+    max_epochs : int or None, default=None
+    device : str, default="auto"
+        Of ``"ce"``.
+    random_state : int or None, default=None
+    """
+
+    def __init__(
+        self,
+        kind: str = "mlp",
+        *,
+        max_epochs: int | None = None,
+        device: str = "auto",
+        random_state: int | None = None,
+    ) -> None:
+        self.kind = kind
+        self.max_epochs = max_epochs
+        self.device = device
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Fit on labels of which some are wrong."""
+        from cleanlab.classification import CleanLearning
+
+        self.classes_, codes = np.unique(np.asarray(y), return_inverse=True)
+        before = np.random.get_state()  # cleanlab seeds the global generator
+        try:
+            self.learning_ = CleanLearning(
+                self._classifier(X),
+                seed=self.random_state,
+                find_label_issues_kwargs={"n_jobs": 1},  # its processes fail inside of others
+            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)  # epochs are few by intent
+                self.learning_.fit(self._rows(X), codes)
+        finally:
+            np.random.set_state(before)
+        self.label_quality_ = self.learning_.get_label_issues()["label_quality"].to_numpy()
+        return self
+
+    def _classifier(self, X: Any) -> Any:
+        if self.kind == "ce":
+            return make(
+                BASELINE,
+                max_epochs=self.max_epochs,
+                device=self.device,
+                random_state=self.random_state,
+            )
+        from sklearn.neural_network import MLPClassifier
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        epochs = self.max_epochs or EPOCHS["table" if np.ndim(X) == 2 else "image"]
+        network = MLPClassifier((128, 128), max_iter=epochs, random_state=self.random_state)
+        return make_pipeline(StandardScaler(), network)
+
+    def _rows(self, X: Any) -> NDArray[Any]:
+        rows = np.asarray(X)
+        return rows.reshape(len(rows), -1) if self.kind == "mlp" else rows
+
+    def predict_proba(self, X: Any) -> NDArray[Any]:
+        """Return the probabilities of the classes, shape (n_samples, n_classes)."""
+        return np.asarray(self.learning_.predict_proba(self._rows(X)))
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Return the most probable class of each row, shape (n_samples,)."""
+        return self.classes_[np.asarray(self.learning_.predict(self._rows(X)))]

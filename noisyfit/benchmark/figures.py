@@ -1,0 +1,100 @@
+"""The figures of a report. Needs matplotlib."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from noisyfit.benchmark.summary import title_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RIGHT, WRONG = "#1b6e3c", "#b3261e"
+COLUMNS = 4  # histograms side by side
+
+
+def accuracy(part: pd.DataFrame) -> Figure:
+    """Draw the accuracy after the last epoch with its spread, a line a method.
+
+    Parameters
+    ----------
+    part : DataFrame
+        Rows of `noisyfit.benchmark.summary.summarize` of one data set.
+    """
+    methods = list(dict.fromkeys(part["method"]))
+    figure = Figure(figsize=(8, 1.6 + 0.4 * len(methods)), layout="constrained")
+    axes = figure.subplots()
+    kinds = list(part.groupby(["data", "noise", "rate"], sort=False))
+    for number, (place, rows) in enumerate(kinds):
+        shift = 0.5 * ((number + 0.5) / len(kinds) - 0.5)
+        axes.errorbar(
+            100 * rows["accuracy_last"],
+            [methods.index(name) + shift for name in rows["method"]],
+            xerr=100 * rows["accuracy_last_std"].fillna(0),
+            fmt="o",
+            capsize=3,
+            label=title_of(*place),
+        )
+    axes.set_yticks(range(len(methods)), methods)
+    axes.invert_yaxis()
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_xlabel("accuracy on clean test labels after the last epoch, %")
+    figure.legend(loc="outside upper left", fontsize="small", ncols=2)
+    return figure
+
+
+def cost(part: pd.DataFrame) -> Figure:
+    """Draw the accuracy against the seconds of a fit.
+
+    Parameters
+    ----------
+    part : DataFrame
+        Rows of `noisyfit.benchmark.summary.summarize` of one data set.
+    """
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    for place, rows in part.groupby(["data", "noise", "rate"], sort=False):
+        points = axes.scatter(rows["seconds"], 100 * rows["accuracy_last"], label=title_of(*place))
+        for name, x, y in zip(rows["method"], rows["seconds"], rows["accuracy_last"], strict=True):
+            color: Any = points.get_facecolor()[0]
+            place_of_name: dict[str, Any] = {"xytext": (4, 3), "textcoords": "offset points"}
+            axes.annotate(name, (x, 100 * y), fontsize="small", color=color, **place_of_name)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
+    axes.margins(x=0.15)
+    axes.grid(alpha=0.3)
+    axes.set_xlabel("seconds of a fit")
+    axes.set_ylabel("accuracy on clean test labels, %")
+    figure.legend(loc="outside upper left", fontsize="small", ncols=2)
+    return figure
+
+
+def separation(histograms: dict[str, dict[str, list[float]]], title: str) -> Figure:
+    """Draw how the qualities of right and of wrong labels lie apart, a panel a method.
+
+    Parameters
+    ----------
+    histograms : dict
+        By method, the shares of the ``"right"`` and of the ``"wrong"`` labels in equal bins.
+    title : str
+    """
+    n_columns = min(COLUMNS, len(histograms))
+    n_lines = -(-len(histograms) // n_columns)
+    size = 2.6 * n_columns + 0.6, 1.8 * n_lines + 0.8
+    figure = Figure(figsize=(max(5.5, size[0]), size[1]), layout="constrained")
+    panels = figure.subplots(n_lines, n_columns, squeeze=False).ravel()
+    for axes, (method, shares) in zip(panels, histograms.items(), strict=False):
+        for side, color in (("right", RIGHT), ("wrong", WRONG)):
+            edges = np.linspace(0, 1, len(shares[side]) + 1)
+            axes.stairs(shares[side], edges, fill=True, alpha=0.55, color=color, label=side)
+        axes.set_title(method, fontsize="small")
+        axes.set_yticks([])
+    for axes in panels[len(histograms) :]:
+        axes.set_axis_off()
+    panels[0].legend(fontsize="x-small")
+    figure.suptitle(f"label_quality_ of right and wrong labels: {title}", fontsize="medium")
+    return figure

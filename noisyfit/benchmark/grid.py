@@ -1,0 +1,308 @@
+"""A grid of methods, data, noise, rates and seeds: one row a cell, which is never fitted twice."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from noisyfit.benchmark.cells import (
+    COLUMNS,
+    GIVEN,
+    NOISES,
+    Cell,
+    Measured,
+    Settings,
+    key_of,
+    measure,
+    one_thread,
+    pose,
+    run_cell,
+    source_of,
+)
+from noisyfit.benchmark.contenders import BASELINE, CLEAN, make
+from noisyfit.benchmark.table import Row, Table, only_writer
+
+TABLE = "results.csv"
+QUALITY = "quality"  # folder of histograms, one file a cell
+PROBE_ROWS, PROBE_EPOCHS = 256, 2
+
+Outcome = tuple[Cell, Measured | None, dict[str, list[float]], str]
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Every combination of what is listed.
+
+    Parameters
+    ----------
+    methods : sequence of str
+        Full names, see `noisyfit.benchmark.contenders.method_names`.
+    data : sequence of str
+        Names or paths, see `noisyfit.benchmark.sources.load`.
+    noises : sequence of {"symmetric", "pairflip", "instance", "none"}
+        Injected into clean labels. Data that come with wrong labels are taken as they are, once.
+    rates : sequence of float
+    seeds : sequence of int
+    settings : Settings
+    """
+
+    methods: Sequence[str]
+    data: Sequence[str]
+    noises: Sequence[str] = ("symmetric",)
+    rates: Sequence[float] = (0.4,)
+    seeds: Sequence[int] = (0, 1, 2)
+    settings: Settings = Settings()
+
+    def cells(self) -> dict[str, Cell]:
+        """Return the cells by key: seed after seed, so that a part is a whole grid already."""
+        found = (
+            Cell(method, data, kind, rate, seed)
+            for seed in self.seeds
+            for data in self.data
+            for kind, rate in self._noises(data)
+            for method in self._methods(data)
+        )
+        single = (replace(c, noise="none", rate=0.0) if c.method == CLEAN else c for c in found)
+        return {key_of(cell, self.settings): cell for cell in dict.fromkeys(single)}
+
+    def _noises(self, data: str) -> list[tuple[str, float]]:
+        if not source_of(data, self.settings.label)[0].is_clean:
+            return [(GIVEN, 0.0)]
+        pairs = [(k, rate) for k in self.noises for rate in (self.rates if k in NOISES else [0.0])]
+        return list(dict.fromkeys(("none", 0.0) if rate == 0 else (k, rate) for k, rate in pairs))
+
+    def _methods(self, data: str) -> list[str]:
+        """Put the baseline first: the others are compared with its time."""
+        clean = source_of(data, self.settings.label)[0].y_clean is not None
+        known = [name for name in self.methods if clean or name != CLEAN]
+        return sorted(known, key=lambda name: name != BASELINE)
+
+
+def run_grid(grid: Grid, folder: Path, *, jobs: int = 1, say: Say = print) -> int:
+    """Run the cells that a folder does not hold yet, and write each down as it ends.
+
+    Parameters
+    ----------
+    grid : Grid
+    folder : path
+        Made if it is not there. ``results.csv`` gets one row a cell.
+    jobs : int, default=1
+        Processes, of one thread each.
+    say : callable, default=print
+        Takes the lines of progress.
+
+    Returns
+    -------
+    int
+        The number of cells that failed. They are not written, so the next run tries them again.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with only_writer(folder):
+        table = Table(folder / TABLE, COLUMNS)
+        todo, clock = _plan(grid, table.rows, jobs, say)
+        failures = 0
+        for number, (cell, row, histogram, error) in enumerate(_run(todo, grid, jobs), start=1):
+            clock.finished(cell, row)
+            left = f"about {in_words(clock.left() / jobs)} left" if number < len(todo) else "done"
+            if row is None:
+                failures += 1
+                say(f"[{number}/{len(todo)}] {cell.name}: failed: {error}; {left}")
+                continue
+            _write_histogram(folder, row["key"], histogram)
+            table.append(row | {"ratio_to_cross_entropy": _ratio(row, table.rows)})
+            say(f"[{number}/{len(todo)}] {cell.name}: {_gist(row)}; {left}")
+        table.rewrite([row | {"ratio_to_cross_entropy": _ratio(row, table.rows)}
+                       for row in table.rows])  # fmt: skip
+    return failures
+
+
+def say_cost(grid: Grid, folder: Path, *, jobs: int = 1, say: Say = print) -> None:
+    """Say how long the cells that a folder does not hold yet would take."""
+    stored = folder / TABLE
+    _plan(grid, Table(stored, COLUMNS).rows if stored.exists() else [], jobs, say)
+
+
+def _plan(grid: Grid, rows: Sequence[Row], jobs: int, say: Say) -> tuple[dict[str, Cell], Clock]:
+    """Return the cells that are to run and what they will cost, and say so."""
+    cells = grid.cells()
+    done = {row["key"] for row in rows}
+    todo = {key: cell for key, cell in cells.items() if key not in done}
+    say(f"{len(cells)} cells, {len(cells) - len(todo)} of them finished before.")
+    clock = Clock(todo.values(), unit_costs(grid, todo.values(), rows), grid.settings)
+    if todo:
+        say(f"About {in_words(clock.left() / jobs)} to go with {jobs} process(es).")
+    return todo, clock
+
+
+def _run(todo: dict[str, Cell], grid: Grid, jobs: int) -> Iterator[Outcome]:
+    """Yield the outcomes of cells as they end."""
+    if jobs == 1 or not todo:
+        yield from (_attempt(cell, grid.settings) for cell in todo.values())
+        return
+    from joblib import Parallel, delayed, parallel_config
+
+    with parallel_config("loky", inner_max_num_threads=1):
+        parallel = Parallel(jobs, return_as="generator_unordered", pre_dispatch=jobs, batch_size=1)
+        yield from parallel(delayed(_attempt)(cell, grid.settings) for cell in todo.values())
+
+
+def _attempt(cell: Cell, settings: Settings) -> Outcome:
+    try:
+        row, histogram = run_cell(cell, settings)
+    except Exception as error:  # one method that fails must not cost the grid
+        return cell, None, {}, f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return cell, row, histogram, ""
+
+
+def _gist(row: Measured) -> str:
+    score = row["accuracy_last"]
+    name = "" if score is not None else " of the noisy validation labels"
+    value = row["noisy_validation"] if score is None else score
+    accuracy = "" if value is None else f"{100 * value:.1f} %{name}, "
+    return f"{accuracy}{row['seconds']:.1f} s"
+
+
+def _write_histogram(folder: Path, key: str, histogram: dict[str, list[float]]) -> None:
+    if histogram:
+        (folder / QUALITY).mkdir(exist_ok=True)
+        (folder / QUALITY / f"{key}.json").write_text(json.dumps(histogram))
+
+
+def _ratio(row: dict[str, Any], rows: Iterable[Row]) -> float | None:
+    """Return the seconds in those of cross-entropy on the same rows, labels and machine."""
+    same = ("data", "noise", "seed", "n_train", "max_epochs", "device", "version")
+
+    def place(of: dict[str, Any]) -> tuple[Any, ...]:
+        texts = ("" if of.get(name) is None else str(of[name]) for name in same)
+        return (*texts, float(of["rate"]))
+
+    if row["method"] == BASELINE:
+        return 1.0
+    found = [float(r["seconds"]) for r in rows
+             if r["method"] == BASELINE and place(r) == place(row)]  # fmt: skip
+    return float(row["seconds"]) / found[-1] if found else None
+
+
+# ------------------------------------------------------------------------------- what it will cost
+
+
+class Clock:
+    """How long the cells that are not finished will take one process.
+
+    Parameters
+    ----------
+    todo : iterable of Cell
+    costs : dict
+        Seconds a training row by method and data; corrected as cells end.
+    settings : Settings
+    """
+
+    def __init__(
+        self, todo: Iterable[Cell], costs: dict[tuple[str, str], float], settings: Settings
+    ) -> None:
+        self.todo = list(todo)
+        self.costs = {place: [cost] for place, cost in costs.items()}
+        self.rows = {cell.data: planned_rows(cell.data, settings) for cell in self.todo}
+        self.measured: set[tuple[str, str]] = set()
+
+    def finished(self, cell: Cell, row: Measured | None) -> None:
+        """Take a cell off the list, and learn from what it cost."""
+        self.todo.remove(cell)
+        if row is None:
+            return
+        place = cell.method, cell.data
+        known = self.costs[place] if place in self.measured else []
+        self.measured.add(place)
+        self.costs[place] = [*known, (row["seconds"] + row["scoring_seconds"]) / row["n_train"]]
+
+    def left(self) -> float:
+        """Return the seconds of the cells on the list."""
+        return sum(
+            self.rows[cell.data] * statistics.median(self.costs[cell.method, cell.data])
+            for cell in self.todo
+        )
+
+
+def planned_rows(data: str, settings: Settings) -> int:
+    """Return the number of rows that will be trained on."""
+    n = len(source_of(data, settings.label)[0].X)
+    return round(min(n, settings.rows or n) * (1 - settings.holdout))
+
+
+def unit_costs(
+    grid: Grid, todo: Iterable[Cell], finished: Sequence[Row]
+) -> dict[tuple[str, str], float]:
+    """Return the seconds a training row of each method on each data set.
+
+    From finished cells of as many epochs; else from two epochs on a few rows, of which the second
+    counts. Where a method warms up until learning stalls, the guess is rough.
+    """
+    epochs = "" if grid.settings.epochs is None else str(grid.settings.epochs)
+    costs: dict[tuple[str, str], float] = {}
+    for cell in todo:
+        place = cell.method, cell.data
+        if place in costs:
+            continue
+        known = [
+            (float(row["seconds"]) + float(row["scoring_seconds"])) / int(row["n_train"])
+            for row in finished
+            if (row["method"], row["data"], row["max_epochs"]) == (*place, epochs)
+        ]
+        costs[place] = statistics.median(known) if known else _probe(cell, grid.settings)
+    return costs
+
+
+def _probe(cell: Cell, settings: Settings) -> float:
+    """Return the seconds a row of a whole fit, guessed from a short one."""
+    n = min(PROBE_ROWS, settings.rows or PROBE_ROWS)
+    source = source_of(cell.data, settings.label)[0]
+    n_test = 0 if source.X_test is None else min(len(source.X_test), settings.test_rows or 10**9)
+    share = n / max(n, min(len(source.X), settings.rows or len(source.X)))
+    few = replace(settings, rows=n, test_rows=max(2, round(n_test * share)))
+    with one_thread():
+        problem = pose(source, cell, few)
+        clf = make(cell.method, max_epochs=PROBE_EPOCHS, device=settings.device, random_state=0)
+        if "warmup_epochs" in clf.get_params():
+            clf.set_params(warmup_epochs=1)
+        start = time.perf_counter()
+        try:
+            row = measure(clf, problem)
+        except Exception:  # a few rows may not do for a method that can be fitted on more
+            return (time.perf_counter() - start) / n
+    fit = row["seconds"] / PROBE_EPOCHS
+    history = getattr(clf, "history_", None)
+    if history:
+        fit = history[-1, "dur"]
+    epochs = settings.epochs or _default_epochs(source.X)
+    return float(fit + row["scoring_seconds"] / PROBE_EPOCHS) * epochs / row["n_train"]
+
+
+def _default_epochs(X: Any) -> int:
+    from noisyfit.benchmark.contenders import EPOCHS
+
+    return EPOCHS["table" if X.ndim == 2 else "image"]
+
+
+def in_words(seconds: float) -> str:
+    """Write a duration.
+
+    Examples
+    --------
+    >>> in_words(42), in_words(150), in_words(5400)
+    ('42 s', '2.5 min', '1.5 h')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+
+
+def say_at_once(line: str) -> None:
+    """Print a line that is seen even if the process is killed right after."""
+    print(line, flush=True, file=sys.stdout)

@@ -1,0 +1,168 @@
+"""``report.md`` and ``report.html``: the tables and figures of a grid."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from noisyfit.benchmark.cells import COLUMNS
+from noisyfit.benchmark.grid import QUALITY, TABLE
+from noisyfit.benchmark.summary import PLACE, summarize, table_of, title_of
+from noisyfit.benchmark.table import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NOTES = (
+    "Means and standard deviations over seeds. Accuracies are on clean test labels. Rows that are "
+    "held out of training carry noisy labels; CLID looks at no label, noisy validation at those. "
+    "Best on test looks at the clean test labels: nobody can choose so, it is a bound. Gap "
+    "recovery: 0 % is cross-entropy on the noisy labels, 100 % on the clean ones, last epoch. "
+    "AUROC and AP: finding the wrong labels by label_quality_. Seconds are of fit, with one thread "
+    "on a CPU; memory is above what the process held before."
+)
+STYLE = (
+    "body{font:16px/1.5 sans-serif;max-width:75em;margin:2em auto;padding:0 1em;color:#1d2733}"
+    "table{border-collapse:collapse;font-size:14px}td,th{padding:.3em .7em;text-align:right;"
+    "border-bottom:1px solid #d5dbe3}td:first-child,th:first-child{text-align:left}"
+    "img{max-width:100%}"
+)
+Figures = dict[str, list[tuple[str, Path]]]
+
+
+def write_report(folder: Path) -> list[str]:
+    """Write the report of a grid beside its table.
+
+    Parameters
+    ----------
+    folder : path
+        Of `noisyfit.benchmark.grid.run_grid`.
+
+    Returns
+    -------
+    list of str
+        What was written and, if there are no figures, how to get them.
+    """
+    import pandas as pd
+
+    stored = Table(folder / TABLE, COLUMNS)
+    if not stored.rows:
+        return ["No cell has finished: there is nothing to report."]
+    results = pd.read_csv(folder / TABLE)
+    said = []
+    try:
+        figures = draw_figures(folder, results)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] != "matplotlib":
+            raise
+        figures = {}
+        said.append("The report has no figures, as matplotlib is missing. Install noisyfit[plot].")
+    summary = summarize(results)
+    (folder / "report.md").write_text(_markdown(summary, results, figures), encoding="utf-8")
+    (folder / "report.html").write_text(_html(summary, results, figures), encoding="utf-8")
+    return [*said, *(f"Written: {folder / name}" for name in (TABLE, "report.md", "report.html"))]
+
+
+def draw_figures(folder: Path, results: pd.DataFrame) -> Figures:
+    """Draw the figures of each data set into PNG files; return titles and paths by data set.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If matplotlib is not installed.
+    """
+    from noisyfit.benchmark import figures
+
+    summary, found = summarize(results), {}
+    for number, (data, part) in enumerate(summary.groupby("data", sort=False)):
+        drawn: dict[str, Any] = {}
+        if part["accuracy_last"].notna().any():
+            drawn["accuracy"] = figures.accuracy(part)
+            drawn["cost"] = figures.cost(part)
+        for place, rows in results[results["data"] == data].groupby(PLACE, sort=False):
+            histograms = _histograms(folder, rows)
+            if histograms:
+                _, kind, rate = place
+                drawn[f"quality_{kind}_{rate:g}"] = figures.separation(histograms, title_of(*place))
+        found[str(data)] = [
+            (title, _save(figure, folder / f"figure_{number}_{title}.png"))
+            for title, figure in drawn.items()
+        ]
+    return found
+
+
+def _save(figure: Any, path: Path) -> Path:
+    figure.savefig(path, dpi=110)
+    return path
+
+
+def _histograms(folder: Path, rows: pd.DataFrame) -> dict[str, dict[str, list[float]]]:
+    """Return the mean histograms over seeds by method."""
+    import numpy as np
+
+    found: dict[str, list[dict[str, list[float]]]] = {}
+    for method, key in zip(rows["method"], rows["key"], strict=True):
+        path = folder / QUALITY / f"{key}.json"
+        if path.is_file():
+            found.setdefault(method, []).append(json.loads(path.read_text()))
+    return {
+        method: {side: np.mean([h[side] for h in several], axis=0).tolist() for side in several[0]}
+        for method, several in found.items()
+    }
+
+
+def _facts(results: pd.DataFrame) -> str:
+    sizes = ", ".join(
+        f"{data}: {rows['n_train'].min()}" for data, rows in results.groupby("data", sort=False)
+    )
+    versions = ", ".join(sorted(set(results["version"].astype(str))))
+    devices = ", ".join(sorted(set(results["device"])))
+    return (
+        f"noisyfit {versions}, {devices}. {len(results)} fits, "
+        f"{results['seconds'].sum() / 60:.1f} minutes of training. Training rows: {sizes}."
+    )
+
+
+def _markdown(summary: pd.DataFrame, results: pd.DataFrame, figures: Figures) -> str:
+    lines = ["# Comparison of methods", "", _facts(results), "", NOTES, ""]
+    for data, part in summary.groupby("data", sort=False):
+        lines += [f"## {data}", ""]
+        for place, rows in part.groupby(PLACE, sort=False):
+            head, body = table_of(rows)
+            lines += [f"### {title_of(*place)}", "", _bar(head), _bar(["---"] * len(head))]
+            lines += [*(_bar(row) for row in body), ""]
+        lines += [f"![{title}]({path.name})\n" for title, path in figures.get(str(data), [])]
+    return "\n".join(lines)
+
+
+def _bar(fields: list[str]) -> str:
+    return f"| {' | '.join(field.replace('|', chr(92) + '|') for field in fields)} |"
+
+
+def _html(summary: pd.DataFrame, results: pd.DataFrame, figures: Figures) -> str:
+    """Return one file that needs no other."""
+    parts = [f"<h1>Comparison of methods</h1><p>{_safe(_facts(results))}</p><p>{NOTES}</p>"]
+    for data, part in summary.groupby("data", sort=False):
+        parts.append(f"<h2>{_safe(data)}</h2>")
+        for place, rows in part.groupby(PLACE, sort=False):
+            head, body = table_of(rows)
+            cells = [_row(head, "th"), *(_row(row, "td") for row in body)]
+            parts.append(f"<h3>{_safe(title_of(*place))}</h3><table>{''.join(cells)}</table>")
+        for title, path in figures.get(str(data), []):
+            picture = base64.b64encode(path.read_bytes()).decode()
+            parts.append(f'<p><img alt="{_safe(title)}" src="data:image/png;base64,{picture}"></p>')
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Comparison of methods</title>'
+        f"<style>{STYLE}</style><body>{''.join(parts)}</body></html>\n"
+    )
+
+
+def _row(fields: list[str], tag: str) -> str:
+    return "<tr>" + "".join(f"<{tag}>{_safe(field)}</{tag}>" for field in fields) + "</tr>"
+
+
+def _safe(text: Any) -> str:
+    return html.escape(str(text))

@@ -1,0 +1,212 @@
+"""Data of a comparison: sets with known names, a table in a CSV file, a folder of images."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from noisyfit.validation import did_you_mean
+
+MOST_LEVELS = 32  # columns of a categorical variable; rarer levels share one
+IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows to learn from and, where they are known, clean labels to score with.
+
+    Parameters
+    ----------
+    X, y : arrays
+        Training rows and their given labels.
+    y_clean : array or None
+        Their true labels, where known. The same as ``y``: the data have no noise of their own.
+    X_test, y_test : arrays or None
+        Test rows with clean labels. None where only given labels are known.
+    """
+
+    X: NDArray[Any]
+    y: NDArray[Any]
+    y_clean: NDArray[Any] | None = None
+    X_test: NDArray[Any] | None = None
+    y_test: NDArray[Any] | None = None
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether noise is to be injected, as the given labels are right."""
+        return self.y is self.y_clean
+
+
+def load(name: str, label: str | None = None) -> Source:
+    """Load the data that a name or a path stands for.
+
+    Parameters
+    ----------
+    name : str
+        One of `NAMES`, a path of a CSV file with a header, or a path of a folder in which each
+        class has a folder of images.
+    label : str, default=None
+        Column of the CSV file that holds the labels.
+
+    Raises
+    ------
+    ValueError
+        If there are no such data, or they cannot be used.
+    """
+    if name in NAMES:
+        return NAMES[name]()
+    path = Path(name)
+    if path.is_dir():
+        return Source(*read_images(path))
+    if path.is_file():
+        if label is None:
+            raise ValueError(f"{name} needs the column of its labels. Got none. Pass --label.")
+        return Source(*read_table(path, label))
+    raise ValueError(
+        f"Data must be one of {', '.join(NAMES)}, a CSV file or a folder of class folders. Got "
+        f"{name!r}.{did_you_mean(name, NAMES)}"
+    )
+
+
+def read_table(path: Path, label: str) -> tuple[NDArray[np.float32], NDArray[Any]]:
+    """Read a CSV file into numbers and labels.
+
+    Missing numbers get the median of their column; text becomes one column a level, the rarest
+    levels together. Rows without a label are left out.
+
+    Raises
+    ------
+    ValueError
+        If the column of labels is missing, or nothing stands beside it.
+    """
+    import pandas as pd
+    from sklearn.compose import ColumnTransformer, make_column_selector
+    from sklearn.impute import SimpleImputer
+    from sklearn.preprocessing import OneHotEncoder
+
+    frame = pd.read_csv(path)
+    if label not in frame:
+        raise ValueError(
+            f"--label must be a column of {path.name}. Got {label!r}.{did_you_mean(label, frame)} "
+            f"Its columns are {list(frame)}."
+        )
+    frame = frame[frame[label].notna()].dropna(axis=1, how="all")
+    rows, labels = frame.drop(columns=label), frame[label].to_numpy()
+    if rows.empty:
+        raise ValueError(
+            f"{path.name} must have rows with a label, and other columns. Got {frame.shape}."
+        )
+    text = OneHotEncoder(max_categories=MOST_LEVELS, sparse_output=False)
+    numbers = make_column_selector(dtype_include=[np.number, bool])
+    others = make_column_selector(dtype_exclude=[np.number, bool])
+    columns = ColumnTransformer(
+        [("numbers", SimpleImputer(strategy="median"), numbers), ("text", text, others)]
+    )
+    flags = {name: rows[name].astype(float) for name in rows.select_dtypes(bool)}
+    X = columns.fit_transform(rows.assign(**flags))
+    return np.asarray(X, np.float32), np.asarray(labels.tolist())
+
+
+def read_images(folder: Path) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+    """Read images (n, H, W, 3) and labels, the names of the folders they lie in.
+
+    Images of another size than most are resized to it. Files that are no images are left out.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two classes.
+    """
+    from PIL import Image
+
+    files = {
+        kind.name: sorted(f for f in kind.rglob("*") if f.suffix.lower() in IMAGES)
+        for kind in sorted(folder.iterdir())
+        if kind.is_dir() and not kind.name.startswith(".")
+    }
+    labels = [name for name, found in files.items() for _ in found]
+    if len(set(labels)) < 2:
+        raise ValueError(
+            f"{folder} must hold a folder of images for each of two classes or more. Got images in "
+            f"{sorted(set(labels))}. Make a folder a class; its name is the label."
+        )
+    images = []
+    for path in (file for found in files.values() for file in found):
+        with Image.open(path) as image:
+            images.append(image.convert("RGB"))
+    size = Counter(image.size for image in images).most_common(1)[0][0]
+    resized = [np.asarray(i if i.size == size else i.resize(size)) for i in images]
+    return np.stack(resized), np.array(labels)
+
+
+def digits() -> Source:
+    """Handwritten digits of scikit-learn, 70 % to train."""
+    from sklearn.datasets import load_digits
+
+    return _split(*load_digits(return_X_y=True))
+
+
+def synthetic() -> Source:
+    """Three thousand rows of five classes in twenty columns, two clusters a class."""
+    from sklearn.datasets import make_classification
+
+    return _split(
+        *make_classification(
+            3000, 20, n_informative=10, n_redundant=5, n_classes=5, class_sep=1.5, random_state=0
+        )
+    )
+
+
+def _split(X: NDArray[Any], y: NDArray[Any]) -> Source:
+    from sklearn.model_selection import train_test_split
+
+    X, X_test, y, y_test = train_test_split(X, y, test_size=0.3, stratify=y, random_state=0)
+    return Source(X, y, y, X_test, y_test)
+
+
+def _stored(name: str, given: str, clean: str, X: str = "x_train", test: str = "x_test") -> Source:
+    """Read a set of the folder of data; rows without a given label are left out."""
+    if "NOISYFIT_DATA" not in os.environ:
+        raise ValueError(
+            f"The data {name} are read from the folder named by the environment variable "
+            "NOISYFIT_DATA. Got none. Set it, or choose digits or synthetic."
+        )
+    path = Path(os.environ["NOISYFIT_DATA"]) / f"{name}.npz"
+    if not path.is_file():
+        raise ValueError(f"The data {name} must lie in NOISYFIT_DATA. Got no file {path}.")
+    with np.load(path) as file:
+        rows, labels, X_test, y_test = file[X], file[given], file[test], file["y_test"]
+        kept = labels >= 0
+        rows, labels = (rows, labels) if kept.all() else (rows[kept], labels[kept])
+        y_clean = labels if given == clean else file[clean][kept]
+    return Source(rows, labels, y_clean, X_test, y_test)
+
+
+def _weak(name: str, given: str = "y_noisy_train") -> Callable[[], Source]:
+    return lambda: _stored(name, given, "y_train", "X_train", "X_test")
+
+
+def _people(given: str) -> Callable[[], Source]:
+    return lambda: _stored("cifar10n", given, "y_clean")
+
+
+NAMES: dict[str, Callable[[], Source]] = {
+    "digits": digits,
+    "synthetic": synthetic,
+    "fashion_mnist": lambda: _stored("fashion_mnist", "y_train", "y_train"),
+    "cifar10n": _people("y_worst"),
+    "cifar10n_aggre": _people("y_aggre"),
+    "cifar10n_random1": _people("y_random1"),
+    "trec": _weak("trec_weak"),
+    "hausa_news": _weak("hausa_news_weak"),
+    "youtube_spam": _weak("youtube_spam_weak"),
+    "music_genre": _weak("music_genre_crowd", "y_single"),
+}
+"""Sets by name. All but the first two are read from the folder named by ``NOISYFIT_DATA``."""

@@ -1,0 +1,131 @@
+"""Means and spreads over the seeds of a grid, and what part of the loss a method wins back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from noisyfit.benchmark.contenders import BASELINE, CLEAN
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PLACE = ["data", "noise", "rate"]
+ACCURACIES = {
+    "accuracy_last": "last epoch",
+    "accuracy_clid": "chosen by CLID",
+    "accuracy_noisy_validation": "chosen by noisy validation",
+    "accuracy_oracle": "best on test",
+}
+PERCENT = [*ACCURACIES, "noisy_validation"]
+
+
+def gap_recovery(results: pd.DataFrame) -> pd.Series:
+    """Return the part of what noise cost cross-entropy that each row wins back.
+
+    ``(accuracy - noisy) / (clean - noisy)``, where noisy and clean are the accuracies after the
+    last epoch of cross-entropy on the noisy and on the clean labels, for the same data and seed.
+
+    Parameters
+    ----------
+    results : DataFrame
+        Rows of ``results.csv``.
+
+    Returns
+    -------
+    Series
+        1 is as good as clean labels, 0 as cross-entropy. NaN where one of the two was not run, or
+        where noise cost nothing.
+    """
+    run = ["n_train", "max_epochs", "device", "version", "seed"]
+    of = results.assign(max_epochs=results["max_epochs"].fillna(0))
+    clean = of[of["method"] == CLEAN].groupby(["data", *run])["accuracy_last"].last()
+    noisy = of[of["method"] == BASELINE].groupby([*PLACE, *run])["accuracy_last"].last()
+    top = of.join(clean.rename("top"), on=["data", *run])["top"]
+    bottom = of.join(noisy.rename("bottom"), on=[*PLACE, *run])["bottom"]
+    gap = (top - bottom).where(top > bottom)
+    part = (of["accuracy_last"] - bottom) / gap
+    return part.where(of["method"] != CLEAN)
+
+
+def summarize(results: pd.DataFrame) -> pd.DataFrame:
+    """Return mean and standard deviation over seeds, one row a method and kind of noise.
+
+    Parameters
+    ----------
+    results : DataFrame
+        Rows of ``results.csv``.
+
+    Returns
+    -------
+    DataFrame
+        With the columns of ``PLACE``, ``method``, ``runs``, and ``name`` and ``name_std`` for each
+        measure; spreads of a single run are NaN.
+    """
+    measures = [
+        *PERCENT, "gap_recovery", "neg_clid", "auroc", "average_precision", "seconds",
+        "ratio_to_cross_entropy", "peak_memory_mb",
+    ]  # fmt: skip
+    of = results.assign(gap_recovery=gap_recovery(results))
+    of[measures] = of[measures].astype(np.float64)
+    groups = of.groupby([*PLACE, "method"], sort=False)[measures]
+    means, spreads = groups.mean(), groups.std(ddof=1).add_suffix("_std")
+    return means.join(spreads).assign(runs=groups.size()).reset_index()
+
+
+def written(mean: float, spread: float, digits: int = 1) -> str:
+    """Write a mean and its spread, ``-`` where there is none.
+
+    Examples
+    --------
+    >>> written(96.04, 0.71), written(96.04, float("nan")), written(float("nan"), 0.0)
+    ('96.0 ± 0.7', '96.0', '-')
+    """
+    if np.isnan(mean):
+        return "-"
+    return f"{mean:.{digits}f}" + ("" if np.isnan(spread) else f" ± {spread:.{digits}f}")
+
+
+def table_of(part: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Return the head and the rows of the table of one kind of noise, without empty columns.
+
+    Parameters
+    ----------
+    part : DataFrame
+        Rows of `summarize`.
+    """
+    columns = {
+        **{name: (f"accuracy %, {title}", 100.0, 1) for name, title in ACCURACIES.items()},
+        "gap_recovery": ("gap recovery %", 100.0, 0),
+        "noisy_validation": ("noisy validation %", 100.0, 1),
+        "neg_clid": ("CLID", 1.0, 3),
+        "auroc": ("AUROC", 1.0, 3),
+        "average_precision": ("AP", 1.0, 3),
+        "seconds": ("seconds", 1.0, 1),
+        "ratio_to_cross_entropy": ("x cross-entropy", 1.0, 1),
+        "peak_memory_mb": ("peak MB", 1.0, 0),
+    }
+    shown = {name: how for name, how in columns.items() if part[name].notna().any()}
+    head = ["method", *(title for title, _, _ in shown.values()), "runs"]
+    rows = [
+        [
+            row["method"],
+            *(
+                written(scale * row[name], scale * row[f"{name}_std"], digits)
+                for name, (_, scale, digits) in shown.items()
+            ),
+            str(row["runs"]),
+        ]
+        for row in part.to_dict("records")
+    ]
+    return head, rows
+
+
+def title_of(data: str, noise: str, rate: float) -> str:
+    """Write a kind of noise for people."""
+    data = Path(data).name  # of a file or folder
+    if noise == "given":
+        return f"{data}, labels as given"
+    return f"{data}, clean labels" if noise == "none" else f"{data}, {noise} {100 * rate:g} %"

@@ -1,0 +1,134 @@
+"""A CSV file that grows by one row at a time and survives SIGKILL."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+if sys.platform != "win32":
+    import fcntl
+
+Row = dict[str, str]
+
+
+class Table:
+    """Rows on disk: each is there for good when `append` returns.
+
+    Opening it drops a last line that a kill or a power cut has torn.
+
+    Parameters
+    ----------
+    path : path
+        Made if it is not there; its folder must be.
+    columns : sequence of str
+
+    Raises
+    ------
+    ValueError
+        If the file has other columns.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], columns: Sequence[str]) -> None:
+        self.path = Path(path)
+        self.columns = list(columns)
+        self.rows: list[Row] = []
+        whole = self._whole_lines()
+        if whole and _fields(whole[0]) != self.columns:
+            raise ValueError(
+                f"{self.path} must have the columns of this version. Got {_fields(whole[0])}. "
+                "Choose another folder."
+            )
+        self.rows = [dict(zip(self.columns, _fields(line), strict=True)) for line in whole[1:]]
+        if not whole:
+            whole = [_line(self.columns)]
+        text = b"".join(whole)
+        if not self.path.exists() or self.path.read_bytes() != text:
+            _write_whole(self.path, text)
+
+    def _whole_lines(self) -> list[bytes]:
+        """Return the lines up to the first one that is torn; only the last can be."""
+        lines = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
+        if lines and not _is_whole(lines[-1], len(self.columns) if len(lines) > 1 else None):
+            lines.pop()
+        return lines
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Add a row and wait until it is on the disk.
+
+        Numbers are written with six digits, None and NaN as nothing.
+        """
+        written = {name: _text(row.get(name)) for name in self.columns}
+        with open(self.path, "ab") as file:
+            file.write(_line(written.values()))
+            file.flush()
+            os.fsync(file.fileno())
+        self.rows.append(written)
+
+    def rewrite(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Replace all rows, at once or not at all."""
+        self.rows = [{name: _text(row.get(name)) for name in self.columns} for row in rows]
+        lines = [_line(self.columns), *(_line(row.values()) for row in self.rows)]
+        _write_whole(self.path, b"".join(lines))
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Keep a second process from writing to a folder; a killed one lets go of it.
+
+    Raises
+    ------
+    ValueError
+        If another process writes there.
+    """
+    with open(folder / ".lock", "w") as file:
+        if sys.platform != "win32":
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(
+                    f"One run at a time may write to {folder}. Got a second. Wait for it, or "
+                    "choose another folder."
+                ) from None
+        yield
+
+
+def _text(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return " ".join(text.splitlines())
+
+
+def _line(fields: Iterable[str]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(fields)
+    return text.getvalue().encode()
+
+
+def _fields(line: bytes) -> list[str]:
+    return next(csv.reader([line.decode()]), [])
+
+
+def _is_whole(line: bytes, n_fields: int | None) -> bool:
+    if not line.endswith(b"\n") or b"\0" in line:  # zeros: space that was given, not yet written
+        return False
+    try:
+        return n_fields is None or len(_fields(line)) == n_fields
+    except (UnicodeDecodeError, csv.Error):
+        return False
+
+
+def _write_whole(path: Path, text: bytes) -> None:
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)

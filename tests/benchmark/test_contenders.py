@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+
+from noisyfit.benchmark.contenders import (
+    BASELINE,
+    CLEAN,
+    CLEANLAB,
+    make,
+    method_names,
+    package_methods,
+    short_name,
+)
+from noisyfit.metrics import detection_auroc
+from tests.common import all_estimators, noisy_blobs
+
+
+def test_methods_of_the_package_are_found_by_folder() -> None:
+    found = package_methods()
+    assert next(iter(found)) == BASELINE
+    assert set(all_estimators()) <= set(found.values())
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [("CLIDMetaClassifier", "clid_meta"), ("HRPClassifier", "hrp"), ("MixUp", "mix_up")],
+)
+def test_short_name_splits_words(name: str, expected: str) -> None:
+    assert short_name(name) == expected
+
+
+def test_names__in_any_form__are_found_once() -> None:
+    given = ["Flywheel", "flywheel", "FlywheelClassifier", "crossentropy", "clid", "cleanlab+ce"]
+    assert method_names(given) == ["flywheel", BASELINE, "clid_meta", "cleanlab+ce"]
+    assert method_names(["package"]) == list(package_methods())
+    assert method_names(["all"]) == [*package_methods(), CLEAN, *CLEANLAB]
+
+
+@pytest.mark.parametrize(
+    "name, message", [("flywhel", "Did you mean 'flywheel'"), ("cleanlab", "could be cleanlab")]
+)
+def test_names__unknown_or_ambiguous__are_refused(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message.replace("+", r"\+")):
+        method_names([name])
+
+
+@pytest.mark.parametrize("name", method_names(["all"]))
+def test_make_hands_over_seed_and_epochs(name: str) -> None:
+    params = make(name, max_epochs=7, device="cpu", random_state=3).get_params()
+    assert params["random_state"] == 3
+    assert 7 in (params.get("max_epochs"), params.get("estimator__max_epochs"))
+
+
+@pytest.mark.parametrize("name", CLEANLAB)
+def test_cleanlab__rates_labels_of_any_type__and_leaves_the_global_generator_alone(
+    name: str,
+) -> None:
+    X, y, flipped = noisy_blobs()
+    names = np.array(["a", "b", "c"])
+    before = np.random.get_state()[1].copy()  # type: ignore[index, union-attr]
+    clf = make(name, max_epochs=8, device="cpu", random_state=0).fit(X, names[y])
+    np.testing.assert_array_equal(np.random.get_state()[1], before)  # type: ignore[index, arg-type]
+    assert detection_auroc(flipped, clf.label_quality_) > 0.8
+    assert set(clf.predict(X)) <= set(names)
+    assert clf.predict_proba(X).shape == (len(X), 3)

@@ -1,0 +1,143 @@
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from noisyfit.benchmark import grid as module
+from noisyfit.benchmark.cells import COLUMNS, Cell, Settings, run_cell
+from noisyfit.benchmark.grid import TABLE, Grid, run_grid, say_cost
+from noisyfit.benchmark.table import Table
+
+GRID = Grid(
+    ("cross_entropy", "cleanlab+mlp"),
+    ("synthetic",),
+    rates=(0.2, 0.4),
+    seeds=(0, 1),
+    settings=Settings(rows=120, test_rows=50, epochs=2, device="cpu"),
+)
+DOOMED = """
+import os, signal, sys
+from pathlib import Path
+from noisyfit.benchmark.grid import run_grid
+from tests.benchmark.test_grid import GRID
+
+def die_after_three(line):
+    if line.startswith("[3/"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+run_grid(GRID, Path(sys.argv[1]), say=die_after_three)
+"""
+
+
+@pytest.fixture
+def fitted(monkeypatch: pytest.MonkeyPatch) -> list[Cell]:
+    """The cells that are fitted from now on."""
+    cells: list[Cell] = []
+
+    def counted(cell: Cell, settings: Settings) -> Any:
+        cells.append(cell)
+        return run_cell(cell, settings)
+
+    monkeypatch.setattr(module, "run_cell", counted)
+    return cells
+
+
+def test_killed_run__goes_on__and_repeats_no_finished_cell(
+    tmp_path: Path, fitted: list[Cell]
+) -> None:
+    done = subprocess.run([sys.executable, "-c", DOOMED, str(tmp_path)])
+    assert done.returncode == -signal.SIGKILL
+    before = Table(tmp_path / TABLE, COLUMNS).rows
+    assert len(before) == 3
+    with open(tmp_path / TABLE, "ab") as file:
+        file.write(b"synthetic,symmetric,0.4,cross_en")  # as if the kill had come in the middle
+    assert run_grid(GRID, tmp_path, say=lambda line: None) == 0
+    rows = Table(tmp_path / TABLE, COLUMNS).rows
+    assert len(rows) == 8
+    assert len({row["key"] for row in rows}) == 8
+    assert len(fitted) == 5
+    ratios = ["ratio_to_cross_entropy"]  # filled in at the end
+    assert [{k: v for k, v in row.items() if k not in ratios} for row in rows[:3]] == [
+        {k: v for k, v in row.items() if k not in ratios} for row in before
+    ]
+    run_grid(GRID, tmp_path, say=lambda line: None)
+    assert len(fitted) == 5
+    run_grid(replace(GRID, seeds=(0, 1, 2)), tmp_path, say=lambda line: None)
+    assert len(fitted) == 9
+
+
+def test_table_is_tidy__and_its_ratios_are_of_the_same_cell(tmp_path: Path) -> None:
+    run_grid(GRID, tmp_path, say=lambda line: None)
+    table = pd.read_csv(tmp_path / TABLE)
+    assert list(table) == list(COLUMNS)
+    assert len(table) == 8
+    assert not table.duplicated(["data", "noise", "rate", "method", "seed"]).any()
+    seconds = table.pivot(index=["rate", "seed"], columns="method", values="seconds")
+    ratios = table.pivot(index=["rate", "seed"], columns="method", values="ratio_to_cross_entropy")
+    expected = seconds["cleanlab+mlp"] / seconds["cross_entropy"]
+    assert ratios["cleanlab+mlp"].to_numpy() == pytest.approx(expected.to_numpy(), rel=1e-4)
+    assert (ratios["cross_entropy"] == 1).all()
+
+
+def test_cost_is_said_before_the_first_cell__also_without_running(
+    tmp_path: Path, fitted: list[Cell]
+) -> None:
+    said: list[str] = []
+    say_cost(GRID, tmp_path, say=said.append)
+    assert said[0] == "8 cells, 0 of them finished before."
+    assert said[1].startswith("About ")
+    assert not fitted
+    assert not (tmp_path / TABLE).exists()
+
+
+def test_cost__known_from_finished_cells__needs_no_probe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_grid(GRID, tmp_path, say=lambda line: None)
+    monkeypatch.setattr(module, "_probe", None)
+    said: list[str] = []
+    say_cost(replace(GRID, seeds=(7,)), tmp_path, say=said.append)
+    rows = pd.read_csv(tmp_path / TABLE)
+    unit = (rows["seconds"] + rows["scoring_seconds"]) / rows["n_train"]
+    expected = 2 * 108 * unit.groupby(rows["method"]).median().sum()
+    assert said[1] == f"About {expected:.0f} s to go with 1 process(es)."
+
+
+def test_failing_cell__is_said__and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = replace(GRID, methods=("cross_entropy",), rates=(0.4,))
+    said: list[str] = []
+
+    def broken(cell: Cell, settings: Settings) -> Any:
+        if cell.seed == 0:
+            raise RuntimeError("no luck")
+        return run_cell(cell, settings)
+
+    monkeypatch.setattr(module, "run_cell", broken)
+    assert run_grid(grid, tmp_path, say=said.append) == 1
+    assert any("failed: RuntimeError: no luck" in line for line in said)
+    assert len(Table(tmp_path / TABLE, COLUMNS).rows) == 1
+    monkeypatch.setattr(module, "run_cell", run_cell)
+    assert run_grid(grid, tmp_path, say=said.append) == 0
+    assert len(Table(tmp_path / TABLE, COLUMNS).rows) == 2
+
+
+def test_cells__clean_baseline__is_fitted_once_a_seed() -> None:
+    methods = ("flywheel", "cross_entropy_clean", "cross_entropy")
+    cells = list(replace(GRID, methods=methods, noises=("symmetric", "pairflip")).cells().values())
+    assert sum(cell.method == "cross_entropy_clean" for cell in cells) == 2
+    assert len(cells) == 2 + 2 * 2 * 2 * 2
+    assert cells[0].method == "cross_entropy"
+
+
+def test_cells__rate_zero__is_clean_labels() -> None:
+    cells = replace(GRID, noises=("symmetric", "none"), rates=(0.0, 0.4), seeds=(0,)).cells()
+    kinds = {(cell.noise, cell.rate) for cell in cells.values()}
+    assert kinds == {("none", 0.0), ("symmetric", 0.4)}
+    assert len(cells) == 4

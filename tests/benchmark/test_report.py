@@ -1,0 +1,111 @@
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from noisyfit.benchmark.cells import COLUMNS
+from noisyfit.benchmark.grid import QUALITY, TABLE
+from noisyfit.benchmark.report import write_report
+from noisyfit.benchmark.summary import gap_recovery, summarize
+from noisyfit.benchmark.table import Table
+
+LAST = {"cross_entropy": (0.60, 0.70), "flywheel": (0.80, 0.80), "cross_entropy_clean": (0.90, 0.8)}
+
+
+def row(method: str, seed: int, **values: Any) -> dict[str, Any]:
+    clean = method == "cross_entropy_clean"
+    noise, rate = ("none", 0) if clean else ("symmetric", 0.4)
+    defaults = {
+        "data": "digits", "noise": noise, "rate": rate, "method": method, "seed": seed,
+        "accuracy_last": LAST[method][seed], "auroc": None if clean else 0.9 + 0.01 * seed,
+        "seconds": 1.5 + seed, "scoring_seconds": 0.1, "n_train": 100, "max_epochs": None,
+        "device": "cpu", "version": "1", "key": f"{method}{seed}",
+    }  # fmt: skip
+    return defaults | values
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    table = Table(tmp_path / TABLE, COLUMNS)
+    (tmp_path / QUALITY).mkdir()
+    for method in LAST:
+        for seed in (0, 1):
+            table.append(row(method, seed))
+    histogram = {"right": [0.1, 0.9], "wrong": [0.7, 0.3]}
+    (tmp_path / QUALITY / "flywheel0.json").write_text(json.dumps(histogram))
+    return tmp_path
+
+
+def test_gap_recovery_is_the_part_won_back_for_each_seed(folder: Path) -> None:
+    results = pd.read_csv(folder / TABLE)
+    found = results.assign(gap=gap_recovery(results)).set_index(["method", "seed"])["gap"]
+    assert found["flywheel", 0] == pytest.approx((0.8 - 0.6) / (0.9 - 0.6))
+    assert found["flywheel", 1] == pytest.approx(1.0)
+    assert found["cross_entropy", 0] == 0
+    assert np.isnan(found["cross_entropy_clean", 0])
+
+
+def test_gap_recovery__noise_cost_nothing_or_no_clean_run__is_not_known(folder: Path) -> None:
+    results = pd.read_csv(folder / TABLE)
+    results.loc[results["method"] == "cross_entropy_clean", "accuracy_last"] = 0.5
+    assert gap_recovery(results).isna().all()
+    without = results[results["method"] != "cross_entropy_clean"]
+    assert gap_recovery(without).isna().all()
+
+
+def test_summary_has_means_and_spreads_over_seeds(folder: Path) -> None:
+    summary = summarize(pd.read_csv(folder / TABLE)).set_index("method")
+    baseline = summary.loc["cross_entropy"]
+    assert baseline["accuracy_last"] == pytest.approx(0.65)
+    assert baseline["accuracy_last_std"] == pytest.approx(np.std([0.6, 0.7], ddof=1))
+    assert baseline["runs"] == 2
+
+
+def test_report_contains_the_numbers_and_the_figures(folder: Path) -> None:
+    said = write_report(folder)
+    assert len(said) == 3
+    markdown = (folder / "report.md").read_text(encoding="utf-8")
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    for text in (markdown, page):
+        assert "digits, symmetric 40 %" in text
+        for number in ("65.0 ± 7.1", "80.0 ± 0.0", "85.0 ± 7.1", "0.905 ± 0.007", "83 ± 24"):
+            assert number in text
+    line = next(li for li in markdown.splitlines() if li.startswith("| flywheel"))
+    assert line == "| flywheel | 80.0 ± 0.0 | 83 ± 24 | 0.905 ± 0.007 | 2.0 ± 0.7 | 2 |"
+    pictures = sorted(file.name for file in folder.glob("*.png"))
+    assert len(pictures) == 3
+    assert all(f"({name})" in markdown for name in pictures)
+    assert page.count("data:image/png;base64,") == 3
+
+
+def test_report__no_matplotlib__has_tables_and_says_how_to_get_figures(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "noisyfit.benchmark.figures", raising=False)
+    monkeypatch.delattr("noisyfit.benchmark.figures", raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    said = write_report(folder)
+    assert "matplotlib is missing. Install noisyfit[plot]." in said[0]
+    assert "65.0 ± 7.1" in (folder / "report.md").read_text(encoding="utf-8")
+    assert "65.0 ± 7.1" in (folder / "report.html").read_text(encoding="utf-8")
+    assert not list(folder.glob("*.png"))
+
+
+def test_report__own_data__has_no_accuracy(tmp_path: Path) -> None:
+    table = Table(tmp_path / TABLE, COLUMNS)
+    own = {"data": "a|b/<own>.csv", "noise": "given", "rate": 0.0, "accuracy_last": None}
+    table.append(row("flywheel", 0, **own, noisy_validation=0.61, neg_clid=0.432, auroc=None))
+    write_report(tmp_path)
+    markdown = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "| flywheel | 61.0 | 0.432 | 1.5 | 1 |" in markdown
+    assert "accuracy %" not in markdown
+    assert "&lt;own&gt;.csv" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_report__nothing_finished__says_so(tmp_path: Path) -> None:
+    assert write_report(tmp_path) == ["No cell has finished: there is nothing to report."]

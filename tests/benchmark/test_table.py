@@ -1,0 +1,69 @@
+from pathlib import Path
+
+import pytest
+
+from noisyfit.benchmark.table import Table, only_writer
+
+COLUMNS = ["method", "accuracy"]
+HEAD = b"method,accuracy\n"
+
+
+def stored(path: Path) -> list[dict[str, str]]:
+    return Table(path, COLUMNS).rows
+
+
+def test_rows_are_there_when_append_returns(tmp_path: Path) -> None:
+    table = Table(tmp_path / "t.csv", COLUMNS)
+    table.append({"method": 'a "name", with comma', "accuracy": 1 / 3})
+    table.append({"method": "two\nlines", "accuracy": float("nan"), "unknown": 1})
+    assert stored(table.path) == [
+        {"method": 'a "name", with comma', "accuracy": "0.333333"},
+        {"method": "two lines", "accuracy": ""},
+    ]
+
+
+@pytest.mark.parametrize(
+    "torn",
+    [b"b,0.", b"b", b"b,0.5", b'"b', b"b\n", b"\0\0\0\0", b"b,0.\0\0\0\n", b"\xff,1\n"],
+)
+def test_torn_last_line__is_dropped__and_the_next_row_takes_its_place(
+    tmp_path: Path, torn: bytes
+) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(HEAD + b"a,1\n" + torn)
+    table = Table(path, COLUMNS)
+    assert table.rows == [{"method": "a", "accuracy": "1"}]
+    table.append({"method": "b", "accuracy": 2})
+    assert path.read_bytes() == HEAD + b"a,1\nb,2\n"
+
+
+@pytest.mark.parametrize("cut", range(len(HEAD) + len(b"a,1\nb,2\n") + 1))
+def test_file_cut_at_any_byte__loses_only_the_row_that_was_cut(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes((HEAD + b"a,1\nb,2\n")[:cut])
+    whole = path.read_bytes().count(b"\n")
+    assert len(stored(path)) == max(0, whole - 1)
+    assert path.read_bytes().startswith(HEAD)
+
+
+def test_other_columns__are_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("something,else\n1,2\n")
+    with pytest.raises(ValueError, match="must have the columns of this version.*something"):
+        Table(tmp_path / "t.csv", COLUMNS)
+    assert (tmp_path / "t.csv").read_text() == "something,else\n1,2\n"
+
+
+def test_rewrite_replaces_all_rows(tmp_path: Path) -> None:
+    table = Table(tmp_path / "t.csv", COLUMNS)
+    table.append({"method": "a", "accuracy": 1})
+    table.rewrite([row | {"accuracy": 2} for row in table.rows])
+    assert stored(table.path) == [{"method": "a", "accuracy": "2"}]
+    assert [file.name for file in tmp_path.iterdir()] == ["t.csv"]
+
+
+def test_second_writer__is_refused__until_the_first_has_ended(tmp_path: Path) -> None:
+    with only_writer(tmp_path), pytest.raises(ValueError, match="One run at a time"):
+        with only_writer(tmp_path):
+            pass
+    with only_writer(tmp_path):
+        pass
