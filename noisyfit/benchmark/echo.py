@@ -9,12 +9,11 @@ Table 3. The data set ``fashion`` is read from the folder named by ``NOISYFIT_DA
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from noisyfit import CrossEntropyClassifier, EchoAlignClassifier, EchoSelect, noise
+from noisyfit.datasets import load_fashion_mnist
 from noisyfit.metrics import detection_auroc
 
 PRECISIONS = (0.96, 0.99)
@@ -45,10 +45,9 @@ def digits(split: int, rows: int) -> tuple[Any, Any, Any, Any]:
 
 def fashion(split: int, rows: int) -> tuple[Any, Any, Any, Any]:
     """Draw images of Fashion-MNIST."""
-    with np.load(Path(os.environ["NOISYFIT_DATA"]) / "fashion_mnist.npz") as file:
-        x, y, x_test, y_test = (file[k] for k in ("x_train", "y_train", "x_test", "y_test"))
-    drawn = np.random.default_rng(split).permutation(len(x))[:rows]
-    return x[drawn], y[drawn], x_test, y_test
+    data = load_fashion_mnist()
+    drawn = np.random.default_rng(split).permutation(len(data.data))[:rows]
+    return data.data[drawn], data.target[drawn], data.data_test, data.target_test
 
 
 DATA = {"digits": digits, "fashion": fashion}
@@ -63,48 +62,40 @@ def n_kept(wrong: NDArray[np.bool_], scores: NDArray[Any], precision: float) -> 
 
 def detect(options: argparse.Namespace) -> None:
     """Print AUROC, the Kolmogorov-Smirnov test and the rows kept at a precision."""
-    for name in options.data:
-        for kind in options.noise:
-            for seed in options.seeds:
-                X, y, *_ = DATA[name](seed, options.rows)
-                noisy = getattr(noise, kind)(y, options.rate, random_state=seed)
-                start = time.perf_counter()
-                echo = EchoSelect(random_state=seed).fit(X, noisy.labels)
-                seconds = time.perf_counter() - start
-                similarities, wrong = echo.similarities_, noisy.flipped
-                test = ks_2samp(similarities[wrong], similarities[~wrong])
-                baseline = CrossEntropyClassifier(random_state=seed).fit(X, noisy.labels)
-                ratings = {"similarity": similarities, "small loss": baseline.label_quality_}
-                kept = {
-                    f"{precision:.0%}, {rating}": n_kept(wrong, scores, precision)
-                    for precision in PRECISIONS
-                    for rating, scores in ratings.items()
-                }
-                loss_auroc = detection_auroc(wrong, baseline.label_quality_)
-                print(
-                    f"{name} {kind} {options.rate:.0%} seed {seed}: AUROC "
-                    f"{detection_auroc(wrong, similarities):.3f} (small loss {loss_auroc:.3f}), "
-                    f"KS {test.statistic:.2f}, p {test.pvalue:.0e}, threshold "
-                    f"{echo.threshold_:.2f} keeps {echo.support_.sum()} of {len(X)}, "
-                    f"{(~wrong)[echo.support_].mean():.1%} right, in {seconds:.0f} s; "
-                    f"kept at {kept}",
-                    flush=True,
-                )
-
-
-def runs(options: argparse.Namespace) -> Iterator[tuple[int, int]]:
-    """Yield splits and seeds of the noise."""
-    for split in options.splits:
+    for name, kind in product(options.data, options.noise):
         for seed in options.seeds:
-            yield split, seed
+            X, y, *_ = DATA[name](seed, options.rows)
+            noisy = getattr(noise, kind)(y, options.rate, random_state=seed)
+            start = time.perf_counter()
+            echo = EchoSelect(random_state=seed).fit(X, noisy.labels)
+            seconds = time.perf_counter() - start
+            similarities, wrong = echo.similarities_, noisy.flipped
+            test = ks_2samp(similarities[wrong], similarities[~wrong])
+            baseline = CrossEntropyClassifier(random_state=seed).fit(X, noisy.labels)
+            ratings = {"similarity": similarities, "small loss": baseline.label_quality_}
+            kept = {
+                f"{precision:.0%}, {rating}": n_kept(wrong, scores, precision)
+                for precision in PRECISIONS
+                for rating, scores in ratings.items()
+            }
+            loss_auroc = detection_auroc(wrong, baseline.label_quality_)
+            print(
+                f"{name} {kind} {options.rate:.0%} seed {seed}: AUROC "
+                f"{detection_auroc(wrong, similarities):.3f} (small loss {loss_auroc:.3f}), "
+                f"KS {test.statistic:.2f}, p {test.pvalue:.0e}, threshold "
+                f"{echo.threshold_:.2f} keeps {echo.support_.sum()} of {len(X)}, "
+                f"{(~wrong)[echo.support_].mean():.1%} right, in {seconds:.0f} s; "
+                f"kept at {kept}",
+                flush=True,
+            )
 
 
 def compare(options: argparse.Namespace, settings: Sequence[str]) -> None:
     """Print the accuracy of settings beside that of cross-entropy, and the paired difference."""
-    for kind in options.noise:
+    for name, kind in product(options.data, options.noise):
         accuracy: dict[str, list[float]] = defaultdict(list)
-        for split, seed in runs(options):
-            X, y, X_test, y_test = digits(split, options.rows)
+        for split, seed in product(options.splits, options.seeds):
+            X, y, X_test, y_test = DATA[name](split, options.rows)
             noisy = getattr(noise, kind)(y, options.rate, random_state=seed)
             random_state = 10 * split + seed
             baseline = CrossEntropyClassifier(random_state=random_state).fit(X, noisy.labels)
@@ -117,13 +108,14 @@ def compare(options: argparse.Namespace, settings: Sequence[str]) -> None:
                     )
                     clf.fit(X, noisy.labels)
                     accuracy[setting].append(100 * clf.score(X_test, y_test))
-            last = ", ".join(f"{name} {values[-1]:.1f}" for name, values in accuracy.items())
-            print(f"  {kind} {options.rate:.0%} split {split} seed {seed}: {last}", flush=True)
-        print(f"digits {kind} {options.rate:.0%}, {len(accuracy['cross-entropy'])} runs")
-        for name, values in accuracy.items():
+            last = ", ".join(f"{label} {values[-1]:.1f}" for label, values in accuracy.items())
+            title = f"{name} {kind} {options.rate:.0%}"
+            print(f"  {title} split {split} seed {seed}: {last}", flush=True)
+        print(f"{title}, {len(accuracy['cross-entropy'])} runs")
+        for label, values in accuracy.items():
             gain = np.subtract(values, accuracy["cross-entropy"])
             print(
-                f"  {name:14s} {np.mean(values):5.1f} +/- {np.std(values):4.1f} %, min "
+                f"  {label:14s} {np.mean(values):5.1f} +/- {np.std(values):4.1f} %, min "
                 f"{min(values):.1f}; over cross-entropy {gain.mean():+.1f} +/- {gain.std():.1f}, "
                 f"min {gain.min():+.1f}",
                 flush=True,
