@@ -223,12 +223,16 @@ class TimedScore:
     def __init__(self, score: Callable[[Any], float]) -> None:
         self.score = score
         self.seconds = 0.0
+        self.interrupted = False
 
     def __call__(self, net: Any, X: Any = None, y: Any = None) -> float:
         """Score, whatever rows the callback hands over."""
         start = time.perf_counter()
         try:
             return float(self.score(net))
+        except KeyboardInterrupt:  # to skorch it means: stop early, and all is well
+            self.interrupted = True
+            raise
         finally:
             self.seconds += time.perf_counter() - start
 
@@ -259,6 +263,8 @@ def measure(clf: Any, problem: Problem, *, on_gpu: bool = False) -> Measured:
         seconds.append(time.perf_counter() - start)
 
     peak = peak_memory(fit, on_gpu)
+    if any(scorer.interrupted for scorer in timed.values()):
+        raise KeyboardInterrupt
     scoring = sum(scorer.seconds for scorer in timed.values())
     row: Measured = {
         "seconds": seconds[0] - scoring,

@@ -79,7 +79,7 @@ def _epochs(text: str) -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the grid and write the report; return 1 if a cell failed."""
+    """Run the grid and write the report; return 1 if a cell failed, 130 if it was stopped."""
     from noisyfit.benchmark.grid import run_grid, say_at_once, say_cost
     from noisyfit.benchmark.report import write_report
 
@@ -91,6 +91,9 @@ def run(options: argparse.Namespace) -> int:
         failures = run_grid(grid, options.out, jobs=options.jobs, say=say_at_once)
     except ValueError as error:
         options.parser.error(str(error))
+    except KeyboardInterrupt:
+        print("Stopped. The same command goes on where it was.")
+        return 130
     for line in write_report(options.out):
         print(line)
     return 1 if failures else 0

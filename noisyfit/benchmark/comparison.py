@@ -91,7 +91,7 @@ def compare(
     >>> from noisyfit.benchmark import compare
     >>> X, y = load_iris(return_X_y=True)
     >>> y_noisy = noise.symmetric(y, 0.3, random_state=0).labels
-    >>> methods = ["cross_entropy", LogisticRegression()]
+    >>> methods = ["cross_entropy", LogisticRegression(max_iter=1000)]
     >>> table = compare(methods, X, y_noisy, max_epochs=5, random_state=0)
     >>> list(table.index), bool(table["agreement"].min() > 0.5)
     (['cross_entropy', 'LogisticRegression'], True)

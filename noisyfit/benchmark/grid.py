@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +153,27 @@ def _run(todo: dict[str, Cell], grid: Grid, jobs: int) -> Iterator[Outcome]:
 
     with parallel_config("loky", inner_max_num_threads=1):
         parallel = Parallel(jobs, return_as="generator_unordered", pre_dispatch=jobs, batch_size=1)
-        yield from parallel(delayed(_attempt)(cell, grid.settings) for cell in todo.values())
+        here = os.getpid()
+        yield from parallel(delayed(_work)(cell, grid.settings, here) for cell in todo.values())
+
+
+def _work(cell: Cell, settings: Settings, parent: int) -> Outcome:
+    """Run a cell in a process that does not outlive the one that started it."""
+    _follow(parent)
+    return _attempt(cell, settings)
+
+
+@lru_cache
+def _follow(parent: int) -> None:
+    """End this process soon after its parent was killed: the next run needs its core."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    if os.getppid() == parent:
+        threading.Thread(target=watch, daemon=True).start()
 
 
 def _attempt(cell: Cell, settings: Settings) -> Outcome:

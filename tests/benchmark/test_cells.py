@@ -71,6 +71,17 @@ def test_epochs_are_chosen_by_their_scores_and_never_above_the_best() -> None:
     assert row["epoch_clid"] == 1 + int(np.argmax(clf.history_[:, "neg_clid"]))
 
 
+def test_interrupt_while_an_epoch_is_scored__ends_the_cell_and_is_no_early_stop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(*args: Any) -> float:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("noisyfit.benchmark.cells.neg_clid", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_cell(CELL, SETTINGS)
+
+
 def test_own_data__have_no_accuracy_but_the_scores_without_clean_labels(tmp_path: Path) -> None:
     X, y = blobs(80)
     lines = [",".join(map(str, [*row, f"class {k}"])) for row, k in zip(X, y, strict=True)]
