@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from noisyfit import datasets
 from noisyfit.validation import did_you_mean
 
 MOST_LEVELS = 32  # columns of a categorical variable; rarer levels share one
@@ -171,42 +171,26 @@ def _split(X: NDArray[Any], y: NDArray[Any]) -> Source:
     return Source(X, y, y, X_test, y_test)
 
 
-def _stored(name: str, given: str, clean: str, X: str = "x_train", test: str = "x_test") -> Source:
-    """Read a set of the folder of data; rows without a given label are left out."""
-    if "NOISYFIT_DATA" not in os.environ:
-        raise ValueError(
-            f"The data {name} are read from the folder named by the environment variable "
-            "NOISYFIT_DATA. Got none. Set it, or choose digits or synthetic."
-        )
-    path = Path(os.environ["NOISYFIT_DATA"]) / f"{name}.npz"
-    if not path.is_file():
-        raise ValueError(f"The data {name} must lie in NOISYFIT_DATA. Got no file {path}.")
-    with np.load(path) as file:
-        rows, labels, X_test, y_test = file[X], file[given], file[test], file["y_test"]
-        kept = labels >= 0
-        rows, labels = (rows, labels) if kept.all() else (rows[kept], labels[kept])
-        y_clean = labels if given == clean else file[clean][kept]
-    return Source(rows, labels, y_clean, X_test, y_test)
-
-
-def _weak(name: str, given: str = "y_noisy_train") -> Callable[[], Source]:
-    return lambda: _stored(name, given, "y_train", "X_train", "X_test")
-
-
-def _people(given: str) -> Callable[[], Source]:
-    return lambda: _stored("cifar10n", given, "y_clean")
+def _stored(bunch: Any) -> Source:
+    """Take what a loader returns; rows without a given label are left out."""
+    kept = bunch.target >= 0
+    rows, labels, clean = bunch.data, bunch.target, bunch.target_clean
+    if not kept.all():
+        rows, labels, clean = rows[kept], labels[kept], clean[kept]
+    y_clean = labels if np.array_equal(labels, clean) else clean
+    return Source(rows, labels, y_clean, bunch.data_test, bunch.target_test)
 
 
 NAMES: dict[str, Callable[[], Source]] = {
     "digits": digits,
     "synthetic": synthetic,
-    "fashion_mnist": lambda: _stored("fashion_mnist", "y_train", "y_train"),
-    "cifar10n": _people("y_worst"),
-    "cifar10n_aggre": _people("y_aggre"),
-    "cifar10n_random1": _people("y_random1"),
-    "trec": _weak("trec_weak"),
-    "hausa_news": _weak("hausa_news_weak"),
-    "youtube_spam": _weak("youtube_spam_weak"),
-    "music_genre": _weak("music_genre_crowd", "y_single"),
+    "fashion_mnist": lambda: _stored(datasets.load_fashion_mnist()),
+    "cifar10n": lambda: _stored(datasets.load_cifar10n()),
+    "cifar10n_aggre": lambda: _stored(datasets.load_cifar10n("aggre")),
+    "cifar10n_random1": lambda: _stored(datasets.load_cifar10n("random1")),
+    "trec": lambda: _stored(datasets.load_weak_text("trec")),
+    "hausa_news": lambda: _stored(datasets.load_weak_text("hausa_news")),
+    "youtube_spam": lambda: _stored(datasets.load_weak_text("youtube_spam")),
+    "music_genre": lambda: _stored(datasets.load_music_genre()),
 }
 """Sets by name. All but the first two are read from the folder named by ``NOISYFIT_DATA``."""
