@@ -39,7 +39,8 @@ class CLIDMetaClassifier(WarmUp, NoisyLabelClassifier):
     A small meta-model sees the loss of every sample and weighs it. Before each training step the
     step is tried out: if it brings similar embeddings to similar predictions on a meta set, whose
     labels are not used, the weights were good. The meta-model learns from that by an exact
-    meta-gradient. The prediction is the average of the snapshots that did best on the meta set.
+    meta-gradient. The prediction is the average of the snapshots that did best on the meta set
+    after the warm-up.
 
     A training step (Algorithm 1 of [1]_):
 
@@ -190,7 +191,7 @@ class CLIDMetaClassifier(WarmUp, NoisyLabelClassifier):
                 self._warm_up(data)
             else:
                 self._train_with_meta_steps(self._training_part(data), meta)
-            self._keep_snapshot(meta, epoch)
+                self._keep_snapshot(meta, epoch)
 
     def _init_state(self, n: int, n_classes: int) -> dict[str, Tensor]:
         return {
