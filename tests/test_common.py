@@ -381,15 +381,18 @@ def test_rows_without_a_label__are_predicted_and_never_issues(
     y = make(codes)
     complete = y.copy()
     y[::5] = mark
-    clf = quick(cls, max_epochs=10, missing_label=marker).fit(X, y)
-    assert clf.classes_.tolist() == np.unique(complete).tolist()
-    assert np.isnan(clf.label_quality_[::5]).all()
-    assert np.isnan(clf.label_quality_).sum() == 30
-    assert clf.corrected_labels_[::5].tolist() == clf.predict(X[::5]).tolist()
-    assert (clf.corrected_labels_[::5] == complete[::5]).mean() >= 0.9
-    assert not clf.label_issues()["is_label_issue"].to_numpy()[::5].any()
-    assert np.isnan(clf.score_labels(X, y)[::5]).all()
-    assert np.isfinite(clf.transition_matrix_).all()
+    right = []
+    for seed in range(3):
+        clf = quick(cls, max_epochs=10, missing_label=marker, random_state=seed).fit(X, y)
+        assert clf.classes_.tolist() == np.unique(complete).tolist()
+        assert np.isnan(clf.label_quality_[::5]).all()
+        assert np.isnan(clf.label_quality_).sum() == 30
+        assert clf.corrected_labels_[::5].tolist() == clf.predict(X[::5]).tolist()
+        right.append((clf.corrected_labels_[::5] == complete[::5]).mean())
+        assert not clf.label_issues()["is_label_issue"].to_numpy()[::5].any()
+        assert np.isnan(clf.score_labels(X, y)[::5]).all()
+        assert np.isfinite(clf.transition_matrix_).all()
+    assert np.mean(right) > 0.9
 
 
 @every_estimator

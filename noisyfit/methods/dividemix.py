@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from noisyfit.base import NoisyLabelClassifier
 from noisyfit.data import Rows, TrainingData, batch_bounds
-from noisyfit.nn.losses import cross_entropy, mixup, sharpen
+from noisyfit.nn.losses import cross_entropy, mixup, newest_share, refurbish, sharpen
 from noisyfit.warmup import WarmUp
 
 TINY = 1e-8
@@ -163,7 +163,7 @@ class DivideMixClassifier(WarmUp, NoisyLabelClassifier):
     # ---------------------------------------------------------------------------- steps
 
     def _warm_up(self, data: TrainingData, epoch: int) -> None:
-        weights, share = self._warm_up_weights(data), (1 - WATCHED) / (1 - WATCHED ** (epoch + 1))
+        weights, share = self._warm_up_weights(data), newest_share(WATCHED, epoch)
         for idx, x, labels in data.batches("weak", labelled=True):
             for name in self._networks:
                 logits = self._network(name)(x)
@@ -183,7 +183,7 @@ class DivideMixClassifier(WarmUp, NoisyLabelClassifier):
                 trust = clean[teacher][idx]
                 believed = trust > self.clean_threshold
                 own, both = guesses[learner], (guesses[learner] + guesses[teacher]) / 2
-                refined = refine(trust, labels, own)
+                refined = refurbish(trust, labels, own)
                 targets = sharpen(torch.where(believed[:, None], refined, both), self.temperature)
                 mixed_x, mixed_targets = mixup(
                     torch.cat(views), torch.cat([targets] * 2), alpha=self.mixup_alpha
@@ -237,7 +237,7 @@ class DivideMixClassifier(WarmUp, NoisyLabelClassifier):
         self.warmup_epochs_ = self._length_of_warm_up()
         module, peer = (self._clean_probability(data, name) for name in self._networks)
         clean = (module + peer) / 2
-        return clean, refine(clean, data.labels, self._probabilities(data))
+        return clean, refurbish(clean, data.labels, self._probabilities(data))
 
 
 class MixMatchTerms(NamedTuple):
@@ -258,12 +258,6 @@ def mixmatch(logits: Tensor, targets: Tensor, believed: Tensor, prior: Tensor) -
     predicted = probs.mean(0).clamp(min=TINY)
     divergence = (prior * (prior.clamp(min=TINY).log() - predicted.log())).sum()
     return MixMatchTerms(labelled, unlabelled, divergence)
-
-
-def refine(trust: Tensor, labels: Tensor, probs: Tensor) -> Tensor:
-    """Return labels as far as they are trusted, else predictions: co-refinement, Eq. 3."""
-    onehot = nn.functional.one_hot(labels.clamp(min=0), probs.shape[1])
-    return trust[:, None] * onehot + (1 - trust)[:, None] * probs
 
 
 def above_class_median(losses: Tensor, labels: Tensor, n_classes: int) -> Tensor:

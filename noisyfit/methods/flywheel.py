@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 from sklearn.utils._param_validation import Interval
-from torch import Tensor, nn
+from torch import Tensor
 
 from noisyfit.base import NoisyLabelClassifier
 from noisyfit.data import TrainingData
@@ -18,6 +18,8 @@ from noisyfit.nn.losses import (
     contrastive,
     cross_entropy,
     mixup,
+    newest_share,
+    refurbish,
     sharpen,
 )
 from noisyfit.warmup import WarmUp
@@ -251,9 +253,7 @@ class FlywheelClassifier(WarmUp, NoisyLabelClassifier):
     def _refresh(self, data: TrainingData, epoch: int) -> None:
         """Average the auxiliary network over two weak copies, then over the epochs so far."""
         probs = sum(self._predict(self.module_, data, "weak").softmax(1) for _ in range(2)) / 2
-        # The weight of the newest epoch in a mean with momentum, free of its zero start.
-        share = (1 - self.temporal_momentum) / (1 - self.temporal_momentum ** (epoch + 1))
-        self.state_.ensemble.lerp_(probs, share)
+        self.state_.ensemble.lerp_(probs, newest_share(self.temporal_momentum, epoch))
 
     def _corruption(self, data: TrainingData, clean: Tensor) -> Tensor:
         kept = data.has_label
@@ -332,12 +332,6 @@ def outlier_probability(probs: Tensor, labels: Tensor, corruption: Tensor) -> Te
     """Return the probability of each given label if it is corrupted, Eq. 14, floored."""
     observed = corruption.T[labels.clamp(min=0)]  # (n, K): T_c[y, label_i]
     return (probs * observed).sum(1).clamp(min=OUTLIER_FLOOR)
-
-
-def refurbish(clean: Tensor, labels: Tensor, probs: Tensor) -> Tensor:
-    """Return the distribution of the true class, Eq. 11: a clean label, else the prediction."""
-    onehot = nn.functional.one_hot(labels.clamp(min=0), probs.shape[1])
-    return clean[:, None] * onehot + (1 - clean)[:, None] * probs
 
 
 def corruption_matrix(

@@ -21,7 +21,7 @@ from noisyfit.data import (
 from noisyfit.exceptions import NoisyFitWarning
 from noisyfit.nn.build import projection_head
 from noisyfit.nn.features import embedding_size, logits_and_embeddings
-from noisyfit.nn.losses import clid, cross_entropy, reliability_contrastive
+from noisyfit.nn.losses import clid, cross_entropy, newest_share, reliability_contrastive
 from noisyfit.nn.metagrad import logit_jvp
 from noisyfit.warmup import WarmUp
 
@@ -381,7 +381,7 @@ class HRPClassifier(WarmUp, NoisyLabelClassifier):
 
     def _refresh(self, data: TrainingData, epoch: int) -> None:
         """Average each network's predictions over the epochs so far."""
-        share = (1 - self.temporal_momentum) / (1 - self.temporal_momentum ** (epoch + 1))
+        share = newest_share(self.temporal_momentum, epoch)
         for name in self._networks:
             probs = self._predict(self._network(name), data, "weak").softmax(1)
             getattr(self.state_, f"{name}_beliefs").lerp_(probs, share)

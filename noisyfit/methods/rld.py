@@ -24,7 +24,7 @@ from noisyfit.nn.diffusion import (
     label_contrastive,
 )
 from noisyfit.nn.features import embedding_size, logits_and_embeddings
-from noisyfit.nn.losses import cross_entropy, sharpen
+from noisyfit.nn.losses import cross_entropy, newest_share, sharpen
 from noisyfit.warmup import WarmUp
 
 N_DIFFUSION_STEPS = 50
@@ -268,7 +268,7 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
 
     def _remember(self, idx: Tensor, denoised: Tensor, epoch: int) -> None:
         """Average the denoised labels over the epochs so far."""
-        share = (1 - self.temporal_momentum) / (1 - self.temporal_momentum ** (epoch + 1))
+        share = newest_share(self.temporal_momentum, epoch)
         self.state_.denoised[idx] = self.state_.denoised[idx].lerp(denoised, share)
 
     # ------------------------------------------------------------------------------ predictor

@@ -12,6 +12,8 @@ __all__ = [
     "early_learning_regularizer",
     "generalized_cross_entropy",
     "mixup",
+    "newest_share",
+    "refurbish",
     "reliability_contrastive",
     "sharpen",
     "supervised_contrastive",
@@ -366,6 +368,34 @@ def mixup(x: Tensor, targets: Tensor, *, alpha: float = 4.0) -> tuple[Tensor, Te
         torch.lerp(x, x[idx], other_share.to(x.dtype)),
         torch.lerp(targets, targets[idx], other_share.to(targets.dtype)),
     )
+
+
+def newest_share(momentum: float, epoch: int) -> float:
+    """Return the weight of the newest epoch in a mean over epochs, free of its zero start.
+
+    Parameters
+    ----------
+    momentum : float in [0, 1)
+    epoch : int
+        From 0, whose weight is 1.
+    """
+    return (1 - momentum) / (1 - momentum ** (epoch + 1))
+
+
+def refurbish(clean: Tensor, labels: Tensor, probs: Tensor) -> Tensor:
+    """Return given labels as far as they are clean, else predictions.
+
+    Eq. 11 of the flywheel, Eq. 3 of DivideMix.
+
+    Parameters
+    ----------
+    clean : tensor of shape (n_samples,)
+        Probability that each label is clean; 0 where there is none.
+    labels : integer tensor of shape (n_samples,)
+    probs : tensor of shape (n_samples, n_classes)
+    """
+    onehot = F.one_hot(labels.clamp(min=0), probs.shape[1])
+    return clean[:, None] * onehot + (1 - clean)[:, None] * probs
 
 
 def sharpen(probs: Tensor, temperature: float) -> Tensor:

@@ -14,9 +14,9 @@ from noisyfit import CrossEntropyClassifier, DivideMixClassifier
 from noisyfit.methods.dividemix import (
     above_class_median,
     mixmatch,
-    refine,
     small_loss_probability,
 )
+from noisyfit.nn import losses
 from tests.common import blobs, digits_scores, images, noisy_blobs, quick
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.2, 0.3], [-3.0, 3.0, 0.0], [0.0, 0.0, 1.0]])
@@ -71,7 +71,7 @@ def test_above_class_median_is_taken_within_each_given_class() -> None:
 def test_refine_is_eq_3() -> None:
     trust, labels = torch.tensor([1.0, 0.25, 0.0, 0.0]), torch.tensor([0, 2, 1, -1])
     probs = LOGITS.softmax(1)
-    found = refine(trust, labels, probs)
+    found = losses.refurbish(trust, labels, probs)
     for i in range(4):
         for k in range(3):
             w = float(trust[i])

@@ -16,7 +16,6 @@ from noisyfit.methods.flywheel import (
     GAMMA_RANGE,
     clean_probability,
     corruption_matrix,
-    refurbish,
 )
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.2, 0.3], [-30.0, 30.0, 0.0]])
@@ -43,15 +42,6 @@ def test_clean_probability__logits_of_a_thousand__is_finite() -> None:
     assert torch.isfinite(got).all()
     assert float(got[0]) > 0.99
     assert float(got[2]) == 0.0
-
-
-def test_refurbish_is_eq_11() -> None:
-    clean, probs = torch.tensor([1.0, 0.25, 0.0]), LOGITS.softmax(1)
-    got = refurbish(clean, LABELS, probs)
-    for i in range(3):
-        for y in range(3):
-            expected = float(clean[i]) * (int(LABELS[i]) == y) + (1 - float(clean[i])) * probs[i, y]
-            assert float(got[i, y]) == pytest.approx(float(expected), abs=1e-6)
 
 
 def test_corruption_matrix_is_t_c() -> None:
