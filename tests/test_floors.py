@@ -20,8 +20,9 @@ FLOORS: list[tuple[int, set[str]]] = [  # rooms of the same number do not know e
     (3, {"inputs", "labels", "warmup"}),
     (3, {"echo"}),
     (4, {"base"}),
-    (5, {"methods"}),
-    (6, {"cli", "benchmark"}),
+    (5, {"peers"}),
+    (6, {"methods"}),
+    (7, {"cli", "benchmark"}),
 ]
 MODULES = [file for file in sorted(ROOT.rglob("*.py")) if file != ROOT / "__init__.py"]
 SHUNNED = {  # third parties that a room must not import when it is imported

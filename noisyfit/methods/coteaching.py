@@ -10,12 +10,13 @@ from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
 from noisyfit.base import NoisyLabelClassifier
-from noisyfit.data import Rows, TrainingData
+from noisyfit.data import TrainingData
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 from noisyfit.nn.losses import cross_entropy
+from noisyfit.peers import Peers
 
 
-class CoTeachingClassifier(CrossEntropyClassifier):
+class CoTeachingClassifier(Peers, CrossEntropyClassifier):
     """Learn from noisy labels with two networks that pick clean rows for each other.
 
     A network learns right labels before wrong ones, so rows of small loss are mostly clean. Each of
@@ -77,7 +78,6 @@ class CoTeachingClassifier(CrossEntropyClassifier):
     True
     """
 
-    _networks: ClassVar = ("module", "peer")
     _parameter_constraints: ClassVar = {
         **NoisyLabelClassifier._parameter_constraints,
         "warmup_epochs": [Interval(Integral, 1, None, closed="left"), None],
@@ -106,17 +106,6 @@ class CoTeachingClassifier(CrossEntropyClassifier):
 
     def _init_state(self, n: int, n_classes: int) -> dict[str, Tensor]:
         return super()._init_state(n, n_classes) | {"forget_rate": torch.tensor(0.0)}
-
-    def initialize_module(self) -> CoTeachingClassifier:
-        """Make both networks."""
-        super().initialize_module()
-        self.predicting_ = ["module"] if self._restores_an_epoch() else list(self._networks)
-        return self
-
-    def _probabilities(self, rows: TrainingData | Rows) -> Tensor:
-        """Return the softmax of the mean of both networks' logits."""
-        logits = [self._predict(getattr(self, f"{name}_"), rows) for name in self.predicting_]
-        return (sum(logits[1:], logits[0]) / len(logits)).softmax(1)
 
     def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:
         """Return means over epochs and networks: the probability of the given label; of all."""

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from sklearn.utils._param_validation import Interval
-from torch import Tensor, nn
+from torch import Tensor
 
 from noisyfit.base import NoisyLabelClassifier
-from noisyfit.data import Rows, TrainingData, batch_bounds
+from noisyfit.data import TrainingData, batch_bounds
 from noisyfit.nn.losses import cross_entropy, mixup, newest_share, refurbish, sharpen
+from noisyfit.peers import Peers
 from noisyfit.warmup import WarmUp
 
 TINY = 1e-8
@@ -26,7 +27,7 @@ WATCHED = 0.9  # momentum of the predictions by which the warm-up sees whether l
 FEWEST_STEPS = 60  # of the warm-up; networks that have seen less divide by class, not by mistake
 
 
-class DivideMixClassifier(WarmUp, NoisyLabelClassifier):
+class DivideMixClassifier(WarmUp, Peers):
     """Learn from noisy labels by dividing the rows into believed and doubted ones, over and over.
 
     The loss of each row tells whether its label is believed. Two networks divide the rows for each
@@ -114,7 +115,6 @@ class DivideMixClassifier(WarmUp, NoisyLabelClassifier):
     True
     """
 
-    _networks: ClassVar = ("module", "peer")
     _parameter_constraints: ClassVar = {
         **NoisyLabelClassifier._parameter_constraints,
         "clean_threshold": [Interval(Real, 0, 1, closed="left")],
@@ -213,24 +213,6 @@ class DivideMixClassifier(WarmUp, NoisyLabelClassifier):
         return clean.masked_fill(data.trusted, 1.0)
 
     # ------------------------------------------------------------------------ networks, beliefs
-
-    def _network(self, name: str) -> nn.Module:
-        network: nn.Module = getattr(self, f"{name}_")
-        return network
-
-    def _optimizer(self, name: str) -> torch.optim.Optimizer:
-        return self.optimizer_ if name == "module" else self.peer_optimizer_
-
-    def initialize_module(self) -> DivideMixClassifier:
-        """Make both networks."""
-        super().initialize_module()
-        self.predicting_ = ["module"] if self._restores_an_epoch() else list(self._networks)
-        return self
-
-    def _probabilities(self, rows: TrainingData | Rows) -> Tensor:
-        """Return the softmax of the mean of both networks' logits."""
-        logits = [self._predict(self._network(name), rows) for name in self.predicting_]
-        return (sum(logits[1:], logits[0]) / len(logits)).softmax(1)
 
     def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:
         """Return the mean of both posteriors, and the label refined by the prediction."""

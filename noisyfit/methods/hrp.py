@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from noisyfit.base import NoisyLabelClassifier
 from noisyfit.data import (
-    Rows,
     TrainingData,
     best_of_each_class,
     check_meta_set,
@@ -23,6 +22,7 @@ from noisyfit.nn.build import projection_head
 from noisyfit.nn.features import embedding_size, logits_and_embeddings
 from noisyfit.nn.losses import clid, cross_entropy, newest_share, reliability_contrastive
 from noisyfit.nn.metagrad import logit_jvp
+from noisyfit.peers import Peers
 from noisyfit.warmup import WarmUp
 
 META_BATCH = 100
@@ -35,7 +35,7 @@ BETA_SHAPES = (0.05, 50.0)
 STARVED = 0.9  # share of gates at the lower bound that is worth a warning
 
 
-class HRPClassifier(WarmUp, NoisyLabelClassifier):
+class HRPClassifier(WarmUp, Peers):
     """Learn with two reliabilities of every row: of its given label, and of the model's guess.
 
     Two networks train each other. For every batch the partner asks what a small step on the given
@@ -154,7 +154,6 @@ class HRPClassifier(WarmUp, NoisyLabelClassifier):
     True
     """
 
-    _networks: ClassVar = ("module", "peer")
     _uses_meta: ClassVar = True
     _parameter_constraints: ClassVar = {
         **NoisyLabelClassifier._parameter_constraints,
@@ -400,18 +399,11 @@ class HRPClassifier(WarmUp, NoisyLabelClassifier):
 
     # ------------------------------------------------------------------------ networks, beliefs
 
-    def _network(self, name: str) -> nn.Module:
-        network: nn.Module = getattr(self, f"{name}_")
-        return network
-
-    def _optimizer(self, name: str) -> torch.optim.Optimizer:
-        return self.optimizer_ if name == "module" else self.peer_optimizer_
-
     def initialize_module(self) -> HRPClassifier:
         """Make both networks and their projection heads."""
         super().initialize_module()
-        both = self.inference == "both" and not self._restores_an_epoch()
-        self.predicting_ = list(self._networks) if both else ["module"]
+        if self.inference == "first":
+            self.predicting_ = ["module"]
         probe = torch.zeros(2, *self.row_shape_, device=self.device_)
         n_dims = embedding_size(self.module_, probe)
         self.module_projector_ = projection_head(n_dims).to(self.device_)
@@ -425,11 +417,6 @@ class HRPClassifier(WarmUp, NoisyLabelClassifier):
             head = getattr(self, f"{name}_projector_")
             self._optimizer(name).add_param_group({"params": list(head.parameters())})
         return self
-
-    def _probabilities(self, rows: TrainingData | Rows) -> Tensor:
-        """Return the softmax of the mean of both networks' logits."""
-        logits = [self._predict(self._network(name), rows) for name in self.predicting_]
-        return (sum(logits[1:], logits[0]) / len(logits)).softmax(1)
 
     def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:
         """Return the rank of the reliability of the given label, and the mean of both beliefs."""
