@@ -14,9 +14,10 @@ from noisyfit.data import TrainingData
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 from noisyfit.nn.losses import cross_entropy
 from noisyfit.peers import Peers
+from noisyfit.warmup import WarmUp
 
 
-class CoTeachingClassifier(Peers, CrossEntropyClassifier):
+class CoTeachingClassifier(WarmUp, Peers, CrossEntropyClassifier):
     """Learn from noisy labels with two networks that pick clean rows for each other.
 
     A network learns right labels before wrong ones, so rows of small loss are mostly clean. Each of
@@ -34,7 +35,8 @@ class CoTeachingClassifier(Peers, CrossEntropyClassifier):
     Parameters
     ----------
     warmup_epochs : int or None, default=None
-        Epochs on all rows. None means one sixth of the epochs.
+        Epochs on all rows. None means one sixth of the epochs for tables, and until learning
+        stalls for images.
     {shared parameters}
 
     Attributes
@@ -92,24 +94,30 @@ class CoTeachingClassifier(Peers, CrossEntropyClassifier):
     def _fit(self, data: TrainingData) -> None:
         state = self.state_
         for epoch in self._epochs():
-            if epoch == self.warmup_epochs_:
+            self._warming_up(data, epoch, state.probs_sum / max(1, 2 * epoch))
+            if state.first_epoch == epoch:
                 state.forget_rate.copy_(disagreement(state.probs_sum, data.labels))
+            weights = self._warm_up_weights(data)
             for idx, x, labels in data.batches("weak", labelled=True):
                 logits, peer_logits = self.module_(x), self.peer_(x)
                 losses, peer_losses = (cross_entropy(z, labels) for z in (logits, peer_logits))
                 kept = small_loss(losses, data.trusted[idx], state.forget_rate)
                 peer_kept = small_loss(peer_losses, data.trusted[idx], state.forget_rate)
-                self._descend((peer_kept * losses).sum() / peer_kept.sum(), self.optimizer_)
-                self._descend((kept * peer_losses).sum() / kept.sum(), self.peer_optimizer_)
+                loss = (weights[idx] * peer_kept * losses).sum() / peer_kept.sum()
+                peer_loss = (weights[idx] * kept * peer_losses).sum() / kept.sum()
+                self._descend(loss, self.optimizer_)
+                self._descend(peer_loss, self.peer_optimizer_)
                 for z in (logits, peer_logits):
                     state.probs_sum[idx] += z.detach().float().softmax(1)
 
     def _init_state(self, n: int, n_classes: int) -> dict[str, Tensor]:
-        return super()._init_state(n, n_classes) | {"forget_rate": torch.tensor(0.0)}
+        own = {"forget_rate": torch.tensor(0.0), **self._warm_up_state(n)}
+        return super()._init_state(n, n_classes) | own
 
     def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:
         """Return means over epochs and networks: the probability of the given label; of all."""
         self.forget_rate_ = float(self.state_.forget_rate)
+        self.warmup_epochs_ = self._length_of_warm_up()
         return super()._beliefs(data)
 
 

@@ -426,7 +426,10 @@ class HRPClassifier(WarmUp, Peers):
         self.pseudo_label_reliability_ = (state.pseudo_reliability / n_rated).cpu().numpy()
         self.warmup_epochs_ = self._length_of_warm_up()
         self._warn_of_starvation()
-        return ranks(rating), (state.module_beliefs + state.peer_beliefs) / 2
+        beliefs = (state.module_beliefs + state.peer_beliefs) / 2
+        if not state.n_rated:  # the warm-up lasted to the end
+            rating = beliefs.gather(1, data.labels.clamp(min=0)[:, None])[:, 0]
+        return ranks(rating), beliefs
 
     def _warn_of_starvation(self) -> None:
         last = self.history_[-1] if self.history_ else {}

@@ -117,7 +117,12 @@ def test_mlp__dropout__acts_in_training_only() -> None:
 
 def test_cnn__width__sets_the_channels() -> None:
     convolutions = [layer for layer in CNN(3, 10, width=8) if isinstance(layer, nn.Conv2d)]
-    assert [(c.in_channels, c.out_channels) for c in convolutions] == [(3, 8), (8, 16), (16, 32)]
+    assert [(c.in_channels, c.out_channels) for c in convolutions] == [
+        (3, 8),
+        (8, 16),
+        (16, 32),
+        (32, 32),
+    ]
     assert all(c.stride == (2, 2) and c.bias is None for c in convolutions)
 
 

@@ -793,7 +793,7 @@ def test_replayed__repeats_the_numbers_and_goes_on_where_it_was() -> None:
     [
         (MLP(4, 3, width=5), {"6"}, {"3", "4", "6"}),
         (MLP(4, 3, depth=0), {"0"}, {"0"}),
-        (CNN(1, 3, width=2), {"11"}, {"6", "7", "11"}),
+        (CNN(1, 3, width=2), {"14"}, {"9", "10", "14"}),
         (preact_resnet18(1, 3, width=2), {"13"}, {"8", "9", "13"}),
         (LayerNormNet(), {"head"}, {"body", "head"}),
         (TwoPart(), {"classifier"}, {"features.2", "features.3", "classifier"}),
