@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
 from copy import deepcopy
 from numbers import Integral
 from pathlib import Path
@@ -19,11 +18,16 @@ from sklearn.mixture import GaussianMixture
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, validate_parameter_constraints
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import (
+    check_is_fitted,
+    column_or_1d,
+    has_fit_parameter,
+    validate_data,
+)
 from torch import Tensor
 from torch.nn import functional as F
 
-from noisyfit.checkpoint import fingerprint
+from noisyfit.checkpoint import Checkpoint, fingerprint
 from noisyfit.data import image_layout
 from noisyfit.devices import resolve_device
 from noisyfit.nn.embedders import ContrastiveEmbedder, Embedder, StandardizedFeatures
@@ -53,7 +57,8 @@ class EchoMod(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     memory : path or None, default=None
         Folder that keeps trained generators and modified rows, under their content, label, seed,
         settings of the generator and all that it was trained on. A killed fit called again goes on
-        with the rows that are missing; another fold or other labels never find these rows.
+        where it was, in the training of the generator or with the rows that are missing; another
+        fold or other labels never find these rows.
     image_layout : {"auto", "HW", "HWC", "CHW"}, default="auto"
         Order of the axes of one image.
     device : str or torch.device, default="auto"
@@ -190,20 +195,23 @@ class EchoMod(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             self._remember(_identity(modifier), self.seed_)
             return modifier
         self._remember(_identity(modifier), self.seed_, x, y)
-        return self._kept("generator", lambda: modifier.fit(x, y, self._generator(b"fit")))
+        return self._kept("generator", modifier, x, y, self._generator(b"fit"))
 
-    def _kept(self, name: str, train: Callable[[], Any]) -> Any:
-        """Return what was trained before from the same origin, or train and keep it."""
+    def _kept(self, name: str, model: Any, *data: Any) -> Any:
+        """Return what was trained before from the same origin, or train it and keep it."""
         if self.memory is None:
-            return train()
+            return model.fit(*data)
         file = self._folder / f"{name}.joblib"
         if file.exists():
             return joblib.load(file)
-        trained = train()
+        checkpoint = Checkpoint(self._folder / "training")
+        resumes = has_fit_parameter(model, "checkpoint")
+        trained = model.fit(*data, **{"checkpoint": checkpoint} if resumes else {})
         file.parent.mkdir(parents=True, exist_ok=True)
         temporary = file.with_suffix(f".{os.getpid()}.tmp")
         joblib.dump(trained, temporary)
         os.replace(temporary, file)
+        checkpoint.remove()
         return trained
 
     def _remember(self, *origin: Any) -> None:
@@ -412,7 +420,7 @@ class EchoSelect(EchoMod):
         if not (isinstance(embedder, Embedder) and hasattr(embedder, "fit")):
             return embedder
         self._remember(_identity(embedder), self.seed_, x)
-        return self._kept("embedder", lambda: embedder.fit(x, self._generator(b"embed")))
+        return self._kept("embedder", embedder, x, self._generator(b"embed"))
 
     def _features(self, x: Tensor) -> Tensor:
         if isinstance(self.embedder_, Embedder):

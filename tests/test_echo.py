@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from sklearn.decomposition import PCA
 from sklearn.model_selection import GridSearchCV, cross_val_predict
 from sklearn.pipeline import Pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
-from torch import Tensor
+from torch import Tensor, nn
 
 from noisyfit import EchoMod, EchoSelect, EchoSelectSampler, FlywheelClassifier, noise
 from noisyfit.echo import find_threshold, mixture_boundary, most_similar_half, otsu
@@ -52,9 +52,23 @@ class Counting:
         return x + torch.rand((), generator=generator) + float(np.sum(y))
 
 
+class Training(ConditionalDiffusion):
+    """Counts its training steps; then dies, if told."""
+
+    steps = 0
+    die_at: ClassVar[int | None] = None
+
+    def _loss(self, network: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
+        Training.steps += 1
+        if Training.steps == Training.die_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super()._loss(network, x, labels)
+
+
 @pytest.fixture(autouse=True)
 def _forget() -> None:
     Counting.seen, Counting.die_at = [], None
+    Training.steps, Training.die_at = 0, None
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -293,11 +307,33 @@ def doomed(memory: Path) -> None:
     EchoMod(Counting(), memory=memory, batch_size=10, random_state=0).fit_transform(*table())
 
 
-def test_memory__killed_run__goes_on_where_it_was(tmp_path: Path) -> None:
-    process = multiprocessing.get_context("fork").Process(target=doomed, args=(tmp_path,))
+def doomed_in_training(memory: Path) -> None:
+    Training.die_at = 430
+    echo_in_training(memory)
+
+
+def echo_in_training(memory: Path | None) -> NDArray[Any]:
+    modifier = Training(n_train_steps=450, n_steps=3, width=8)
+    return EchoMod(modifier, memory=memory, random_state=0).fit_transform(*table())
+
+
+def kill(target: Any, memory: Path) -> None:
+    process = multiprocessing.get_context("fork").Process(target=target, args=(memory,))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
+
+
+def test_memory__killed_training__goes_on_and_ends_with_the_same_rows(tmp_path: Path) -> None:
+    kill(doomed_in_training, tmp_path)
+    resumed = echo_in_training(tmp_path)
+    assert Training.steps == 50  # 400 of 450 were written
+    np.testing.assert_array_equal(resumed, echo_in_training(None))
+    assert not list(tmp_path.rglob("checkpoint.pt"))
+
+
+def test_memory__killed_run__goes_on_where_it_was(tmp_path: Path) -> None:
+    kill(doomed, tmp_path)
     settings: dict[str, Any] = {"batch_size": 10, "random_state": 0}
     resumed = EchoMod(Counting(), memory=tmp_path, **settings).fit_transform(*table())
     assert Counting.seen == [10, 10, 10]  # three batches of six were done

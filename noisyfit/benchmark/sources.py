@@ -192,5 +192,6 @@ NAMES: dict[str, Callable[[], Source]] = {
     "hausa_news": lambda: _stored(datasets.load_weak_text("hausa_news")),
     "youtube_spam": lambda: _stored(datasets.load_weak_text("youtube_spam")),
     "music_genre": lambda: _stored(datasets.load_music_genre()),
+    "adult": lambda: _stored(datasets.load_adult()),
 }
 """Sets by name. All but the first two are read from the folder named by ``NOISYFIT_DATA``."""

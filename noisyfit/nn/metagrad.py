@@ -35,6 +35,7 @@ __all__ = [
     "norm_fp32",
     "replayed",
     "rng_state",
+    "set_rng_state",
 ]
 
 T = TypeVar("T")
@@ -189,10 +190,10 @@ def replayed(state: Mapping[torch.device, Tensor]) -> Iterator[None]:
     """Draw the random numbers that followed `state` again, then go on as if none was drawn."""
     found = {device: rng_state(device)[device] for device in state}
     try:
-        _set_rng_state(state)
+        set_rng_state(state)
         yield
     finally:
-        _set_rng_state(found)
+        set_rng_state(found)
 
 
 def meta_parameter_names(network: nn.Module, part: str) -> list[str]:
@@ -333,7 +334,8 @@ def _single_precision(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     )
 
 
-def _set_rng_state(state: Mapping[torch.device, Tensor]) -> None:
+def set_rng_state(state: Mapping[torch.device, Tensor]) -> None:
+    """Put the states back that `rng_state` returned."""
     for device, value in state.items():
         if device.type == "cuda":
             torch.cuda.set_rng_state(value, device)

@@ -16,6 +16,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from noisyfit.nn.generators.denoisers import TableDenoiser, UNet
 from noisyfit.nn.generators.edges import edge_map
+from noisyfit.nn.generators.protocol import Progress
+from noisyfit.nn.metagrad import rng_state, set_rng_state
 from noisyfit.validation import encode
 
 LABEL_DROPOUT = 0.2  # share of rows that are denoised without their label
@@ -24,6 +26,7 @@ SMALLEST_SCALE = 1e-6
 DEFAULT_WIDTH = {"mlp": 192, "unet": 16}
 SMALL_IMAGE = 1024  # values; up to here a perceptron beat the U-Net, see the page of EchoAlign
 CHUNK = 512  # rows modified at once
+STEPS_AT_RISK = 200  # between two times that the state of training is written
 
 
 @dataclass
@@ -108,8 +111,17 @@ class ConditionalDiffusion:
 
     # ----------------------------------------------------------------------------------- fit
 
-    def fit(self, x: Tensor, y: NDArray[Any], generator: torch.Generator) -> Self:
+    def fit(
+        self,
+        x: Tensor,
+        y: NDArray[Any],
+        generator: torch.Generator,
+        checkpoint: Progress | None = None,
+    ) -> Self:
         """Train the network on rows and their labels; see `Trainable.fit`.
+
+        With a `checkpoint` a training that was stopped goes on where it was, and ends with the
+        same weights.
 
         Raises
         ------
@@ -125,7 +137,7 @@ class ConditionalDiffusion:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
             network = self._make_network(tuple(x.shape[1:]))
-            self.network_ = self._train(network, x, labels)
+            self.network_ = self._train(network, x, labels, checkpoint)
         return self
 
     def _check(self) -> None:
@@ -172,7 +184,9 @@ class ConditionalDiffusion:
         n_controls = row_shape[0] if self.control else 0
         return UNet(row_shape[0], n_classes, width, n_controls)
 
-    def _train(self, network: nn.Module, x: Tensor, labels: Tensor) -> nn.Module:
+    def _train(
+        self, network: nn.Module, x: Tensor, labels: Tensor, checkpoint: Progress | None
+    ) -> nn.Module:
         """Return the average of the weights over training."""
         network.to(self.device).train()
         average = AveragedModel(network, avg_fn=_moving_average)
@@ -180,7 +194,19 @@ class ConditionalDiffusion:
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, self.lr, total_steps=self.n_train_steps + 1, pct_start=0.05
         )
-        for _ in range(self.n_train_steps):
+        parts: dict[str, Any] = {"network": network, "average": average}
+        parts |= {"optimizer": optimizer, "schedule": schedule}
+        device = torch.device(self.device)
+        found = checkpoint.read() if checkpoint else None
+        if found:
+            for name, part in parts.items():
+                part.load_state_dict(found[name])
+            set_rng_state(found["rng"])
+        for step in range(found["step"] if found else 0, self.n_train_steps):
+            if checkpoint and step and step % STEPS_AT_RISK == 0:
+                state = {name: part.state_dict() for name, part in parts.items()}
+                checkpoint.hold(state | {"rng": rng_state(device), "step": step})
+                checkpoint.flush()
             idx = torch.randint(len(x), (min(self.batch_size, len(x)),))
             rows, given = self._standardize(x[idx]), labels[idx].to(self.device)
             loss = self._loss(network, rows, given)

@@ -34,9 +34,25 @@ class Modifier(Protocol):
         """
 
 
+class Progress(Protocol):
+    """Keeps how far a training has come."""
+
+    def read(self) -> dict[str, Any] | None:
+        """Return the state that was written last, or None."""
+
+    def hold(self, state: dict[str, Any]) -> None:
+        """Keep a copy of the state until `flush`."""
+
+    def flush(self) -> None:
+        """Write it."""
+
+
 @runtime_checkable
 class Trainable(Protocol):
-    """A modifier that learns from the user's own rows first."""
+    """A modifier that learns from the user's own rows first.
+
+    If its ``fit`` takes a ``checkpoint`` as well, a `Progress`, a training that was killed goes on.
+    """
 
     def fit(self, x: Tensor, y: NDArray[Any], generator: torch.Generator) -> Self:
         """Learn from all rows and their labels; arguments as in `Modifier.modify`."""
