@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
-from sklearn.utils import check_random_state
+from sklearn.utils import _safe_indexing, check_consistent_length, check_random_state
 from sklearn.utils._param_validation import (
     Interval,
     StrOptions,
@@ -22,7 +22,7 @@ from noisyfit.base import NoisyLabelClassifier
 from noisyfit.echo import EchoSelect
 from noisyfit.labels import LabelProtocol
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
-from noisyfit.validation import check_clean_mask
+from noisyfit.validation import check_clean_mask, encode, is_missing
 
 FINE_TUNING_RATE = 0.01  # of the learning rate: what two steps by ten have left of it
 
@@ -68,6 +68,9 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
     finetune_epochs : int >= 0, default=0
         Epochs on the kept originals alone afterwards, at a hundredth of the learning rate; 40 in
         the released code. Only for classifiers of this package that train one network.
+    missing_label : scalar or None, default=None
+        Marks rows without a label, for example -1, "" or NaN. They are predicted, but neither
+        modified nor learned from.
     random_state : int, RandomState instance or None, default=None
         Of the classifier and the selector where they have none of their own.
 
@@ -76,12 +79,12 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
     classes_ : ndarray of shape (n_classes,)
     estimator_ : classifier
     selector_ : EchoSelect
-        With ``similarities_``, ``threshold_`` and ``modified_``.
+        With ``similarities_``, ``threshold_`` and ``modified_`` of the rows with a label.
     support_ : ndarray of bool of shape (n_samples,)
         Rows whose originals were kept.
     label_quality_ : ndarray of shape (n_samples,)
-        ``(1 + similarity) / 2``; 1 for trusted rows. Low means suspicious; the threshold lies at
-        ``(1 + selector_.threshold_) / 2``.
+        ``(1 + similarity) / 2``; 1 for trusted rows, NaN without a label. Low means suspicious;
+        the threshold lies at ``(1 + selector_.threshold_) / 2``.
     label_distribution_ : ndarray of shape (n_samples, n_classes)
         What the classifier predicts of the original row; where it is kept, mixed with the given
         label, which has the weight of its quality.
@@ -113,8 +116,7 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
     """
 
     __metadata_request__fit: ClassVar = {"clean_mask": True}
-    missing_label: Any = None  # what the label protocol reads; not offered here
-    correction_margin: float = 0.0
+    correction_margin: float = 0.0  # what the label protocol reads; not offered here
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "include_modified": [StrOptions({"rejected", "all", "none"})],
         "include_originals": ["boolean"],
@@ -132,6 +134,7 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
         include_originals: bool = True,
         domain_weighting: bool = False,
         finetune_epochs: int = 0,
+        missing_label: Any = None,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.estimator = estimator
@@ -140,6 +143,7 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
         self.include_originals = include_originals
         self.domain_weighting = domain_weighting
         self.finetune_epochs = finetune_epochs
+        self.missing_label = missing_label
         self.random_state = random_state
 
     def __sklearn_tags__(self) -> Any:
@@ -168,46 +172,66 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
             self._parameter_constraints, self.get_params(deep=False), type(self).__name__
         )
         seed = check_random_state(self.random_state).randint(2**31 - 1)
+        self.given_labels_, has_label = self._read_labels(X, y)
+        labels, trusted = self.given_labels_[has_label], clean_mask
+        if clean_mask is not None and not has_label.all():
+            trusted = check_clean_mask(clean_mask, np.where(has_label, 0, -1))[has_label]
         self.selector_ = _seeded(EchoSelect() if self.selector is None else self.selector, seed)
-        self.selector_.fit(X, y, clean_mask=clean_mask)  # steps 1 and 2, Eq. 1
+        self.selector_.fit(_rows(X, has_label), labels, clean_mask=trusted)  # steps 1, 2, Eq. 1
         self.classes_ = self.selector_.classes_
         if len(self.classes_) < 2:
             raise ValueError(
                 "y must have at least two classes. Classifier can't train when only one class is "
                 f"present: {self.classes_[0]!r}."
             )
-        self.support_, self.given_labels_ = self.selector_.support_, column_or_1d(y)
-        n_rows = len(self.given_labels_)
-        self.sample_index_ = np.asarray(X.index if hasattr(X, "iloc") else range(n_rows))
         X = self.selector_.transform(X)
-        rows, labels = self._refined(X)  # step 3
+        rows, labels = self._refined(X[has_label], labels)  # step 3
         estimator = self._default_estimator() if self.estimator is None else self.estimator
         self.estimator_ = _seeded(estimator, seed).fit(rows, labels)  # step 4
+        self.support_ = np.zeros(len(X), dtype=bool)
+        self.support_[has_label] = self.selector_.support_
         if self.finetune_epochs:
             self._finetune(X[self.support_], self.given_labels_[self.support_])
         self.n_features_in_ = self.selector_.n_features_in_
         if hasattr(self.selector_, "feature_names_in_"):
             self.feature_names_in_ = self.selector_.feature_names_in_
-        self._rate_labels(X, clean_mask)
+        self._rate_labels(X, has_label, clean_mask)
         return self
+
+    def _read_labels(self, X: Any, y: Any) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Return the given labels and where there are any."""
+        if y is None:
+            raise ValueError(
+                f"This {type(self).__name__} estimator requires y to be passed, but the target y "
+                "is None."
+            )
+        y = column_or_1d(y, warn=True)
+        self.sample_index_ = np.asarray(X.index if hasattr(X, "iloc") else range(len(y)))
+        has_label = ~is_missing(y, self.missing_label)
+        if len(y) and not has_label.any():
+            raise ValueError(f"y must have labels. Got {self.missing_label!r} in every row.")
+        if not has_label.all():
+            check_consistent_length(X, y)
+        return y, has_label
 
     def _default_estimator(self) -> Any:
         return CrossEntropyClassifier()
 
-    def _refined(self, X: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    def _refined(self, X: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return the rows to learn from and their labels."""
+        support = self.selector_.support_
         modified_rows = {
-            "rejected": np.flatnonzero(~self.support_),
+            "rejected": np.flatnonzero(~support),
             "all": np.arange(len(X)),
             "none": np.arange(0),
         }[self.include_modified]
-        original_rows = np.flatnonzero(self.support_ & self.include_originals)
+        original_rows = np.flatnonzero(support & self.include_originals)
         if self.domain_weighting and len(original_rows) and len(modified_rows):
             size = max(len(original_rows), len(modified_rows))
             original_rows = np.resize(original_rows, size)
             modified_rows = np.resize(modified_rows, size)
         source = np.concatenate([original_rows, modified_rows])
-        labels = self.given_labels_[source]
+        labels = y[source]
         lost = np.setdiff1d(self.classes_, labels)
         if len(lost):
             raise ValueError(
@@ -233,22 +257,22 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
         )
         self.estimator_ = continued.fit(X, y)
 
-    def _rate_labels(self, X: NDArray[Any], clean_mask: Any) -> None:
+    def _rate_labels(self, X: NDArray[Any], has_label: NDArray[np.bool_], clean_mask: Any) -> None:
         """Write what the label protocol promises."""
-        codes = np.searchsorted(self.classes_, self.given_labels_)
-        trusted = check_clean_mask(clean_mask, codes)
-        self.label_quality_ = (1 + self.selector_.similarities_) / 2
-        self.label_quality_[trusted] = 1.0
-        given, trust = np.eye(len(self.classes_))[codes], self.label_quality_ * self.support_
+        codes = encode(self.given_labels_, self.classes_, ~has_label)
+        quality_ = np.full(len(X), np.nan)
+        quality_[has_label] = (1 + self.selector_.similarities_) / 2
+        quality_[check_clean_mask(clean_mask, codes)] = 1.0
+        trust = np.where(self.support_, quality_, 0.0)[:, None]
         if hasattr(self.estimator_, "predict_proba"):
             predicted = self.estimator_.predict_proba(X).astype(np.float64)
         else:
             guesses = np.searchsorted(self.classes_, self.estimator_.predict(X))
             predicted = np.eye(len(self.classes_))[guesses]
-        self.label_distribution_ = trust[:, None] * given + (1 - trust[:, None]) * predicted
-        corrected = quality.corrected_labels(codes, self.label_distribution_)
-        self.corrected_labels_ = self.classes_[corrected]
-        self.transition_matrix_ = quality.transition_matrix(codes, self.label_distribution_)
+        beliefs = trust * np.eye(len(self.classes_))[codes] + (1 - trust) * predicted
+        self.label_quality_, self.label_distribution_ = quality_, beliefs
+        self.corrected_labels_ = self.classes_[quality.corrected_labels(codes, beliefs)]
+        self.transition_matrix_ = quality.transition_matrix(codes[has_label], beliefs[has_label])
 
     def label_issues(self) -> Any:
         """Return a frame of the training rows: which labels are wrong, and what they should be.
@@ -262,15 +286,22 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
             row per row of X, under the index of X.
         """
         frame = super().label_issues()
-        frame["is_label_issue"] = ~self.support_ & (
-            frame["predicted_label"].to_numpy() != self.given_labels_
-        )
+        differs = frame["predicted_label"].to_numpy() != self.given_labels_
+        has_label = ~is_missing(self.given_labels_, self.missing_label)
+        frame["is_label_issue"] = ~self.support_ & differs & has_label
         return frame
 
     def score_labels(self, X: Any, y: Any) -> NDArray[np.float64]:
-        """Rate the labels of new rows: ``(1 + similarity) / 2``, low = suspicious."""
+        """Rate the labels of new rows: ``(1 + similarity) / 2``, low = suspicious.
+
+        NaN where there is no label.
+        """
         check_is_fitted(self)
-        return (1 + self.selector_.similarity(X, y)) / 2
+        y = column_or_1d(y)
+        has_label, rating = ~is_missing(y, self.missing_label), np.full(len(y), np.nan)
+        rows = _rows(X, has_label)
+        rating[has_label] = (1 + self.selector_.similarity(rows, y[has_label])) / 2
+        return rating
 
     # ------------------------------------------------------------------------------- predict
 
@@ -290,6 +321,11 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
         """Return what the classifier says."""
         check_is_fitted(self)
         return self.estimator_.decision_function(self.selector_.transform(X))
+
+
+def _rows(X: Any, chosen: NDArray[np.bool_]) -> Any:
+    """Return some rows; of all, X itself, whatever it is."""
+    return X if chosen.all() else _safe_indexing(X, chosen)
 
 
 def _seeded(estimator: Any, seed: int) -> Any:

@@ -122,6 +122,28 @@ def test_clean_mask__trusted_rows_are_kept_and_of_quality_one() -> None:
     np.testing.assert_array_equal(clf.corrected_labels_, labels)
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_rows_without_a_label__are_predicted_and_never_issues(seed: int) -> None:
+    X, y, flipped = noisy_table(seed)
+    words, missing = np.array(list("abc"), object)[y], np.arange(240) % 5 == 0
+    words[missing] = None
+    clf = EchoAlignClassifier(LogisticRegression(), by_truth(flipped, X), missing_label=np.nan)
+    clf.fit(X, words)
+    same = EchoAlignClassifier(LogisticRegression(), by_truth(flipped, X))
+    same.fit(X[~missing], words[~missing])
+    np.testing.assert_array_equal(clf.predict_proba(X), same.predict_proba(X))
+    assert clf.classes_.tolist() == ["a", "b", "c"]
+    np.testing.assert_array_equal(np.isnan(clf.label_quality_), missing)
+    np.testing.assert_array_equal(np.isnan(clf.score_labels(X, words)), missing)
+    np.testing.assert_array_equal(clf.support_, ~flipped & ~missing)
+    assert clf.corrected_labels_[missing].tolist() == clf.predict(X[missing]).tolist()
+    assert not clf.label_issues()["is_label_issue"][missing].any()
+    with pytest.raises(ValueError, match="Every trusted row must have a label"):
+        clf.fit(X, words, clean_mask=missing)
+    with pytest.raises(ValueError, match="y must have labels"):
+        clf.fit(X, np.full(240, None))
+
+
 def test_labels__may_be_words() -> None:
     X, labels, flipped = noisy_table()
     words = np.array(["ant", "bee", "cow"])[labels]
