@@ -11,6 +11,7 @@ extensions = [
     "sphinx.ext.mathjax",
     "numpydoc",
     "sphinx_gallery.gen_gallery",
+    "myst_parser",
 ]
 templates_path = ["_templates"]
 exclude_patterns = ["_build"]

@@ -114,7 +114,8 @@ def _histograms(folder: Path, rows: pd.DataFrame) -> dict[str, dict[str, list[fl
     }
 
 
-def _facts(results: pd.DataFrame) -> str:
+def facts(results: pd.DataFrame) -> str:
+    """Say in a line what was run."""
     sizes = ", ".join(
         f"{data}: {rows['n_train'].min()}" for data, rows in results.groupby("data", sort=False)
     )
@@ -127,15 +128,18 @@ def _facts(results: pd.DataFrame) -> str:
 
 
 def _markdown(summary: pd.DataFrame, results: pd.DataFrame, figures: Figures) -> str:
-    lines = ["# Comparison of methods", "", _facts(results), "", NOTES, ""]
+    lines = ["# Comparison of methods", "", facts(results), "", NOTES, ""]
     for data, part in summary.groupby("data", sort=False):
         lines += [f"## {data}", ""]
         for place, rows in part.groupby(PLACE, sort=False):
-            head, body = table_of(rows)
-            lines += [f"### {title_of(*place)}", "", _bar(head), _bar(["---"] * len(head))]
-            lines += [*(_bar(row) for row in body), ""]
+            lines += [f"### {title_of(*place)}", "", markdown_table(*table_of(rows)), ""]
         lines += [f"![{title}]({path.name})\n" for title, path in figures.get(str(data), [])]
     return "\n".join(lines)
+
+
+def markdown_table(head: list[str], rows: list[list[str]]) -> str:
+    """Write a table in Markdown."""
+    return "\n".join(_bar(fields) for fields in (head, ["---"] * len(head), *rows))
 
 
 def _bar(fields: list[str]) -> str:
@@ -144,7 +148,7 @@ def _bar(fields: list[str]) -> str:
 
 def _html(summary: pd.DataFrame, results: pd.DataFrame, figures: Figures) -> str:
     """Return one file that needs no other."""
-    parts = [f"<h1>Comparison of methods</h1><p>{_safe(_facts(results))}</p><p>{NOTES}</p>"]
+    parts = [f"<h1>Comparison of methods</h1><p>{_safe(facts(results))}</p><p>{NOTES}</p>"]
     for data, part in summary.groupby("data", sort=False):
         parts.append(f"<h2>{_safe(data)}</h2>")
         for place, rows in part.groupby(PLACE, sort=False):

@@ -75,6 +75,31 @@ def summarize(results: pd.DataFrame) -> pd.DataFrame:
     return means.join(spreads).assign(runs=groups.size()).reset_index()
 
 
+def recovery_table(results: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Return head and rows of a table of the gap recovery, the best method first.
+
+    A column for each kind of noise, and one for the mean over them, whose spread is that of this
+    mean over the seeds.
+
+    Parameters
+    ----------
+    results : DataFrame
+        Rows of ``results.csv``.
+    """
+    of = results.assign(recovery=100 * gap_recovery(results)).dropna(subset="recovery")
+    of = of[of["method"] != BASELINE]
+    places = list(dict.fromkeys(of[PLACE].itertuples(index=False, name=None)))
+    by_seed = of.groupby(["method", "seed"])["recovery"].mean().groupby("method")
+    overall = by_seed.agg(["mean", "std"]).sort_values("mean", ascending=False)
+    by_place = of.groupby([*PLACE, "method"])["recovery"].agg(["mean", "std"])
+    columns = [overall, *(by_place.loc[place].reindex(overall.index) for place in places)]
+    rows = [
+        [str(method), *(written(c["mean"][method], c["std"][method], 0) for c in columns)]
+        for method in overall.index
+    ]
+    return ["method", "mean", *(title_of(*place) for place in places)], rows
+
+
 def written(mean: float, spread: float, digits: int = 1) -> str:
     """Write a mean and its spread, ``-`` where there is none.
 

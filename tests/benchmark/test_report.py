@@ -9,8 +9,9 @@ import pytest
 
 from noisyfit.benchmark.cells import COLUMNS
 from noisyfit.benchmark.grid import QUALITY, TABLE
+from noisyfit.benchmark.page import MARK, write_page
 from noisyfit.benchmark.report import write_report
-from noisyfit.benchmark.summary import gap_recovery, summarize
+from noisyfit.benchmark.summary import gap_recovery, recovery_table, summarize
 from noisyfit.benchmark.table import Table
 
 LAST = {"cross_entropy": (0.60, 0.70), "flywheel": (0.80, 0.80), "cross_entropy_clean": (0.90, 0.8)}
@@ -55,6 +56,32 @@ def test_gap_recovery__noise_cost_nothing_or_no_clean_run__is_not_known(folder: 
     assert gap_recovery(results).isna().all()
     without = results[results["method"] != "cross_entropy_clean"]
     assert gap_recovery(without).isna().all()
+
+
+def test_recovery_table_has_the_mean_over_kinds_of_noise_and_its_spread_over_seeds() -> None:
+    rows = [row(method, seed) for method in LAST for seed in (0, 1)]
+    for method, accuracy in {"cross_entropy": 0.4, "flywheel": 0.5}.items():
+        rows += [row(method, s, noise="pairflip", accuracy_last=accuracy) for s in (0, 1)]
+    head, body = recovery_table(pd.DataFrame(rows))
+    assert head == ["method", "mean", "digits, symmetric 40 %", "digits, pairflip 40 %"]
+    parts = np.array([[200 / 3, 100.0], [20.0, 25.0]])  # noise by seed
+    columns = [parts.mean(0), *parts]
+    assert body == [["flywheel", *(f"{c.mean():.0f} ± {c.std(ddof=1):.0f}" for c in columns)]]
+
+
+def test_page__tables_after_the_mark_are_replaced(folder: Path) -> None:
+    page = folder / "page.md"
+    page.write_text(f"# Ours\n\n{MARK}\n\nold")
+    write_page(folder, page)
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith(f"# Ours\n\n{MARK}\n")
+    assert "old" not in text
+    assert "| flywheel | 83 ± 24 | 83 ± 24 |" in text
+    assert "## digits, symmetric 40 %" in text
+    assert "65.0 ± 7.1" in text
+    page.write_text("# Without a place for tables")
+    with pytest.raises(ValueError, match="must have the line"):
+        write_page(folder, page)
 
 
 def test_summary_has_means_and_spreads_over_seeds(folder: Path) -> None:
