@@ -36,6 +36,44 @@ _PUBLISHED_RLD = {
     "optimizer__weight_decay": 5e-4,
 }
 
+_PUBLISHED_CLID = {
+    "max_epochs": 100,
+    "batch_size": 100,
+    "lr": 0.05,
+    "clid_temperature": 0.5,
+    "n_snapshots": 5,
+    "lr_schedule": "constant",  # the callback's
+    "optimizer__momentum": 0.9,
+    "optimizer__weight_decay": 5e-4,
+}
+
+_PUBLISHED_VRI = _PUBLISHED_CLID | {
+    "meta_model": "vri",
+    "max_epochs": 150,
+    "lr": 0.02,
+    "meta_lr": 0.01,
+}
+
+_PUBLISHED_HRP = {
+    "reweighting": 0.5,
+    "temporal_momentum": 0.0,
+    "unit_gradients": False,
+    "meta_objective": "ce",
+    "max_epochs": 600,
+    "batch_size": 256,
+    "lr": 0.05,
+    "optimizer__momentum": 0.9,
+    "optimizer__weight_decay": 5e-4,
+}
+
+_PUBLISHED_ECHOALIGN = {
+    "max_epochs": 200,
+    "batch_size": 128,
+    "lr": 0.1,
+    "optimizer__momentum": 0.9,
+    "optimizer__weight_decay": 1e-4,
+}
+
 
 def recipe(method: str, dataset: str) -> dict[str, Any]:
     """Return the settings with which a paper reports a method on a data set.
@@ -59,12 +97,28 @@ def recipe(method: str, dataset: str) -> dict[str, Any]:
     For reciprocal label diffusion, 200 epochs of which the learning rate falls to a tenth after the
     first 100; its published form can collapse, and then goes back to the end of the warm-up.
 
+    For CLID-MU, "clid" is the weight network and "vri" the rectifier; the learning rate goes down
+    for ten epochs and up for ten. The weight network keeps this library's rate, with which Adam
+    moves it: at the paper's, 1e-5 with SGD, it does not. The paper warms up for no epoch; here it
+    is one.
+
+    For holistic reliability propagation the batch size, the number of epochs and the length of the
+    warm-up, which the paper does not state, are those of ProMix, on which it builds. It needs
+    trusted rows: 1,000 in the paper, as ``clean_mask`` or ``X_meta``.
+
+    For EchoAlign the settings are those of its classifier, and the generator is the user's:
+    ``EchoAlignClassifier(**recipe("echoalign", "cifar10"), selector=EchoSelect(modifier, encoder,
+    threshold=0.52))``, with a threshold of 0.4 for 30 % of wrong labels and 0.52 for 45 to 50 %.
+
     Parameters
     ----------
-    method : {"flywheel", "rld"}
+    method : {"flywheel", "rld", "clid", "vri", "hrp", "echoalign"}
     dataset : str
         For the flywheel "cifar10", "cifar100", "tiny_imagenet", "clothing1m" or "webvision50"; for
-        reciprocal label diffusion "cifar10", "cifar100", "animal10n" or "red_mini_imagenet".
+        reciprocal label diffusion "cifar10", "cifar100", "animal10n" or "red_mini_imagenet"; for
+        CLID-MU "cifar10", "cifar100", "cifar10n", "animal10n" or, for "vri", "clothing1m"; for
+        holistic reliability propagation "cifar10", "cifar100" or "animal10n"; for EchoAlign
+        "cifar10" or "cifar100".
 
     Returns
     -------
@@ -81,6 +135,10 @@ def recipe(method: str, dataset: str) -> dict[str, Any]:
     .. [1] Kim, Chang, Cho, Lee and Han. Learning with Noisy Labels: Interconnection of Two
        Expectation-Maximizations.
     .. [2] Reciprocal Label Diffusion for Learning with Noisy Labels.
+    .. [3] CLID-MU: Cross-Layer Information Divergence Based Meta Update Strategy for Learning with
+       Noisy Labels.
+    .. [4] Holistic Reliability Propagation.
+    .. [5] Zheng, Han, Yin, Gao, Liu. Can We Treat Noisy Labels as Accurate? 2024. arXiv:2405.12969
 
     Examples
     --------
@@ -148,6 +206,31 @@ def _rld(module: str, warmup_epochs: int, **params: Any) -> dict[str, Any]:
     return _PUBLISHED_RLD | own | params
 
 
+def _clid(published: dict[str, Any], module: str, **params: Any) -> dict[str, Any]:
+    from skorch.callbacks import LRScheduler
+
+    up_and_down = LRScheduler(policy="CosineAnnealingLR", T_max=10, eta_min=1e-3)
+    own = {"module": module, "warmup_epochs": 1, "callbacks": [("lr_schedule", up_and_down)]}
+    return published | own | params
+
+
+def _hrp(module: str, warmup_epochs: int) -> dict[str, Any]:
+    own = {"module": module, "warmup_epochs": warmup_epochs, "callbacks": _steps([250, 400], 0.1)}
+    return _PUBLISHED_HRP | own
+
+
+def _echoalign(module: str) -> dict[str, Any]:
+    from noisyfit import CrossEntropyClassifier
+
+    own = {"module": module, "module__small_stem": True, "callbacks": _steps([100, 150], 0.1)}
+    return {
+        "estimator": CrossEntropyClassifier(**_PUBLISHED_ECHOALIGN, **own),
+        "include_modified": "all",
+        "domain_weighting": True,
+        "finetune_epochs": 40,
+    }
+
+
 def _steps(milestones: list[int], factor: float) -> list[Any]:
     """Multiply the learning rate by ``factor`` at the start of each milestone, epochs from 0."""
     from skorch.callbacks import LRScheduler
@@ -169,6 +252,28 @@ RECIPES: dict[str, dict[str, Callable[[], dict[str, Any]]]] = {
         "cifar100": partial(_rld, "resnet50", 30, module__small_stem=True),
         "animal10n": partial(_rld, "vgg19_bn", 30),
         "red_mini_imagenet": partial(_rld, "preact_resnet18", 30),
+    },
+    "clid": {
+        "cifar10": partial(_clid, _PUBLISHED_CLID, "wrn_28_10"),
+        "cifar100": partial(_clid, _PUBLISHED_CLID, "wrn_28_10"),
+        "cifar10n": partial(_clid, _PUBLISHED_CLID, "resnet34", module__small_stem=True),
+        "animal10n": partial(_clid, _PUBLISHED_CLID, "vgg19_bn", lr=0.1, max_epochs=160),
+    },
+    "vri": {
+        "cifar10": partial(_clid, _PUBLISHED_VRI, "preact_resnet18"),
+        "cifar100": partial(_clid, _PUBLISHED_VRI, "preact_resnet18"),
+        "cifar10n": partial(_clid, _PUBLISHED_VRI, "resnet34", module__small_stem=True),
+        "animal10n": partial(_clid, _PUBLISHED_VRI, "vgg19_bn", lr=0.1, max_epochs=160),
+        "clothing1m": partial(_clid, _PUBLISHED_VRI, "resnet50", lr=5e-4, max_epochs=10),
+    },
+    "hrp": {
+        "cifar10": partial(_hrp, "preact_resnet18", 10),
+        "cifar100": partial(_hrp, "preact_resnet18", 30),
+        "animal10n": partial(_hrp, "vgg19_bn", 10),
+    },
+    "echoalign": {
+        "cifar10": partial(_echoalign, "resnet18"),
+        "cifar100": partial(_echoalign, "resnet34"),
     },
 }
 """What `recipe` looks up."""

@@ -2,9 +2,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.datasets import make_blobs
 from skorch.callbacks import Callback
 
-from noisyfit import FlywheelClassifier, RLDClassifier
+from noisyfit import (
+    CLIDMetaClassifier,
+    EchoAlignClassifier,
+    FlywheelClassifier,
+    HRPClassifier,
+    RLDClassifier,
+)
 from noisyfit.benchmark.recipes import RECIPES, recipe
 
 DATASETS = list(RECIPES["flywheel"])
@@ -17,7 +24,7 @@ class RecordRates(Callback):  # type: ignore[misc]
         self.rates: list[tuple[float, float]] = []
 
     def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
-        optimizers = net.optimizer_, net.main_optimizer_
+        optimizers = net.optimizer_, getattr(net, "main_optimizer_", net.optimizer_)
         self.rates.append(tuple(o.param_groups[0]["lr"] for o in optimizers))  # type: ignore[arg-type]
 
 
@@ -65,6 +72,37 @@ def test_recipe_of_rld__is_the_published_form(
     assert (settings["module"], settings["warmup_epochs"]) == (module, warmup_epochs)
     assert (settings["max_epochs"], settings["lr"], settings["n_steps"]) == (200, 0.01, 50)
     assert settings["callbacks"][0][1].kwargs == {"milestones": [100], "gamma": 0.1}
+
+
+@pytest.mark.parametrize(
+    "method, cls",
+    [("clid", CLIDMetaClassifier), ("vri", CLIDMetaClassifier), ("hrp", HRPClassifier)],
+)
+def test_recipe__each_data_set__trains_with_its_schedule(method: str, cls: Any) -> None:
+    X, y = make_blobs(40, 4, centers=2, random_state=0)
+    for dataset in RECIPES[method]:
+        settings = recipe(method, dataset)
+        assert {name for name in settings if "__" not in name} <= set(cls().get_params())
+        record, small = RecordRates(), {"module": "mlp", "module__width": 4, "max_epochs": 13}
+        settings = {k: v for k, v in settings.items() if not k.startswith("module")} | small
+        settings |= {"warmup_epochs": 1, "callbacks": [*settings["callbacks"], ("rates", record)]}
+        cls(**settings, random_state=0).fit(X, y, X_meta=X[:8], y_meta=y[:8])
+        lr, floor = settings["lr"], 1e-3
+        cosine = [floor + (lr - floor) * (1 + np.cos(np.pi * e / 10)) / 2 for e in range(13)]
+        wanted = cosine if method != "hrp" else [lr] * 13
+        assert [rate for rate, _ in record.rates] == pytest.approx(wanted)
+
+
+def test_recipe_of_echoalign__is_the_released_form() -> None:
+    settings = recipe("echoalign", "cifar100")
+    clf = EchoAlignClassifier(**settings)
+    assert (clf.include_modified, clf.domain_weighting, clf.finetune_epochs) == ("all", True, 40)
+    assert (clf.estimator.module, clf.estimator.max_epochs, clf.estimator.lr) == (
+        "resnet34", 200, 0.1,
+    )  # fmt: skip
+    assert clf.estimator.callbacks[0][1].kwargs == {"milestones": [100, 150], "gamma": 0.1}
+    again = recipe("echoalign", "cifar100")["estimator"]
+    assert again is not clf.estimator
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
