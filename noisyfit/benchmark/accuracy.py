@@ -160,7 +160,7 @@ def half() -> Iterator[Task]:
         rows = np.random.default_rng(seed).permutation(len(x))[:5000]
         given = noise.symmetric(clean[rows], 0.5, random_state=seed).labels
         task = (x[rows], given, clean[rows], x_test, y_test)
-        short = {"warmup_epochs": 5}  # by default training is all warm-up there
+        short = {"max_epochs": 15, "warmup_epochs": 5}  # by default it is all warm-up
         yield Task("Fashion-MNIST symmetric 50 %", *task, seed, short)
 
 
