@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from math import ceil
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple
@@ -12,12 +13,14 @@ import torch
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
-from sklearn.utils._param_validation import Interval
-from torch import Tensor
+from sklearn.utils._param_validation import Interval, StrOptions
+from torch import Tensor, nn
 
 from noisyfit.base import NoisyLabelClassifier
-from noisyfit.data import TrainingData, batch_bounds
+from noisyfit.data import TrainingData, batch_bounds, check_meta_set, draw_meta_rows
+from noisyfit.metalearning import MetaLearning, TrainingPass
 from noisyfit.nn.losses import cross_entropy, mixup, newest_share, refurbish, sharpen
+from noisyfit.nn.meta import Loss
 from noisyfit.peers import Peers
 from noisyfit.warmup import WarmUp
 
@@ -27,7 +30,7 @@ WATCHED = 0.9  # momentum of the predictions by which the warm-up sees whether l
 FEWEST_STEPS = 60  # of the warm-up; networks that have seen less divide by class, not by mistake
 
 
-class DivideMixClassifier(WarmUp, Peers):
+class DivideMixClassifier(WarmUp, MetaLearning, Peers):
     """Learn from noisy labels by dividing the rows into believed and doubted ones, over and over.
 
     The loss of each row tells whether its label is believed. Two networks divide the rows for each
@@ -123,6 +126,10 @@ class DivideMixClassifier(WarmUp, Peers):
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "mixup_alpha": [Interval(Real, 0, None, closed="neither")],
         "warmup_epochs": [Interval(Integral, 1, None, closed="left"), None],
+        "meta_model": [StrOptions({"wnet", "vri"}), None],
+        "meta_objective": [StrOptions({"clid", "ce"})],
+        "meta_every": [Interval(Integral, 1, None, closed="left")],
+        "meta_lr": [Interval(Real, 0, None, closed="left")],
     }
 
     def __init__(
@@ -135,6 +142,10 @@ class DivideMixClassifier(WarmUp, Peers):
         temperature: float = 0.5,
         mixup_alpha: float = 4.0,
         warmup_epochs: int | None = None,
+        meta_model: str | None = None,
+        meta_objective: str = "clid",
+        meta_every: int = 1,
+        meta_lr: float = 3e-3,
         **kwargs: Any,
     ) -> None:
         super().__init__(module, **kwargs)
@@ -144,8 +155,15 @@ class DivideMixClassifier(WarmUp, Peers):
         self.temperature = temperature
         self.mixup_alpha = mixup_alpha
         self.warmup_epochs = warmup_epochs
+        self.meta_model = meta_model
+        self.meta_objective = meta_objective
+        self.meta_every = meta_every
+        self.meta_lr = meta_lr
 
     def _fit(self, data: TrainingData) -> None:
+        meta = self._meta_set(data)
+        if meta is not None:
+            check_meta_set(meta)
         if self.warmup_epochs is None:
             n_batches = len(batch_bounds(int(data.has_label.sum()), data.batch_size))
             self.warmup_epochs_ = max(self.warmup_epochs_, ceil(FEWEST_STEPS / n_batches))
@@ -154,32 +172,35 @@ class DivideMixClassifier(WarmUp, Peers):
                 self._warm_up(data, epoch)
             else:
                 ramp = min(1.0, (epoch - int(self.state_.first_epoch)) / self.warmup_epochs_)
-                self._train_on_both_parts(data, ramp * self.unlabelled_weight)
+                self._train_on_both_parts(data, ramp * self.unlabelled_weight, meta)
 
     def _init_state(self, n: int, n_classes: int) -> dict[str, Tensor]:
         uniform = torch.full((n, n_classes), 1 / n_classes)
-        return {"predictions": uniform, **self._warm_up_state(n)}
+        judging = {"meta_rows": draw_meta_rows(n)} if self.meta_model else {}
+        return {"predictions": uniform, **self._warm_up_state(n), **judging}
 
     # ---------------------------------------------------------------------------- steps
 
     def _warm_up(self, data: TrainingData, epoch: int) -> None:
         weights, share = self._warm_up_weights(data), newest_share(WATCHED, epoch)
         for idx, x, labels in data.batches("weak", labelled=True):
-            for name in self._networks:
+            for name in self._peers:
                 logits = self._network(name)(x)
                 loss = weights[idx] * cross_entropy(logits, labels)
                 self._descend(loss.mean(), self._optimizer(name))
             probs = logits.detach().float().softmax(1)
             self.state_.predictions[idx] = self.state_.predictions[idx].lerp(probs, share)
 
-    def _train_on_both_parts(self, data: TrainingData, unlabelled_weight: float) -> None:
+    def _train_on_both_parts(
+        self, data: TrainingData, unlabelled_weight: float, meta: TrainingData | None
+    ) -> None:
         """Train each network with the division of the other one."""
-        clean = {name: self._clean_probability(data, name) for name in self._networks}
+        clean = {name: self._clean_probability(data, name) for name in self._peers}
         given = data.labels[data.has_label]
         prior = torch.bincount(given, minlength=data.n_classes) / len(given)
-        for idx, *views, labels in data.batches("weak", "weak"):
-            guesses = {name: self._guess(name, views) for name in self._networks}
-            for learner, teacher in zip(self._networks, reversed(self._networks), strict=True):
+        for step, (idx, *views, labels) in enumerate(data.batches("weak", "weak")):
+            guesses = {name: self._guess(name, views) for name in self._peers}
+            for learner, teacher in zip(self._peers, reversed(self._peers), strict=True):
                 trust = clean[teacher][idx]
                 believed = trust > self.clean_threshold
                 own, both = guesses[learner], (guesses[learner] + guesses[teacher]) / 2
@@ -188,10 +209,53 @@ class DivideMixClassifier(WarmUp, Peers):
                 mixed_x, mixed_targets = mixup(
                     torch.cat(views), torch.cat([targets] * 2), alpha=self.mixup_alpha
                 )
-                logits = self._network(learner)(mixed_x)
-                terms = mixmatch(logits, mixed_targets, torch.cat([believed] * 2), prior)
-                loss = terms.labelled + unlabelled_weight * terms.unlabelled
-                self._descend(loss + self.prior_weight * terms.prior, self._optimizer(learner))
+                parts = torch.cat([believed] * 2), prior, unlabelled_weight
+                loss = partial(self._loss, mixed_targets, *parts)
+                if meta is None:
+                    value = loss(self._network(learner)(mixed_x))
+                else:
+                    trusted = torch.cat([data.trusted[idx]] * 2)
+                    mixed = mixed_x, mixed_targets, trusted
+                    value = self._changed_loss(learner, loss, *mixed, meta, step)
+                self._descend(value, self._optimizer(learner))
+
+    def _loss(
+        self,
+        targets: Tensor,
+        believed: Tensor,
+        prior: Tensor,
+        unlabelled_weight: float,
+        logits: Tensor,
+        weights: Tensor | None = None,
+        factors: Tensor | float = 1.0,
+    ) -> Tensor:
+        """Return Eq. 12; weights and factors change the first two terms, not the penalty."""
+        terms = mixmatch(logits, targets, believed, prior)
+        if weights is not None:
+            changed = mixmatch(factors * logits, targets, believed, prior, weights)
+            terms = changed._replace(prior=terms.prior)
+        loss = terms.labelled + unlabelled_weight * terms.unlabelled
+        return loss + self.prior_weight * terms.prior
+
+    def _changed_loss(
+        self,
+        name: str,
+        loss: Loss,
+        x: Tensor,
+        targets: Tensor,
+        trusted: Tensor,
+        meta: TrainingData,
+        step: int,
+    ) -> Tensor:
+        """Return the loss of a network as its meta-model changes it, after a meta step."""
+        model = self.meta_model_[name]
+        forward = TrainingPass.of(self._network(name), x)
+        batch = forward.seen(targets, trusted)
+        if self._takes_meta_step(step, meta):
+            gradient = model.logit_gradient_of(loss, batch)
+            self._meta_step(forward, self._optimizer(name), model, batch, gradient, meta)
+        changed: Tensor = model.change(loss, batch._replace(logits=forward.logits))
+        return changed
 
     @torch.no_grad()
     def _guess(self, name: str, views: list[Tensor]) -> Tensor:
@@ -212,12 +276,36 @@ class DivideMixClassifier(WarmUp, Peers):
         clean[labelled] = torch.as_tensor(found, dtype=clean.dtype, device=self.device_)
         return clean.masked_fill(data.trusted, 1.0)
 
-    # ------------------------------------------------------------------------ networks, beliefs
+    # ----------------------------------------------------------------- meta set, networks, beliefs
+
+    def _meta_set(self, data: TrainingData) -> TrainingData | None:
+        """Return the rows that judge the meta-models, None without any."""
+        if self.meta_model is None:
+            return None
+        known = data.known()
+        if known is None and self.meta_objective == "ce":
+            raise ValueError(
+                "meta_objective='ce' needs rows whose labels are known to be right. Got none. Pass "
+                "clean_mask, or X_meta and y_meta, or meta_objective='clid', which needs no labels."
+            )
+        return data.subset(self.state_.meta_rows) if known is None else known
+
+    def _has_meta_set(self) -> bool:
+        return self.meta_model is not None
+
+    @property
+    def _networks(self) -> tuple[str, ...]:  # type: ignore[override]
+        return self._peers if self.meta_model is None else (*self._peers, "meta_model")
+
+    def _make_network(self, name: str, *, independent: bool) -> nn.Module:
+        if name != "meta_model":
+            return super()._make_network(name, independent=independent)
+        return nn.ModuleDict({n: self._make_meta_model(self._network(n)) for n in self._peers})
 
     def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:
         """Return the mean of both posteriors, and the label refined by the prediction."""
         self.warmup_epochs_ = self._length_of_warm_up()
-        module, peer = (self._clean_probability(data, name) for name in self._networks)
+        module, peer = (self._clean_probability(data, name) for name in self._peers)
         clean = (module + peer) / 2
         return clean, refurbish(clean, data.labels, self._probabilities(data))
 
@@ -230,16 +318,22 @@ class MixMatchTerms(NamedTuple):
     prior: Tensor
 
 
-def mixmatch(logits: Tensor, targets: Tensor, believed: Tensor, prior: Tensor) -> MixMatchTerms:
-    """Return the terms of the loss on mixed rows, Eqs. 9 to 11."""
+def mixmatch(
+    logits: Tensor, targets: Tensor, believed: Tensor, prior: Tensor, weights: Tensor | float = 1.0
+) -> MixMatchTerms:
+    """Return the terms of the loss on mixed rows, Eqs. 9 to 11, the first two with weights."""
     probs = logits.float().softmax(1)
     errors = (probs - targets).square().sum(1)
     believed, doubted = believed.float(), (~believed).float()
-    labelled = (believed * cross_entropy(logits, targets)).sum() / believed.sum().clamp(min=1)
-    unlabelled = (doubted * errors).sum() / doubted.sum().clamp(min=1)
+    labelled = weights * believed * cross_entropy(logits, targets)
+    unlabelled = weights * doubted * errors
     predicted = probs.mean(0).clamp(min=TINY)
     divergence = (prior * (prior.clamp(min=TINY).log() - predicted.log())).sum()
-    return MixMatchTerms(labelled, unlabelled, divergence)
+    return MixMatchTerms(
+        labelled.sum() / believed.sum().clamp(min=1),
+        unlabelled.sum() / doubted.sum().clamp(min=1),
+        divergence,
+    )
 
 
 def above_class_median(losses: Tensor, labels: Tensor, n_classes: int) -> Tensor:

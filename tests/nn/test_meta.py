@@ -142,7 +142,7 @@ def changed_loss(model: MetaModel, batch: Batch) -> Tensor:
         losses = F.cross_entropy(batch.logits, batch.labels, reduction="none")
         weights = torch.where(batch.trusted, 1.0, model(losses.detach(), batch.labels, K))
         return (weights * losses).mean()
-    return F.cross_entropy(model(batch) * batch.logits, batch.labels)
+    return F.cross_entropy(model.factors(batch) * batch.logits, batch.labels)
 
 
 @pytest.mark.parametrize("part", ["all", "last_stage", "head"])
