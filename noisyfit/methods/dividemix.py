@@ -65,6 +65,17 @@ class DivideMixClassifier(WarmUp, MetaLearning, Peers):
     warmup_epochs : int or None, default=None
         Epochs on the given labels before the first division. None means one sixth of the epochs,
         and at least 60 batches; for images until learning stalls.
+    meta_model : {"wnet", "vri"} or None, default=None
+        "DivideMix with CLID" of [2]_: what weighs the believed rows by their loss (``"wnet"``) or
+        scales their logits by embedding and target (``"vri"``, the paper's choice), as in
+        `CLIDMetaClassifier`. One for each network, taught after the warm-up. None is DivideMix.
+    meta_objective : {"clid", "ce"}, default="clid"
+        What the meta-models are judged by: CLID of a meta set without its labels, or the
+        cross-entropy of labels that are known to be right.
+    meta_every : int >= 1, default=1
+        Batches from one meta step to the next.
+    meta_lr : float >= 0, default=3e-3
+        Learning rate of the meta-models' optimizer, Adam. 0 leaves them as they begin.
     {shared parameters}
 
     Attributes
@@ -74,6 +85,8 @@ class DivideMixClassifier(WarmUp, MetaLearning, Peers):
     predicting_ : list of str
         The networks that predict: ``"module"``, ``"peer"``; only the first where a callback
         restores the best epoch.
+    meta_model_ : torch.nn.ModuleDict
+        The meta-models of ``"module"`` and ``"peer"``, where there are any.
     {shared attributes}
 
     Notes
@@ -97,6 +110,22 @@ class DivideMixClassifier(WarmUp, MetaLearning, Peers):
     6. Losses are those of one epoch; the paper averages five at the highest noise rate, which under
        class-dependent noise comes out worse (momentum 0.9: 72 instead of 84 %).
 
+    With a meta-model (Section 5.2 and Appendix C of [2]_; the rest from the authors' code):
+
+    1. The meta-model changes the term of the believed rows, whose labels it is to doubt; in the
+       authors' code the squared error as well. On digits with 40 % wrong labels, three seeds, that
+       has 95.5 % instead of 96.7 under symmetric noise and 86.6 instead of 89.3 under pairflip
+       (``"vri"``; with ``"wnet"`` 96.0 instead of 97.0 and 95.8 instead of 97.2).
+    2. Targets are mixed. Their distribution takes the place of the label: its cross-entropy is the
+       loss that is weighed, its classes share the sample where weights are normalised, and the
+       embedding of a label becomes the mean under it. A mixed row is trusted as the row is that has
+       the larger part in it.
+    3. The virtual step is one on the whole loss by the network's own optimizer, and the
+       meta-gradient is exact without a graph of second order. Rates and sizes are those of
+       `CLIDMetaClassifier`; the meta set is the trusted rows or ``X_meta``, if given, else
+       ``min(1000, n_samples / 2)`` random training rows.
+    4. Both networks of the last epoch predict; in the paper five snapshots of each.
+
     Trusted rows are believed with probability 1. Rows without a label are doubted. If all losses
     are equal, all labels are believed; a batch without believed or doubted rows leaves that term
     out. Cost: 18 passes through a network per row and epoch, cross-entropy needs 3;
@@ -106,6 +135,8 @@ class DivideMixClassifier(WarmUp, MetaLearning, Peers):
     ----------
     .. [1] Li, Socher and Hoi. DivideMix: Learning with Noisy Labels as Semi-supervised Learning.
        ICLR, 2020. arXiv:2002.07394
+    .. [2] Hu et al. CLID-MU: Cross-Layer Information Divergence Based Meta Update Strategy for
+       Learning with Noisy Labels. KDD, 2025. arXiv:2507.11807
 
     Examples
     --------
@@ -229,13 +260,13 @@ class DivideMixClassifier(WarmUp, MetaLearning, Peers):
         weights: Tensor | None = None,
         factors: Tensor | float = 1.0,
     ) -> Tensor:
-        """Return Eq. 12; weights and factors change the first two terms, not the penalty."""
+        """Return Eq. 12; weights and factors change the term of the believed rows."""
         terms = mixmatch(logits, targets, believed, prior)
+        labelled = terms.labelled
         if weights is not None:
-            changed = mixmatch(factors * logits, targets, believed, prior, weights)
-            terms = changed._replace(prior=terms.prior)
-        loss = terms.labelled + unlabelled_weight * terms.unlabelled
-        return loss + self.prior_weight * terms.prior
+            losses = weights * cross_entropy(factors * logits, targets)
+            labelled = mean_over(believed, losses)
+        return labelled + unlabelled_weight * terms.unlabelled + self.prior_weight * terms.prior
 
     def _changed_loss(
         self,
@@ -318,22 +349,22 @@ class MixMatchTerms(NamedTuple):
     prior: Tensor
 
 
-def mixmatch(
-    logits: Tensor, targets: Tensor, believed: Tensor, prior: Tensor, weights: Tensor | float = 1.0
-) -> MixMatchTerms:
-    """Return the terms of the loss on mixed rows, Eqs. 9 to 11, the first two with weights."""
+def mixmatch(logits: Tensor, targets: Tensor, believed: Tensor, prior: Tensor) -> MixMatchTerms:
+    """Return the terms of the loss on mixed rows, Eqs. 9 to 11."""
     probs = logits.float().softmax(1)
     errors = (probs - targets).square().sum(1)
-    believed, doubted = believed.float(), (~believed).float()
-    labelled = weights * believed * cross_entropy(logits, targets)
-    unlabelled = weights * doubted * errors
     predicted = probs.mean(0).clamp(min=TINY)
     divergence = (prior * (prior.clamp(min=TINY).log() - predicted.log())).sum()
     return MixMatchTerms(
-        labelled.sum() / believed.sum().clamp(min=1),
-        unlabelled.sum() / doubted.sum().clamp(min=1),
+        mean_over(believed, cross_entropy(logits, targets)),
+        mean_over(~believed, errors),
         divergence,
     )
+
+
+def mean_over(rows: Tensor, values: Tensor) -> Tensor:
+    """Return the mean of the values of some rows, a mask; 0 of none."""
+    return (rows.float() * values).sum() / rows.float().sum().clamp(min=1)
 
 
 def above_class_median(losses: Tensor, labels: Tensor, n_classes: int) -> Tensor:
