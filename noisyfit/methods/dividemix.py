@@ -126,6 +126,11 @@ class DivideMixClassifier(WarmUp, MetaLearning, Peers):
        ``min(1000, n_samples / 2)`` random training rows.
     4. Both networks of the last epoch predict; in the paper five snapshots of each.
 
+    On digits with 40 % wrong labels, three seeds, it brings nothing that can be told from chance:
+    under symmetric noise and pairflip 97.0 and 92.7 % without, 97.0 and 97.2 with ``"wnet"``, 96.7
+    and 89.3 with ``"vri"``, 97.7 and 97.0 with a ``"vri"`` that is not taught. Pairflip depends on
+    one seed. It takes three to four times as long.
+
     Trusted rows are believed with probability 1. Rows without a label are doubted. If all losses
     are equal, all labels are believed; a batch without believed or doubted rows leaves that term
     out. Cost: 18 passes through a network per row and epoch, cross-entropy needs 3;

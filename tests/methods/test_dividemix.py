@@ -337,10 +337,10 @@ def test_digits__is_far_better_than_cross_entropy() -> None:
 
 
 def test_digits__meta_models__are_far_better_than_cross_entropy() -> None:
-    kinds = [DivideMixClassifier(max_epochs=20, meta_model=kind) for kind in ("wnet", "vri")]
-    plain, *ours = digits_scores([CrossEntropyClassifier(max_epochs=20), *kinds])
+    kinds = [DivideMixClassifier(max_epochs=30, meta_model=kind) for kind in ("wnet", "vri")]
+    plain, *ours = digits_scores([CrossEntropyClassifier(max_epochs=30), *kinds])
     for scores in ours:
-        assert np.mean(scores - plain) > 0.02
+        assert np.mean(scores - plain) > 0.03
 
 
 def test_division__finds_flipped_labels() -> None:
