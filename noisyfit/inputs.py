@@ -143,7 +143,7 @@ class InputReader:
     def _read_meta(self, n: int, X_meta: Any, y_meta: Any) -> TrainingData | None:
         if X_meta is None:
             return None
-        if not self._uses_meta:
+        if not self._has_meta_set():
             warnings.warn(
                 f"{type(self).__name__} has no meta set and ignores X_meta. Append its rows to X "
                 "and mark them in clean_mask.",
@@ -158,6 +158,10 @@ class InputReader:
                 stacklevel=4,
             )
         return self._labelled(X_meta, y_meta, "y_meta")
+
+    def _has_meta_set(self) -> bool:
+        """Whether the method learns from ``X_meta``; it may depend on its parameters."""
+        return self._uses_meta
 
     def _training_data(
         self,

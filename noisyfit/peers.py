@@ -18,7 +18,8 @@ class Peers(NoisyLabelClassifier):
     that predict: both, or ``module_`` alone where a callback restores its best epoch.
     """
 
-    _networks: ClassVar = ("module", "peer")
+    _peers: ClassVar = ("module", "peer")
+    _networks: ClassVar = _peers
     predicting_: list[str]
 
     def _network(self, name: str) -> nn.Module:
@@ -31,7 +32,7 @@ class Peers(NoisyLabelClassifier):
     def initialize_module(self) -> Self:
         """Make both networks, and name those that predict."""
         super().initialize_module()
-        self.predicting_ = ["module"] if self._restores_an_epoch() else list(self._networks)
+        self.predicting_ = ["module"] if self._restores_an_epoch() else list(self._peers)
         return self
 
     def _probabilities(self, rows: TrainingData | Rows) -> Tensor:

@@ -11,7 +11,16 @@ import torch
 from sklearn.base import clone
 from skorch.callbacks import EarlyStopping, LRScheduler
 
-from noisyfit import CrossEntropyClassifier, FlywheelClassifier, NoisyLabelClassifier
+from noisyfit import (
+    CoTeachingClassifier,
+    CrossEntropyClassifier,
+    DivideMixClassifier,
+    ELRClassifier,
+    FlywheelClassifier,
+    GCEClassifier,
+    MixUpClassifier,
+    NoisyLabelClassifier,
+)
 from noisyfit.checkpoint import Checkpoint, fingerprint
 from noisyfit.noise import symmetric
 from tests.common import (
@@ -30,6 +39,16 @@ FLYWHEEL: dict[str, Any] = {"warmup_epochs": 3}
 RUNS = {
     "cross-entropy": (CrossEntropyClassifier, {}),
     "flywheel": (FlywheelClassifier, FLYWHEEL),
+}
+KILLED: dict[str, Any] = RUNS | {
+    "elr": (ELRClassifier, {}),
+    "elr+": (ELRClassifier, {"n_networks": 2}),
+    "gce": (GCEClassifier, {"truncation": 0.5}),
+    "mixup": (MixUpClassifier, {}),
+    "co-teaching": (CoTeachingClassifier, {"warmup_epochs": 3}),
+    "dividemix": (DivideMixClassifier, {"warmup_epochs": 3}),
+    "dividemix+wnet": (DivideMixClassifier, {"warmup_epochs": 3, "meta_model": "wnet"}),
+    "dividemix+vri": (DivideMixClassifier, {"warmup_epochs": 3, "meta_model": "vri"}),
 }
 MOMENTS = {  # epoch, batches of it that were begun
     "in the warm-up": (1, 2),
@@ -103,7 +122,7 @@ def assert_same_run(found: Any, expected: Any, X: Any) -> None:
 # SIGKILL.
 
 
-@every_run
+@pytest.mark.parametrize("cls, own", KILLED.values(), ids=KILLED)
 @every_moment
 def test_killed__fitted_again__ends_bit_identical(
     cls: Any, own: dict[str, Any], epoch: int, batch: int, processes: Any, tmp_path: Path

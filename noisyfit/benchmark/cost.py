@@ -25,7 +25,7 @@ from noisyfit import (
     RLDClassifier,
 )
 from noisyfit.benchmark.memory import peak_memory
-from noisyfit.methods.clid import META_BATCH
+from noisyfit.metalearning import META_BATCH
 from noisyfit.nn.features import logits_and_embeddings
 from noisyfit.nn.losses import clid, cross_entropy
 from noisyfit.nn.meta import WeightNet

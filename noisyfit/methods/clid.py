@@ -5,35 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import replace
-from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from noisyfit.base import NoisyLabelClassifier
 from noisyfit.data import Rows, TrainingData, best_of_each_class, check_meta_set, draw_meta_rows
-from noisyfit.nn.features import embedding_size, logits_and_embeddings
+from noisyfit.metalearning import MetaLearning, TrainingPass
+from noisyfit.nn.features import logits_and_embeddings
 from noisyfit.nn.losses import clid, cross_entropy
-from noisyfit.nn.meta import Batch, Rectifier, WeightNet, meta_loss
-from noisyfit.nn.metagrad import (
-    frozen_batch_norm,
-    head_jvp,
-    logit_jvp,
-    meta_parameter_names,
-    replayed,
-    rng_state,
-)
+from noisyfit.nn.metagrad import frozen_batch_norm, replayed
 from noisyfit.warmup import WarmUp
 
-META_BATCH = 100
-DIVERGENCE_WEIGHT = 0.01
 
-
-class CLIDMetaClassifier(WarmUp, NoisyLabelClassifier):
+class CLIDMetaClassifier(WarmUp, MetaLearning):
     """Learn how far to trust each label by what a training step does to rows without labels.
 
     A small meta-model sees the loss of every sample and weighs it. Before each training step the
@@ -212,58 +200,21 @@ class CLIDMetaClassifier(WarmUp, NoisyLabelClassifier):
             self._observe(idx, labels, logits, logits)
 
     def _train_with_meta_steps(self, data: TrainingData, meta: TrainingData) -> None:
-        network, names = self.module_, meta_parameter_names(self.module_, self.meta_params)
+        network, model = self.module_, self.meta_model_
         self.state_.sample_weight.zero_()
         for step, (idx, x, labels) in enumerate(data.batches("weak", labelled=True)):
-            random_state = rng_state(x.device)
-            logits, embeddings = logits_and_embeddings(network, x)
-            batch = Batch(logits.detach(), embeddings.detach(), labels, data.trusted[idx])
-            if step % self.meta_every == 0 and len(meta) > 1:
-                loss = meta_loss(
-                    network,
-                    self.optimizer_,
-                    logits,
-                    self.meta_model_.logit_gradient(batch),
-                    partial(self._outer, *meta.draw(META_BATCH)),
-                    partial(self._tangents, x, embeddings, random_state),
-                    names,
-                    retain_graph=not self.low_memory,
-                )  # virtual step, Eq. 4
-                loss = loss + DIVERGENCE_WEIGHT * self.meta_model_.divergence(batch)
-                self._descend(loss, self.meta_model_optimizer_)  # meta step, Eq. 5
+            forward = TrainingPass.of(network, x)
+            batch, logits = forward.seen(labels, data.trusted[idx]), forward.logits
+            if self._takes_meta_step(step, meta):
+                gradient = model.logit_gradient(batch)
+                self._meta_step(forward, self.optimizer_, model, batch, gradient, meta)
                 if self.low_memory:
-                    with replayed(random_state), frozen_batch_norm(network):
+                    with replayed(forward.random_state), frozen_batch_norm(network):
                         logits = network(x)
-            self._descend(self.meta_model_.loss(batch._replace(logits=logits)))  # actual, Eq. 6
+            self._descend(model.loss(batch._replace(logits=logits)))  # actual step, Eq. 6
             with torch.no_grad():
-                self._observe(idx, labels, logits, self.meta_model_.rectified(batch))
-                self.state_.sample_weight[idx] = self.meta_model_.weights(batch).float()
-
-    def _outer(self, x: Tensor, labels: Tensor, network: nn.Module) -> Tensor:
-        """Judge a network by a meta batch."""
-        logits, embeddings = logits_and_embeddings(network, x)
-        probs = logits.float().softmax(1)
-        if self.meta_objective == "clid":
-            temperature, through_sums = self.clid_temperature, self.normalizer_grad
-            values = clid(embeddings, probs, temperature=temperature, normalizer_grad=through_sums)
-        elif self.meta_objective == "mae":
-            values = (probs - F.one_hot(labels, probs.shape[1])).abs().sum(1)
-        else:
-            values = cross_entropy(logits, labels)
-        return values.mean()
-
-    def _tangents(
-        self,
-        x: Tensor,
-        embeddings: Tensor,
-        random_state: dict[torch.device, Tensor],
-        direction: dict[str, Tensor],
-    ) -> Tensor:
-        """Differentiate the logits of a training batch along a direction in parameter space."""
-        if self.meta_params == "head":
-            return head_jvp(embeddings, direction)
-        with replayed(random_state):  # the dropout of the training pass
-            return logit_jvp(self.module_, x, direction)[1]
+                self._observe(idx, labels, logits, model.rectified(batch))
+                self.state_.sample_weight[idx] = model.weights(batch).float()
 
     def _observe(self, idx: Tensor, labels: Tensor, logits: Tensor, rectified: Tensor) -> None:
         """Sum up over the epochs what the label protocol needs."""
@@ -326,20 +277,9 @@ class CLIDMetaClassifier(WarmUp, NoisyLabelClassifier):
     def _make_network(self, name: str, *, independent: bool) -> nn.Module:
         if name == "snapshots":
             return Snapshots(deepcopy(self.module_).cpu() for _ in range(self.n_snapshots_))
-        if name != "meta_model":
-            return super()._make_network(name, independent=independent)
-        params = self.get_params_for("meta_model")
-        if self.meta_model == "wnet":
-            return WeightNet(**params).to(self.device_)
-        probe = torch.zeros(2, *self.row_shape_, device=self.device_)
-        n_dims = embedding_size(self.module_, probe)
-        return Rectifier(n_dims, self.n_classes_, **params).to(self.device_)
-
-    def _make_optimizer(self, name: str, network: nn.Module) -> torch.optim.Optimizer:
-        if name != "meta_model":
-            return super()._make_optimizer(name, network)
-        params = {"lr": self.meta_lr} | self.get_params_for("meta_model_optimizer")
-        return torch.optim.Adam(network.parameters(), **params)
+        if name == "meta_model":
+            return self._make_meta_model(self.module_)
+        return super()._make_network(name, independent=independent)
 
     def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:
         """Return means over epochs: the (rectified) probability of the given label; of all."""

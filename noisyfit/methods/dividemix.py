@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from math import ceil
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple
@@ -12,12 +13,14 @@ import torch
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
-from sklearn.utils._param_validation import Interval
-from torch import Tensor
+from sklearn.utils._param_validation import Interval, StrOptions
+from torch import Tensor, nn
 
 from noisyfit.base import NoisyLabelClassifier
-from noisyfit.data import TrainingData, batch_bounds
+from noisyfit.data import TrainingData, batch_bounds, check_meta_set, draw_meta_rows
+from noisyfit.metalearning import MetaLearning, TrainingPass
 from noisyfit.nn.losses import cross_entropy, mixup, newest_share, refurbish, sharpen
+from noisyfit.nn.meta import Loss
 from noisyfit.peers import Peers
 from noisyfit.warmup import WarmUp
 
@@ -27,7 +30,7 @@ WATCHED = 0.9  # momentum of the predictions by which the warm-up sees whether l
 FEWEST_STEPS = 60  # of the warm-up; networks that have seen less divide by class, not by mistake
 
 
-class DivideMixClassifier(WarmUp, Peers):
+class DivideMixClassifier(WarmUp, MetaLearning, Peers):
     """Learn from noisy labels by dividing the rows into believed and doubted ones, over and over.
 
     The loss of each row tells whether its label is believed. Two networks divide the rows for each
@@ -62,6 +65,17 @@ class DivideMixClassifier(WarmUp, Peers):
     warmup_epochs : int or None, default=None
         Epochs on the given labels before the first division. None means one sixth of the epochs,
         and at least 60 batches; for images until learning stalls.
+    meta_model : {"wnet", "vri"} or None, default=None
+        "DivideMix with CLID" of [2]_: what weighs the believed rows by their loss (``"wnet"``) or
+        scales their logits by embedding and target (``"vri"``, the paper's choice), as in
+        `CLIDMetaClassifier`. One for each network, taught after the warm-up. None is DivideMix.
+    meta_objective : {"clid", "ce"}, default="clid"
+        What the meta-models are judged by: CLID of a meta set without its labels, or the
+        cross-entropy of labels that are known to be right.
+    meta_every : int >= 1, default=1
+        Batches from one meta step to the next.
+    meta_lr : float >= 0, default=3e-3
+        Learning rate of the meta-models' optimizer, Adam. 0 leaves them as they begin.
     {shared parameters}
 
     Attributes
@@ -71,6 +85,8 @@ class DivideMixClassifier(WarmUp, Peers):
     predicting_ : list of str
         The networks that predict: ``"module"``, ``"peer"``; only the first where a callback
         restores the best epoch.
+    meta_model_ : torch.nn.ModuleDict
+        The meta-models of ``"module"`` and ``"peer"``, where there are any.
     {shared attributes}
 
     Notes
@@ -94,6 +110,27 @@ class DivideMixClassifier(WarmUp, Peers):
     6. Losses are those of one epoch; the paper averages five at the highest noise rate, which under
        class-dependent noise comes out worse (momentum 0.9: 72 instead of 84 %).
 
+    With a meta-model (Section 5.2 and Appendix C of [2]_; the rest from the authors' code):
+
+    1. The meta-model changes the term of the believed rows, whose labels it is to doubt; in the
+       authors' code the squared error as well. On digits with 40 % wrong labels, three seeds, that
+       has 95.5 % instead of 96.7 under symmetric noise and 86.6 instead of 89.3 under pairflip
+       (``"vri"``; with ``"wnet"`` 96.0 instead of 97.0 and 95.8 instead of 97.2).
+    2. Targets are mixed. Their distribution takes the place of the label: its cross-entropy is the
+       loss that is weighed, its classes share the sample where weights are normalised, and the
+       embedding of a label becomes the mean under it. A mixed row is trusted as the row is that has
+       the larger part in it.
+    3. The virtual step is one on the whole loss by the network's own optimizer, and the
+       meta-gradient is exact without a graph of second order. Rates and sizes are those of
+       `CLIDMetaClassifier`; the meta set is the trusted rows or ``X_meta``, if given, else
+       ``min(1000, n_samples / 2)`` random training rows.
+    4. Both networks of the last epoch predict; in the paper five snapshots of each.
+
+    On digits with 40 % wrong labels, three seeds, it brings nothing that can be told from chance:
+    under symmetric noise and pairflip 97.0 and 92.7 % without, 97.0 and 97.2 with ``"wnet"``, 96.7
+    and 89.3 with ``"vri"``, 97.7 and 97.0 with a ``"vri"`` that is not taught. Pairflip depends on
+    one seed. It takes three to four times as long.
+
     Trusted rows are believed with probability 1. Rows without a label are doubted. If all losses
     are equal, all labels are believed; a batch without believed or doubted rows leaves that term
     out. Cost: 18 passes through a network per row and epoch, cross-entropy needs 3;
@@ -103,6 +140,8 @@ class DivideMixClassifier(WarmUp, Peers):
     ----------
     .. [1] Li, Socher and Hoi. DivideMix: Learning with Noisy Labels as Semi-supervised Learning.
        ICLR, 2020. arXiv:2002.07394
+    .. [2] Hu et al. CLID-MU: Cross-Layer Information Divergence Based Meta Update Strategy for
+       Learning with Noisy Labels. KDD, 2025. arXiv:2507.11807
 
     Examples
     --------
@@ -123,6 +162,10 @@ class DivideMixClassifier(WarmUp, Peers):
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "mixup_alpha": [Interval(Real, 0, None, closed="neither")],
         "warmup_epochs": [Interval(Integral, 1, None, closed="left"), None],
+        "meta_model": [StrOptions({"wnet", "vri"}), None],
+        "meta_objective": [StrOptions({"clid", "ce"})],
+        "meta_every": [Interval(Integral, 1, None, closed="left")],
+        "meta_lr": [Interval(Real, 0, None, closed="left")],
     }
 
     def __init__(
@@ -135,6 +178,10 @@ class DivideMixClassifier(WarmUp, Peers):
         temperature: float = 0.5,
         mixup_alpha: float = 4.0,
         warmup_epochs: int | None = None,
+        meta_model: str | None = None,
+        meta_objective: str = "clid",
+        meta_every: int = 1,
+        meta_lr: float = 3e-3,
         **kwargs: Any,
     ) -> None:
         super().__init__(module, **kwargs)
@@ -144,8 +191,15 @@ class DivideMixClassifier(WarmUp, Peers):
         self.temperature = temperature
         self.mixup_alpha = mixup_alpha
         self.warmup_epochs = warmup_epochs
+        self.meta_model = meta_model
+        self.meta_objective = meta_objective
+        self.meta_every = meta_every
+        self.meta_lr = meta_lr
 
     def _fit(self, data: TrainingData) -> None:
+        meta = self._meta_set(data)
+        if meta is not None:
+            check_meta_set(meta)
         if self.warmup_epochs is None:
             n_batches = len(batch_bounds(int(data.has_label.sum()), data.batch_size))
             self.warmup_epochs_ = max(self.warmup_epochs_, ceil(FEWEST_STEPS / n_batches))
@@ -154,32 +208,35 @@ class DivideMixClassifier(WarmUp, Peers):
                 self._warm_up(data, epoch)
             else:
                 ramp = min(1.0, (epoch - int(self.state_.first_epoch)) / self.warmup_epochs_)
-                self._train_on_both_parts(data, ramp * self.unlabelled_weight)
+                self._train_on_both_parts(data, ramp * self.unlabelled_weight, meta)
 
     def _init_state(self, n: int, n_classes: int) -> dict[str, Tensor]:
         uniform = torch.full((n, n_classes), 1 / n_classes)
-        return {"predictions": uniform, **self._warm_up_state(n)}
+        judging = {"meta_rows": draw_meta_rows(n)} if self.meta_model else {}
+        return {"predictions": uniform, **self._warm_up_state(n), **judging}
 
     # ---------------------------------------------------------------------------- steps
 
     def _warm_up(self, data: TrainingData, epoch: int) -> None:
         weights, share = self._warm_up_weights(data), newest_share(WATCHED, epoch)
         for idx, x, labels in data.batches("weak", labelled=True):
-            for name in self._networks:
+            for name in self._peers:
                 logits = self._network(name)(x)
                 loss = weights[idx] * cross_entropy(logits, labels)
                 self._descend(loss.mean(), self._optimizer(name))
             probs = logits.detach().float().softmax(1)
             self.state_.predictions[idx] = self.state_.predictions[idx].lerp(probs, share)
 
-    def _train_on_both_parts(self, data: TrainingData, unlabelled_weight: float) -> None:
+    def _train_on_both_parts(
+        self, data: TrainingData, unlabelled_weight: float, meta: TrainingData | None
+    ) -> None:
         """Train each network with the division of the other one."""
-        clean = {name: self._clean_probability(data, name) for name in self._networks}
+        clean = {name: self._clean_probability(data, name) for name in self._peers}
         given = data.labels[data.has_label]
         prior = torch.bincount(given, minlength=data.n_classes) / len(given)
-        for idx, *views, labels in data.batches("weak", "weak"):
-            guesses = {name: self._guess(name, views) for name in self._networks}
-            for learner, teacher in zip(self._networks, reversed(self._networks), strict=True):
+        for step, (idx, *views, labels) in enumerate(data.batches("weak", "weak")):
+            guesses = {name: self._guess(name, views) for name in self._peers}
+            for learner, teacher in zip(self._peers, reversed(self._peers), strict=True):
                 trust = clean[teacher][idx]
                 believed = trust > self.clean_threshold
                 own, both = guesses[learner], (guesses[learner] + guesses[teacher]) / 2
@@ -188,10 +245,53 @@ class DivideMixClassifier(WarmUp, Peers):
                 mixed_x, mixed_targets = mixup(
                     torch.cat(views), torch.cat([targets] * 2), alpha=self.mixup_alpha
                 )
-                logits = self._network(learner)(mixed_x)
-                terms = mixmatch(logits, mixed_targets, torch.cat([believed] * 2), prior)
-                loss = terms.labelled + unlabelled_weight * terms.unlabelled
-                self._descend(loss + self.prior_weight * terms.prior, self._optimizer(learner))
+                parts = torch.cat([believed] * 2), prior, unlabelled_weight
+                loss = partial(self._loss, mixed_targets, *parts)
+                if meta is None:
+                    value = loss(self._network(learner)(mixed_x))
+                else:
+                    trusted = torch.cat([data.trusted[idx]] * 2)
+                    mixed = mixed_x, mixed_targets, trusted
+                    value = self._changed_loss(learner, loss, *mixed, meta, step)
+                self._descend(value, self._optimizer(learner))
+
+    def _loss(
+        self,
+        targets: Tensor,
+        believed: Tensor,
+        prior: Tensor,
+        unlabelled_weight: float,
+        logits: Tensor,
+        weights: Tensor | None = None,
+        factors: Tensor | float = 1.0,
+    ) -> Tensor:
+        """Return Eq. 12; weights and factors change the term of the believed rows."""
+        terms = mixmatch(logits, targets, believed, prior)
+        labelled = terms.labelled
+        if weights is not None:
+            losses = weights * cross_entropy(factors * logits, targets)
+            labelled = mean_over(believed, losses)
+        return labelled + unlabelled_weight * terms.unlabelled + self.prior_weight * terms.prior
+
+    def _changed_loss(
+        self,
+        name: str,
+        loss: Loss,
+        x: Tensor,
+        targets: Tensor,
+        trusted: Tensor,
+        meta: TrainingData,
+        step: int,
+    ) -> Tensor:
+        """Return the loss of a network as its meta-model changes it, after a meta step."""
+        model = self.meta_model_[name]
+        forward = TrainingPass.of(self._network(name), x)
+        batch = forward.seen(targets, trusted)
+        if self._takes_meta_step(step, meta):
+            gradient = model.logit_gradient_of(loss, batch)
+            self._meta_step(forward, self._optimizer(name), model, batch, gradient, meta)
+        changed: Tensor = model.change(loss, batch._replace(logits=forward.logits))
+        return changed
 
     @torch.no_grad()
     def _guess(self, name: str, views: list[Tensor]) -> Tensor:
@@ -212,12 +312,36 @@ class DivideMixClassifier(WarmUp, Peers):
         clean[labelled] = torch.as_tensor(found, dtype=clean.dtype, device=self.device_)
         return clean.masked_fill(data.trusted, 1.0)
 
-    # ------------------------------------------------------------------------ networks, beliefs
+    # ----------------------------------------------------------------- meta set, networks, beliefs
+
+    def _meta_set(self, data: TrainingData) -> TrainingData | None:
+        """Return the rows that judge the meta-models, None without any."""
+        if self.meta_model is None:
+            return None
+        known = data.known()
+        if known is None and self.meta_objective == "ce":
+            raise ValueError(
+                "meta_objective='ce' needs rows whose labels are known to be right. Got none. Pass "
+                "clean_mask, or X_meta and y_meta, or meta_objective='clid', which needs no labels."
+            )
+        return data.subset(self.state_.meta_rows) if known is None else known
+
+    def _has_meta_set(self) -> bool:
+        return self.meta_model is not None
+
+    @property
+    def _networks(self) -> tuple[str, ...]:  # type: ignore[override]
+        return self._peers if self.meta_model is None else (*self._peers, "meta_model")
+
+    def _make_network(self, name: str, *, independent: bool) -> nn.Module:
+        if name != "meta_model":
+            return super()._make_network(name, independent=independent)
+        return nn.ModuleDict({n: self._make_meta_model(self._network(n)) for n in self._peers})
 
     def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:
         """Return the mean of both posteriors, and the label refined by the prediction."""
         self.warmup_epochs_ = self._length_of_warm_up()
-        module, peer = (self._clean_probability(data, name) for name in self._networks)
+        module, peer = (self._clean_probability(data, name) for name in self._peers)
         clean = (module + peer) / 2
         return clean, refurbish(clean, data.labels, self._probabilities(data))
 
@@ -234,12 +358,18 @@ def mixmatch(logits: Tensor, targets: Tensor, believed: Tensor, prior: Tensor) -
     """Return the terms of the loss on mixed rows, Eqs. 9 to 11."""
     probs = logits.float().softmax(1)
     errors = (probs - targets).square().sum(1)
-    believed, doubted = believed.float(), (~believed).float()
-    labelled = (believed * cross_entropy(logits, targets)).sum() / believed.sum().clamp(min=1)
-    unlabelled = (doubted * errors).sum() / doubted.sum().clamp(min=1)
     predicted = probs.mean(0).clamp(min=TINY)
     divergence = (prior * (prior.clamp(min=TINY).log() - predicted.log())).sum()
-    return MixMatchTerms(labelled, unlabelled, divergence)
+    return MixMatchTerms(
+        mean_over(believed, cross_entropy(logits, targets)),
+        mean_over(~believed, errors),
+        divergence,
+    )
+
+
+def mean_over(rows: Tensor, values: Tensor) -> Tensor:
+    """Return the mean of the values of some rows, a mask; 0 of none."""
+    return (rows.float() * values).sum() / rows.float().sum().clamp(min=1)
 
 
 def above_class_median(losses: Tensor, labels: Tensor, n_classes: int) -> Tensor:

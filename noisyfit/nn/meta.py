@@ -2,13 +2,12 @@
 
 A meta-model changes the training loss of a classifier; it is judged by the outer loss of the
 classifier after one step on that changed loss. `WeightNet` weighs the loss of every sample,
-`Rectifier` scales its logits. Both give the loss and, in closed form, its derivative in the logits,
-so that the meta-gradient needs one differentiation and no second-order graph: see `meta_loss`.
+`Rectifier` scales its logits. Both give the loss and its derivative in the logits, so that the
+meta-gradient needs one differentiation of the network and no second-order graph: see `meta_loss`.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -24,6 +23,8 @@ __all__ = ["Batch", "MetaModel", "Rectifier", "WeightNet", "meta_loss"]
 
 LABEL_EMBEDDING_SIZE = 64
 
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # of logits, weights and factors; a scalar
+
 
 class Batch(NamedTuple):
     """What a meta-model sees of a training batch.
@@ -32,7 +33,8 @@ class Batch(NamedTuple):
     ----------
     logits : tensor of shape (n_samples, n_classes)
     embeddings : tensor of shape (n_samples, n_dims)
-    labels : tensor of shape (n_samples,)
+    labels : int64 tensor of shape (n_samples,) or tensor of shape (n_samples, n_classes)
+        Class indices, or one distribution over the classes per sample.
     trusted : boolean tensor of shape (n_samples,)
         Where the label is known to be right: the sample counts as in plain cross-entropy.
     """
@@ -43,31 +45,52 @@ class Batch(NamedTuple):
     trusted: Tensor
 
 
-class MetaModel(nn.Module, ABC):
-    """What a meta-model must say about a batch."""
+class MetaModel(nn.Module):
+    """What changes a training loss: weights of the samples and factors of their logits, here all 1.
 
-    @abstractmethod
-    def loss(self, batch: Batch) -> Tensor:
-        """Return the changed training loss, a mean over the batch; what changes it is constant."""
-
-    @abstractmethod
-    def logit_gradient(self, batch: Batch) -> Tensor:
-        """Return the derivative (n_samples, n_classes) of `loss` in the logits.
-
-        Differentiable in the meta-model's own parameters.
-        """
-
-    def divergence(self, batch: Batch) -> Tensor:
-        """Return how far the meta-model is from its prior, a scalar; 0 if it has none."""
-        return batch.logits.new_zeros(())
+    A meta-model is a subclass that computes one of them.
+    """
 
     def weights(self, batch: Batch) -> Tensor:
         """Return the weight (n_samples,) of every loss; 1 is its weight in a plain mean."""
         return torch.ones_like(batch.logits[:, 0])
 
+    def factors(self, batch: Batch) -> Tensor:
+        """Return what the logits are multiplied by, (n_samples, n_classes); drawn, if random."""
+        return torch.ones_like(batch.logits)
+
     def rectified(self, batch: Batch) -> Tensor:
         """Return the logits (n_samples, n_classes) that are compared with the labels."""
         return batch.logits
+
+    def divergence(self, batch: Batch) -> Tensor:
+        """Return how far the meta-model is from its prior, a scalar; 0 if it has none."""
+        return batch.logits.new_zeros(())
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Return the changed cross-entropy, a mean over the batch; what changes it is constant."""
+        weights, factors = self.weights(batch).detach(), self.factors(batch).detach()
+        return (weights * cross_entropy(factors * batch.logits.float(), batch.labels)).mean()
+
+    def logit_gradient(self, batch: Batch) -> Tensor:
+        """Return the derivative of `loss` in the logits, ``w v (softmax(v z) - y) / n``.
+
+        Of shape (n_samples, n_classes), and differentiable in the meta-model's own parameters.
+        """
+        weights, factors = self.weights(batch), self.factors(batch)
+        residual = _residual(factors * batch.logits.detach().float(), batch.labels)
+        return weights[:, None] * factors * residual / len(residual)
+
+    def change(self, loss: Loss, batch: Batch) -> Tensor:
+        """Return another loss than the cross-entropy; what changes it is constant."""
+        return loss(batch.logits, self.weights(batch).detach(), self.factors(batch).detach())
+
+    def logit_gradient_of(self, loss: Loss, batch: Batch) -> Tensor:
+        """Return the derivative of `change` in the logits, as `logit_gradient` that of `loss`."""
+        logits = batch.logits.detach().float().requires_grad_()
+        changed = loss(logits, self.weights(batch), self.factors(batch))
+        (gradient,) = torch.autograd.grad(changed, logits, create_graph=True)
+        return gradient
 
 
 class WeightNet(MetaModel):
@@ -104,27 +127,18 @@ class WeightNet(MetaModel):
         """Weights (n_samples,) from losses: of mean 1 in each class, about, before the cap.
 
         A class is compared with itself and once with the whole batch, which is what counts where it
-        has a single row.
+        has a single row. A sample with a distribution belongs to each class by its share.
         """
         trust = self.output(self.hidden(losses[:, None]).relu()).sigmoid()[:, 0]
-        members = F.one_hot(labels, n_classes).to(trust.dtype)
+        members = _distribution(labels, n_classes).to(trust.dtype)
         averages = (trust @ members + trust.mean()) / (members.sum(0) + 1)
-        return (trust / averages[labels]).clamp(max=self.max_weight)
+        return (trust / _mean_of(averages, labels)).clamp(max=self.max_weight)
 
     def weights(self, batch: Batch) -> Tensor:
         """Return the weight (n_samples,) of every loss; 1 is its weight in a plain mean."""
         losses = cross_entropy(batch.logits.detach(), batch.labels)
         weights = self(losses, batch.labels, batch.logits.shape[1])
         return torch.where(batch.trusted, 1.0, weights)
-
-    def loss(self, batch: Batch) -> Tensor:
-        """Return the weighted mean of the cross-entropies (Eq. 6 of [2]_)."""
-        return (self.weights(batch).detach() * cross_entropy(batch.logits, batch.labels)).mean()
-
-    def logit_gradient(self, batch: Batch) -> Tensor:
-        """Return ``w (softmax(z) - e_y) / n``."""
-        residual = _residual(batch.logits.detach().float(), batch.labels)
-        return self.weights(batch)[:, None] * residual / len(residual)
 
 
 class Rectifier(MetaModel):
@@ -162,12 +176,12 @@ class Rectifier(MetaModel):
         if labels is None:
             code = embeddings.new_zeros(len(embeddings), LABEL_EMBEDDING_SIZE, dtype=torch.float32)
         else:
-            code = self.label_embedding(labels)
+            code = _mean_of(self.label_embedding.weight, labels)
         both = torch.cat([embeddings.detach().float(), code], 1)
         mean, log_variance = self.output(self.body(both)).chunk(2, dim=1)
         return mean, log_variance
 
-    def forward(self, batch: Batch) -> Tensor:
+    def factors(self, batch: Batch) -> Tensor:
         """Draw factors in (0, 1), shape (n_samples, n_classes); 1 for trusted samples."""
         mean, log_variance = self.posterior(batch.embeddings, batch.labels)
         drawn = torch.sigmoid(mean + (log_variance / 2).exp() * torch.randn_like(mean))
@@ -177,16 +191,6 @@ class Rectifier(MetaModel):
         """Return the logits (n_samples, n_classes) times the factors at the mean."""
         factors = self.posterior(batch.embeddings, batch.labels)[0].sigmoid()
         return torch.where(batch.trusted[:, None], 1.0, factors) * batch.logits.float()
-
-    def loss(self, batch: Batch) -> Tensor:
-        """Return the mean cross-entropy of the rectified logits."""
-        return cross_entropy(self(batch).detach() * batch.logits.float(), batch.labels).mean()
-
-    def logit_gradient(self, batch: Batch) -> Tensor:
-        """Return ``v (softmax(v z) - e_y) / n``."""
-        factors = self(batch)
-        residual = _residual(factors * batch.logits.detach().float(), batch.labels)
-        return factors * residual / len(residual)
 
     def divergence(self, batch: Batch) -> Tensor:
         """Return the mean Kullback-Leibler divergence of the posterior from the prior, in nats."""
@@ -246,4 +250,13 @@ def meta_loss(
 
 def _residual(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the derivative of every sample's cross-entropy in its logits."""
-    return logits.softmax(1) - F.one_hot(labels, logits.shape[1])
+    return logits.softmax(1) - _distribution(labels, logits.shape[1])
+
+
+def _distribution(labels: Tensor, n_classes: int) -> Tensor:
+    return F.one_hot(labels, n_classes) if labels.ndim == 1 else labels
+
+
+def _mean_of(values: Tensor, labels: Tensor) -> Tensor:
+    """Return the value of the class of every sample, or the mean under its distribution."""
+    return values[labels] if labels.ndim == 1 else labels @ values

@@ -122,6 +122,47 @@ def test_divergence_is_that_of_two_gaussians() -> None:
     assert float(expected) > 0.01
 
 
+@pytest.mark.parametrize("kind", ["weights", "factors"])
+def test_distributions_of_one_class_each__are_labels(kind: str) -> None:
+    model, batch = some_model(kind), some_batch()
+    soft = batch._replace(labels=F.one_hot(batch.labels, K).float())
+    for ask in ("weights", "factors", "logit_gradient", "loss", "divergence", "rectified"):
+        found = []
+        for same in (batch, soft):
+            torch.manual_seed(1)
+            found.append(getattr(model, ask)(same))
+        torch.testing.assert_close(*found)
+
+
+def test_weight_net__distributions__count_in_each_class_by_their_share() -> None:
+    net, losses = some_model("weights"), torch.linspace(0, 3, 5)
+    assert isinstance(net, WeightNet)
+    shares = torch.rand(5, K, generator=torch.Generator().manual_seed(0))
+    shares = shares / shares.sum(1, keepdim=True)
+    trust = [net.output(net.hidden(loss[None]).relu()).sigmoid().item() for loss in losses]
+    averages = [
+        (sum(float(shares[i, k]) * trust[i] for i in range(5)) + sum(trust) / 5)
+        / (sum(float(shares[i, k]) for i in range(5)) + 1)
+        for k in range(K)
+    ]
+    means = [sum(float(shares[i, k]) * averages[k] for k in range(K)) for i in range(5)]
+    expected = [own / mean for own, mean in zip(trust, means, strict=True)]
+    assert net(losses, shares, K).tolist() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["weights", "factors"])
+def test_logit_gradient_of_another_loss_is_its_derivative(kind: str) -> None:
+    model, batch = some_model(kind), some_batch()
+
+    def loss(logits: Tensor, weights: Tensor, factors: Tensor) -> Tensor:
+        return cross_entropy(factors * logits, batch.labels) @ weights / N
+
+    torch.manual_seed(1)
+    expected = model.logit_gradient(batch)
+    torch.manual_seed(1)
+    torch.testing.assert_close(model.logit_gradient_of(loss, batch), expected)
+
+
 # The meta-gradient.
 
 
@@ -142,7 +183,7 @@ def changed_loss(model: MetaModel, batch: Batch) -> Tensor:
         losses = F.cross_entropy(batch.logits, batch.labels, reduction="none")
         weights = torch.where(batch.trusted, 1.0, model(losses.detach(), batch.labels, K))
         return (weights * losses).mean()
-    return F.cross_entropy(model(batch) * batch.logits, batch.labels)
+    return F.cross_entropy(model.factors(batch) * batch.logits, batch.labels)
 
 
 @pytest.mark.parametrize("part", ["all", "last_stage", "head"])
