@@ -187,7 +187,7 @@ def test_score_labels__wrong_labels_of_new_rows__are_rated_low() -> None:
 
 @pytest.mark.data
 def test_fashion_mnist__short_training__is_not_far_below_cross_entropy(data_folder: Any) -> None:
-    """Cycles that begin while the CNN still learns end 30 points below."""
+    """Cycles that begin while the CNN still learns end far below."""
     from noisyfit import CrossEntropyClassifier
 
     with np.load(data_folder / "fashion_mnist.npz") as file:
