@@ -79,6 +79,7 @@ def test_page__tables_after_the_mark_are_replaced(folder: Path) -> None:
     assert "| flywheel | 83 ± 24 | 83 ± 24 |" in text
     assert "## digits, symmetric 40 %" in text
     assert "65.0 ± 7.1" in text
+    assert "seconds" not in text
     page.write_text("# Without a place for tables")
     with pytest.raises(ValueError, match="must have the line"):
         write_page(folder, page)
