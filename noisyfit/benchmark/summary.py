@@ -79,18 +79,22 @@ def recovery_table(results: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """Return head and rows of a table of the gap recovery, the best method first.
 
     A column for each kind of noise, and one for the mean over them, whose spread is that of this
-    mean over the seeds.
+    mean over the seeds that have all of them. Methods that lack one have no mean.
 
     Parameters
     ----------
     results : DataFrame
         Rows of ``results.csv``.
     """
+    import pandas as pd
+
     of = results.assign(recovery=100 * gap_recovery(results)).dropna(subset="recovery")
     of = of[of["method"] != BASELINE]
     places = list(dict.fromkeys(of[PLACE].itertuples(index=False, name=None)))
-    by_seed = of.groupby(["method", "seed"])["recovery"].mean().groupby("method")
-    overall = by_seed.agg(["mean", "std"]).sort_values("mean", ascending=False)
+    means = of.pivot_table("recovery", "method", PLACE).mean(axis=1, skipna=False)
+    by_seed = of.pivot_table("recovery", ["method", "seed"], PLACE).mean(axis=1, skipna=False)
+    overall = pd.DataFrame({"mean": means, "std": by_seed.groupby("method").std()})
+    overall = overall.sort_values("mean", ascending=False)
     by_place = of.groupby([*PLACE, "method"])["recovery"].agg(["mean", "std"])
     columns = [overall, *(by_place.loc[place].reindex(overall.index) for place in places)]
     rows = [

@@ -56,7 +56,8 @@ class ConditionalDiffusion:
     control : {None, "edges"}, default=None
         "edges" lets a map of the edges of the row guide the denoising of images, the embedded
         stand-in for ControlNet ([3]_): outlines stay, and rows change less.
-    n_train_steps : int >= 1, default=1000
+    n_train_steps : int >= 1, default=500
+        Of training. More make the network memorise wrong labels, and rows that fit them.
     batch_size : int >= 1, default=128
     lr : float > 0, default=1e-3
         Of AdamW, with a warm-up and a cosine to zero.
@@ -87,7 +88,7 @@ class ConditionalDiffusion:
     n_steps: int = 10
     network: Literal["mlp", "unet"] | None = None
     control: Literal["edges"] | None = None
-    n_train_steps: int = 1000
+    n_train_steps: int = 500
     batch_size: int = 128
     lr: float = 1e-3
     width: int | None = None
