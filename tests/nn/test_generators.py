@@ -117,7 +117,9 @@ def test_fit__global_random_state_is_left_alone() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("name, value", [("strength", 1.5), ("n_steps", 0), ("control", "lines")])
+@pytest.mark.parametrize(
+    "name, value", [("strength", 1.5), ("n_steps", 0), ("n_train_steps", 0), ("control", "lines")]
+)
 def test_parameters__out_of_range__are_named(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"'{name}' of ConditionalDiffusion.*Got {value!r}"):
         ConditionalDiffusion(**{name: value}).fit(torch.zeros(4, 2), np.arange(4), generator())

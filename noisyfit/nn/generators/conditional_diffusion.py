@@ -26,6 +26,7 @@ SMALLEST_SCALE = 1e-6
 DEFAULT_WIDTH = {"mlp": 192, "unet": 16}
 SMALL_IMAGE = 1024  # values; up to here a perceptron beat the U-Net, see the page of EchoAlign
 CHUNK = 512  # rows modified at once
+STEPS, PIXEL_STEPS = 1000, 500  # of training
 STEPS_AT_RISK = 200  # between two times that the state of training is written
 
 
@@ -56,8 +57,9 @@ class ConditionalDiffusion:
     control : {None, "edges"}, default=None
         "edges" lets a map of the edges of the row guide the denoising of images, the embedded
         stand-in for ControlNet ([3]_): outlines stay, and rows change less.
-    n_train_steps : int >= 1, default=500
-        Of training. More make the network memorise wrong labels, and rows that fit them.
+    n_train_steps : int >= 1 or None, default=None
+        Of training. None is 1,000, and 500 for a perceptron on images, which memorises wrong labels
+        in more.
     batch_size : int >= 1, default=128
     lr : float > 0, default=1e-3
         Of AdamW, with a warm-up and a cosine to zero.
@@ -88,7 +90,7 @@ class ConditionalDiffusion:
     n_steps: int = 10
     network: Literal["mlp", "unet"] | None = None
     control: Literal["edges"] | None = None
-    n_train_steps: int = 500
+    n_train_steps: int | None = None
     batch_size: int = 128
     lr: float = 1e-3
     width: int | None = None
@@ -132,13 +134,15 @@ class ConditionalDiffusion:
         self._check()
         self.classes_ = np.unique(y)
         self.kind_ = self._choose_network(tuple(x.shape[1:]))
+        default = PIXEL_STEPS if self.kind_ == "mlp" and x.ndim == 4 else STEPS
         x = self._as_seen(x)
         self._measure(x)
         labels = torch.as_tensor(encode(y, self.classes_, np.zeros(len(y), dtype=bool)))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
             network = self._make_network(tuple(x.shape[1:]))
-            self.network_ = self._train(network, x, labels, checkpoint)
+            n_steps = self.n_train_steps or default
+            self.network_ = self._train(network, x, labels, n_steps, checkpoint)
         return self
 
     def _check(self) -> None:
@@ -146,7 +150,10 @@ class ConditionalDiffusion:
             "strength": (0 < self.strength <= 1, "lie in (0, 1]"),
             "guidance": (self.guidance >= 0, "be at least 0"),
             "n_steps": (self.n_steps >= 1, "be at least 1"),
-            "n_train_steps": (self.n_train_steps >= 1, "be at least 1"),
+            "n_train_steps": (
+                self.n_train_steps is None or self.n_train_steps >= 1,
+                "be None or at least 1",
+            ),
             "network": (self.network in (None, "mlp", "unet"), "be None, 'mlp' or 'unet'"),
             "control": (self.control in (None, "edges"), "be None or 'edges'"),
         }
@@ -186,14 +193,19 @@ class ConditionalDiffusion:
         return UNet(row_shape[0], n_classes, width, n_controls)
 
     def _train(
-        self, network: nn.Module, x: Tensor, labels: Tensor, checkpoint: Progress | None
+        self,
+        network: nn.Module,
+        x: Tensor,
+        labels: Tensor,
+        n_steps: int,
+        checkpoint: Progress | None,
     ) -> nn.Module:
         """Return the average of the weights over training."""
         network.to(self.device).train()
         average = AveragedModel(network, avg_fn=_moving_average)
         optimizer = torch.optim.AdamW(network.parameters(), lr=self.lr)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.lr, total_steps=self.n_train_steps + 1, pct_start=0.05
+            optimizer, self.lr, total_steps=n_steps + 1, pct_start=0.05
         )
         parts: dict[str, Any] = {"network": network, "average": average}
         parts |= {"optimizer": optimizer, "schedule": schedule}
@@ -203,7 +215,7 @@ class ConditionalDiffusion:
             for name, part in parts.items():
                 part.load_state_dict(found[name])
             set_rng_state(found["rng"])
-        for step in range(found["step"] if found else 0, self.n_train_steps):
+        for step in range(found["step"] if found else 0, n_steps):
             if checkpoint and step and step % STEPS_AT_RISK == 0:
                 state = {name: part.state_dict() for name, part in parts.items()}
                 checkpoint.hold(state | {"rng": rng_state(device), "step": step})
