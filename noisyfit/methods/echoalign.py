@@ -260,17 +260,17 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
     def _rate_labels(self, X: NDArray[Any], has_label: NDArray[np.bool_], clean_mask: Any) -> None:
         """Write what the label protocol promises."""
         codes = encode(self.given_labels_, self.classes_, ~has_label)
-        quality_ = np.full(len(X), np.nan)
-        quality_[has_label] = (1 + self.selector_.similarities_) / 2
-        quality_[check_clean_mask(clean_mask, codes)] = 1.0
-        trust = np.where(self.support_, quality_, 0.0)[:, None]
+        rating = np.full(len(X), np.nan)
+        rating[has_label] = (1 + self.selector_.similarities_) / 2
+        rating[check_clean_mask(clean_mask, codes)] = 1.0
+        trust = np.where(self.support_, rating, 0.0)[:, None]
         if hasattr(self.estimator_, "predict_proba"):
             predicted = self.estimator_.predict_proba(X).astype(np.float64)
         else:
             guesses = np.searchsorted(self.classes_, self.estimator_.predict(X))
             predicted = np.eye(len(self.classes_))[guesses]
         beliefs = trust * np.eye(len(self.classes_))[codes] + (1 - trust) * predicted
-        self.label_quality_, self.label_distribution_ = quality_, beliefs
+        self.label_quality_, self.label_distribution_ = rating, beliefs
         self.corrected_labels_ = self.classes_[quality.corrected_labels(codes, beliefs)]
         self.transition_matrix_ = quality.transition_matrix(codes[has_label], beliefs[has_label])
 
