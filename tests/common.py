@@ -1,5 +1,6 @@
 """What the tests of all estimators share: the estimators, small data, networks and callbacks."""
 
+import inspect
 import os
 import pkgutil
 import signal
@@ -17,7 +18,7 @@ from skorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from noisyfit import methods, noise
+from noisyfit import DivideMixClassifier, ELRClassifier, methods, noise
 from noisyfit.base import NoisyLabelClassifier
 
 torch.set_num_threads(1)  # also in processes that import nothing else of the tests
@@ -40,6 +41,29 @@ def all_estimators() -> list[type[NoisyLabelClassifier]]:
         and value.__module__ == module.__name__
         and not name.startswith("_")
     ]
+
+
+def with_defaults(
+    cls: type[NoisyLabelClassifier], name: str, **defaults: Any
+) -> type[NoisyLabelClassifier]:
+    """A variant of an estimator, for checks that take a class."""
+
+    def init(self: Any, *args: Any, **params: Any) -> None:
+        cls.__init__(self, *args, **defaults | params)
+
+    known = inspect.signature(cls.__init__)
+    parameters = [
+        p.replace(default=defaults.get(k, p.default)) for k, p in known.parameters.items()
+    ]
+    init.__signature__ = known.replace(parameters=parameters)  # type: ignore[attr-defined]
+    members = {"__init__": init, "__module__": __name__, "__doc__": cls.__doc__}
+    return type(name, (cls,), members)
+
+
+ELRPlusClassifier = with_defaults(ELRClassifier, "ELRPlusClassifier", n_networks=2)
+CLIDDivideMixClassifier = with_defaults(
+    DivideMixClassifier, "CLIDDivideMixClassifier", meta_model="vri"
+)
 
 
 def quick(cls: type[NoisyLabelClassifier], **params: Any) -> Any:

@@ -47,6 +47,8 @@ from noisyfit import NoisyFitError, NoisyFitWarning, NoisyLabelClassifier
 from noisyfit.noise import symmetric
 from tests.common import (
     Arrays,
+    CLIDDivideMixClassifier,
+    ELRPlusClassifier,
     GradientNorms,
     LearningRates,
     Linear,
@@ -62,7 +64,7 @@ from tests.common import (
     seeded_perceptron,
 )
 
-ESTIMATORS = all_estimators()
+ESTIMATORS = [*all_estimators(), ELRPlusClassifier, CLIDDivideMixClassifier]
 FULL = {"CrossEntropyClassifier"}  # names that scikit-learn's checks run at their defaults
 FEW: dict[str, Any] = {"max_epochs": 12}  # the others: their defaults take longer than 40 s
 SEEDS = (0, 1, 2)
@@ -447,7 +449,7 @@ def test_trusted_rows__bad_mask__is_an_error(
 def test_meta_set__of_a_method_that_cannot_use_it__is_ignored_with_a_warning(
     cls: Estimator,
 ) -> None:
-    if cls._uses_meta:
+    if quick(cls)._has_meta_set():
         pytest.skip("uses its meta set")
     X, y = blobs(60)
     with pytest.warns(NoisyFitWarning, match="ignores X_meta.*clean_mask"):
@@ -944,7 +946,7 @@ def test_saved_and_loaded__predicts_and_explains_the_same(
     frame = pd.DataFrame(X, index=y.index) if isinstance(y, pd.Series) else X
     clf = quick(cls, validation_fraction=0.2, callbacks=[GradientNorms()], **params).fit(frame, y)
     clf.save(tmp_path / "model.noisyfit")
-    loaded = NoisyLabelClassifier.load(tmp_path / "model.noisyfit", device="cpu")
+    loaded = cls.load(tmp_path / "model.noisyfit", device="cpu")
     assert type(loaded) is cls
     assert_same_fitted_state(loaded, clf)
     np.testing.assert_array_equal(loaded.predict_proba(X), clf.predict_proba(X))

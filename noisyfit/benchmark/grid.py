@@ -264,8 +264,9 @@ def unit_costs(
 ) -> dict[tuple[str, str], float]:
     """Return the seconds a training row of each method on each data set.
 
-    From finished cells of as many epochs; else from two epochs on a few rows, of which the second
-    counts. Where a method warms up until learning stalls, the guess is rough.
+    From finished cells of as many epochs; else from two epochs on a few rows: the second counts
+    for every epoch, and what comes before the first is taken to need as long on all rows, as the
+    steps of a generator do. Where a method warms up until learning stalls, the guess is rough.
     """
     epochs = "" if grid.settings.epochs is None else str(grid.settings.epochs)
     costs: dict[tuple[str, str], float] = {}
@@ -289,6 +290,7 @@ def _probe(cell: Cell, settings: Settings) -> float:
     n_test = 0 if source.X_test is None else min(len(source.X_test), settings.test_rows or 10**9)
     share = n / max(n, min(len(source.X), settings.rows or len(source.X)))
     few = replace(settings, rows=n, test_rows=max(2, round(n_test * share)))
+    rows, epochs = planned_rows(cell.data, settings), settings.epochs or _default_epochs(source.X)
     with one_thread():
         problem = pose(source, cell, few)
         clf = make(cell.method, max_epochs=PROBE_EPOCHS, device=settings.device, random_state=0)
@@ -299,12 +301,12 @@ def _probe(cell: Cell, settings: Settings) -> float:
             row = measure(clf, problem)
         except Exception:  # a few rows may not do for a method that can be fitted on more
             return (time.perf_counter() - start) / n
-    fit = row["seconds"] / PROBE_EPOCHS
-    history = getattr(clf, "history_", None)
+    once, epoch = 0.0, row["seconds"] / PROBE_EPOCHS
+    history = getattr(getattr(clf, "estimator_", clf), "history_", None)  # EchoAlign's is inside
     if history:
-        fit = history[-1, "dur"]
-    epochs = settings.epochs or _default_epochs(source.X)
-    return float(fit + row["scoring_seconds"] / PROBE_EPOCHS) * epochs / row["n_train"]
+        once, epoch = row["seconds"] - sum(history[:, "dur"]), history[-1, "dur"]
+    epoch += row["scoring_seconds"] / PROBE_EPOCHS
+    return float(once / rows + epoch * epochs / row["n_train"])
 
 
 def _default_epochs(X: Any) -> int:
