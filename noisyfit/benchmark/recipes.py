@@ -74,6 +74,25 @@ _PUBLISHED_ECHOALIGN = {
     "optimizer__weight_decay": 1e-4,
 }
 
+_PUBLISHED_ELR = {
+    "module": "resnet34",
+    "module__small_stem": True,
+    "max_epochs": 150,
+    "batch_size": 128,
+    "lr": 0.02,
+    "optimizer__momentum": 0.9,
+    "optimizer__weight_decay": 1e-3,
+}
+
+_PUBLISHED_DIVIDEMIX = {
+    "module": "preact_resnet18",
+    "max_epochs": 300,
+    "batch_size": 128,
+    "lr": 0.02,
+    "optimizer__momentum": 0.9,
+    "optimizer__weight_decay": 5e-4,
+}
+
 
 def recipe(method: str, dataset: str) -> dict[str, Any]:
     """Return the settings with which a paper reports a method on a data set.
@@ -110,14 +129,18 @@ def recipe(method: str, dataset: str) -> dict[str, Any]:
     ``EchoAlignClassifier(**recipe("echoalign", "cifar10"), selector=EchoSelect(modifier, encoder,
     threshold=0.52))``, with a threshold of 0.4 for 30 % of wrong labels and 0.52 for 45 to 50 %.
 
+    ELR has other settings for asymmetric noise on CIFAR-10: ``regularization=1.0``,
+    ``target_momentum=0.9``, 120 epochs with steps at 40 and 80. DivideMix has a weight of the
+    squared error for every noise; here it is that of half of the labels wrong at random.
+
     Parameters
     ----------
-    method : {"flywheel", "rld", "clid", "vri", "hrp", "echoalign"}
+    method : {"flywheel", "rld", "clid", "vri", "hrp", "echoalign", "elr", "divide_mix"}
     dataset : str
         For the flywheel "cifar10", "cifar100", "tiny_imagenet", "clothing1m" or "webvision50"; for
         reciprocal label diffusion "cifar10", "cifar100", "animal10n" or "red_mini_imagenet"; for
         CLID-MU "cifar10", "cifar100", "cifar10n", "animal10n" or, for "vri", "clothing1m"; for
-        holistic reliability propagation "cifar10", "cifar100" or "animal10n"; for EchoAlign
+        holistic reliability propagation "cifar10", "cifar100" or "animal10n"; for the others
         "cifar10" or "cifar100".
 
     Returns
@@ -139,6 +162,10 @@ def recipe(method: str, dataset: str) -> dict[str, Any]:
        Noisy Labels.
     .. [4] Holistic Reliability Propagation.
     .. [5] Zheng, Han, Yin, Gao, Liu. Can We Treat Noisy Labels as Accurate? 2024. arXiv:2405.12969
+    .. [6] Liu, Niles-Weed, Razavian and Fernandez-Granda. Early-Learning Regularization Prevents
+       Memorization of Noisy Labels. NeurIPS, 2020. arXiv:2007.00151
+    .. [7] Li, Socher and Hoi. DivideMix: Learning with Noisy Labels as Semi-Supervised Learning.
+       ICLR, 2020. arXiv:2002.07394
 
     Examples
     --------
@@ -231,6 +258,24 @@ def _echoalign(module: str) -> dict[str, Any]:
     }
 
 
+def _elr_cifar10() -> dict[str, Any]:
+    from skorch.callbacks import LRScheduler
+
+    restarts = LRScheduler(policy="CosineAnnealingWarmRestarts", T_0=10, eta_min=1e-3)
+    own = {"regularization": 3.0, "target_momentum": 0.7}
+    return _PUBLISHED_ELR | own | {"callbacks": [("lr_schedule", restarts)]}
+
+
+def _elr_cifar100() -> dict[str, Any]:
+    own = {"regularization": 7.0, "target_momentum": 0.9}
+    return _PUBLISHED_ELR | own | {"callbacks": _steps([80, 120], 0.1)}
+
+
+def _dividemix(warmup_epochs: int, unlabelled_weight: float) -> dict[str, Any]:
+    own = {"warmup_epochs": warmup_epochs, "unlabelled_weight": unlabelled_weight}
+    return _PUBLISHED_DIVIDEMIX | own | {"callbacks": _steps([150], 0.1)}
+
+
 def _steps(milestones: list[int], factor: float) -> list[Any]:
     """Multiply the learning rate by ``factor`` at the start of each milestone, epochs from 0."""
     from skorch.callbacks import LRScheduler
@@ -274,6 +319,11 @@ RECIPES: dict[str, dict[str, Callable[[], dict[str, Any]]]] = {
     "echoalign": {
         "cifar10": partial(_echoalign, "resnet18"),
         "cifar100": partial(_echoalign, "resnet34"),
+    },
+    "elr": {"cifar10": _elr_cifar10, "cifar100": _elr_cifar100},
+    "divide_mix": {  # the paper's 25 and 150, for the mean over the classes
+        "cifar10": partial(_dividemix, 10, 2.5),
+        "cifar100": partial(_dividemix, 30, 1.5),
     },
 }
 """What `recipe` looks up."""

@@ -7,7 +7,9 @@ from skorch.callbacks import Callback
 
 from noisyfit import (
     CLIDMetaClassifier,
+    DivideMixClassifier,
     EchoAlignClassifier,
+    ELRClassifier,
     FlywheelClassifier,
     HRPClassifier,
     RLDClassifier,
@@ -103,6 +105,29 @@ def test_recipe_of_echoalign__is_the_released_form() -> None:
     assert clf.estimator.callbacks[0][1].kwargs == {"milestones": [100, 150], "gamma": 0.1}
     again = recipe("echoalign", "cifar100")["estimator"]
     assert again is not clf.estimator
+
+
+def test_recipe_of_elr__is_the_published_form() -> None:
+    first, second = (recipe("elr", dataset) for dataset in ("cifar10", "cifar100"))
+    assert (first["regularization"], first["target_momentum"]) == (3.0, 0.7)
+    assert (second["regularization"], second["target_momentum"]) == (7.0, 0.9)
+    assert first["callbacks"][0][1].kwargs == {"T_0": 10, "eta_min": 1e-3}
+    assert second["callbacks"][0][1].kwargs == {"milestones": [80, 120], "gamma": 0.1}
+    for settings in (first, second):
+        assert ELRClassifier(**settings).max_epochs == 150
+        assert (settings["lr"], settings["optimizer__weight_decay"]) == (0.02, 1e-3)
+
+
+def test_recipe_of_dividemix__weight_is_the_papers_over_the_number_of_classes() -> None:
+    for dataset, warmup_epochs, published, n_classes in (
+        ("cifar10", 10, 25, 10),
+        ("cifar100", 30, 150, 100),
+    ):
+        settings = recipe("divide_mix", dataset)
+        clf = DivideMixClassifier(**settings)
+        assert (clf.max_epochs, clf.warmup_epochs, clf.lr) == (300, warmup_epochs, 0.02)
+        assert clf.unlabelled_weight == pytest.approx(published / n_classes)
+        assert settings["callbacks"][0][1].kwargs == {"milestones": [150], "gamma": 0.1}
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
