@@ -12,6 +12,12 @@ def resolve_device(device: str | torch.device) -> torch.device:
     return torch.device(device)
 
 
+def device_name(device: str | torch.device) -> str:
+    """Return ``"cpu"``, or the name of the GPU, by which times can be compared."""
+    resolved = resolve_device(device)
+    return torch.cuda.get_device_name(resolved) if resolved.type == "cuda" else resolved.type
+
+
 def resolve_precision(
     precision: str, device: torch.device, row_shape: tuple[int, ...]
 ) -> torch.dtype | None:

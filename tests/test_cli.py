@@ -84,6 +84,16 @@ def test_benchmark__own_table__writes_results_and_a_report(
     assert "1 cells, 1 of them finished before." in capsys.readouterr().out
 
 
+def test_benchmark__unknown_network__is_an_error_before_the_first_fit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["benchmark", "--module", "preact_resnet81", "--out", str(tmp_path / "out")])
+    message = r"--module must be one of .*Got 'preact_resnet81'. Did you mean 'preact_resnet18'"
+    assert re.search(message, capsys.readouterr().err, re.S)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("n", [1, 6, 7])
 def test_draw_suspects__any_number__draws_one_card_each(n: int) -> None:
     digits = np.arange(n) % 10

@@ -22,7 +22,7 @@ from noisyfit.benchmark.contenders import BASELINE, CLEAN, make
 from noisyfit.benchmark.memory import peak_memory
 from noisyfit.benchmark.sources import Source, load
 from noisyfit.checkpoint import fingerprint
-from noisyfit.devices import resolve_device
+from noisyfit.devices import device_name, resolve_device
 from noisyfit.metrics import detection_auroc, detection_average_precision
 
 COLUMNS = (
@@ -30,7 +30,7 @@ COLUMNS = (
     "accuracy_noisy_validation", "accuracy_oracle", "epoch_clid", "epoch_noisy_validation",
     "epoch_oracle", "noisy_validation", "neg_clid", "auroc", "average_precision", "seconds",
     "ratio_to_cross_entropy", "scoring_seconds", "peak_memory_mb", "noise_rate", "n_train",
-    "n_test", "epochs", "max_epochs", "device", "version", "key",
+    "n_test", "epochs", "max_epochs", "module", "device", "version", "key",
 )  # fmt: skip
 GIVEN = "given"  # the noise that the data came with
 N_BINS = 25
@@ -50,6 +50,8 @@ class Settings:
         None takes each method's default.
     holdout : float in [0, 1)
         Share of the training rows that all methods leave out, to choose an epoch on.
+    module : str or None
+        Name of the network of all methods but scikit-learn's. None takes that of the data.
     device : str
     label : str or None
         Column of the labels of a CSV file.
@@ -59,8 +61,19 @@ class Settings:
     test_rows: int | None = 5000
     epochs: int | None = None
     holdout: float = 0.1
+    module: str | None = None
     device: str = "auto"
     label: str | None = None
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """By the names of `COLUMNS`, what all rows of one data set must have in common."""
+        return {
+            "max_epochs": self.epochs,
+            "module": self.module,
+            "device": device_name(self.device),
+            "version": __version__,
+        }
 
 
 @dataclass(frozen=True)
@@ -107,10 +120,9 @@ def source_of(name: str, label: str | None) -> tuple[Source, str]:
 
 def key_of(cell: Cell, settings: Settings) -> str:
     """Return what tells a cell from all others, the same on every day and in every process."""
-    params = make(cell.method, max_epochs=settings.epochs, random_state=cell.seed).get_params()
+    params = make(cell.method, random_state=cell.seed).get_params()
     plain = {k: type(v).__name__ if hasattr(v, "fit") else v for k, v in params.items()}
-    plain.pop("device", None)
-    shared = asdict(settings) | {"device": resolve_device(settings.device).type}
+    shared = asdict(settings) | {"device": device_name(settings.device)}
     where = source_of(cell.data, settings.label)[1]
     which = asdict(cell) | {"data": where}
     return fingerprint(__version__, which, shared, plain)[:16]
@@ -174,22 +186,15 @@ def run_cell(cell: Cell, settings: Settings) -> tuple[Measured, dict[str, list[f
         problem = pose(source, cell, settings)
         clf = make(
             cell.method,
+            module=settings.module,
             max_epochs=settings.epochs,
             device=settings.device,
             random_state=cell.seed,
         )
-        row = asdict(cell) | measure(clf, problem, on_gpu=_on_gpu(settings))
-    row |= {
-        "max_epochs": settings.epochs,
-        "device": resolve_device(settings.device).type,
-        "version": __version__,
-        "key": key_of(cell, settings),
-    }
+        on_gpu = resolve_device(settings.device).type == "cuda"
+        row = asdict(cell) | measure(clf, problem, on_gpu=on_gpu)
+    row |= settings.columns | {"key": key_of(cell, settings)}
     return row, _histogram(getattr(clf, "label_quality_", None), problem.wrong)
-
-
-def _on_gpu(settings: Settings) -> bool:
-    return resolve_device(settings.device).type == "cuda"
 
 
 @lru_cache

@@ -50,6 +50,11 @@ def add_command(commands: Any) -> None:
         default=0.1,
         help="share of the rows that are left out of training, to choose an epoch on; default 0.1",
     )
+    parser.add_argument(
+        "--module",
+        metavar="NAME",
+        help="network of all methods, such as preact_resnet18; default: that of the data",
+    )
     parser.add_argument("--jobs", type=_count, default=1, help="processes, of one thread each")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, default=Path("noisyfit-benchmark"), help="folder")
@@ -103,16 +108,24 @@ def _grid(options: argparse.Namespace) -> Any:
     from noisyfit.benchmark.cells import Settings, source_of
     from noisyfit.benchmark.contenders import method_names
     from noisyfit.benchmark.grid import Grid
+    from noisyfit.nn.backbones import BACKBONES
+    from noisyfit.validation import did_you_mean
 
     settings = Settings(
         rows=options.rows,
         test_rows=options.test_rows,
         epochs=options.epochs,
         holdout=options.holdout,
+        module=options.module,
         device=options.device,
         label=options.label,
     )
     methods = method_names(options.methods)
+    if options.module not in (None, *BACKBONES):
+        raise ValueError(
+            f"--module must be one of {sorted(BACKBONES)}. Got {options.module!r}."
+            + did_you_mean(options.module, BACKBONES)
+        )
     for name in options.data:
         source, _ = source_of(name, options.label)
         if source.X_test is None and not options.holdout:

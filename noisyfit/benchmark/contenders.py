@@ -82,21 +82,28 @@ def _plain(name: str) -> str:
 
 
 def make(
-    name: str, *, max_epochs: int | None = None, device: str = "auto", random_state: Any = None
+    name: str,
+    *,
+    module: str | None = None,
+    max_epochs: int | None = None,
+    device: str = "auto",
+    random_state: Any = None,
 ) -> Any:
     """Return the unfitted estimator of a full name, at its defaults."""
     if name in CLEANLAB:
         return CleanlabClassifier(
             name.removeprefix("cleanlab+"),
+            module=module,
             max_epochs=max_epochs,
             device=device,
             random_state=random_state,
         )
     clf = package_methods()[BASELINE if name == CLEAN else name]()
-    wanted = {"max_epochs": max_epochs, "device": device, "random_state": random_state}
+    shared = {"module": module, "max_epochs": max_epochs, "device": device}
+    wanted: dict[str, Any] = shared | {"random_state": random_state}
     params = clf.get_params(deep=False)
     if "max_epochs" not in params and "estimator" in params:  # it wraps a classifier
-        wanted["estimator"] = make(BASELINE, max_epochs=max_epochs, device=device)
+        wanted["estimator"] = make(BASELINE, module=module, max_epochs=max_epochs, device=device)
     known = {key: value for key, value in wanted.items() if key in params or key == "estimator"}
     return clf.set_params(**known)
 
@@ -111,9 +118,10 @@ class CleanlabClassifier(ClassifierMixin, BaseEstimator):
     kind : {"mlp", "ce"}, default="mlp"
         The classifier: scikit-learn's ``MLPClassifier`` on standardised columns, or
         `noisyfit.CrossEntropyClassifier`.
+    module : str or None, default=None
     max_epochs : int or None, default=None
     device : str, default="auto"
-        Of ``"ce"``.
+        Of ``"ce"``; the MLP has the number of epochs only.
     random_state : int or None, default=None
     """
 
@@ -121,11 +129,13 @@ class CleanlabClassifier(ClassifierMixin, BaseEstimator):
         self,
         kind: str = "mlp",
         *,
+        module: str | None = None,
         max_epochs: int | None = None,
         device: str = "auto",
         random_state: int | None = None,
     ) -> None:
         self.kind = kind
+        self.module = module
         self.max_epochs = max_epochs
         self.device = device
         self.random_state = random_state
@@ -154,6 +164,7 @@ class CleanlabClassifier(ClassifierMixin, BaseEstimator):
         if self.kind == "ce":
             return make(
                 BASELINE,
+                module=self.module,
                 max_epochs=self.max_epochs,
                 device=self.device,
                 random_state=self.random_state,

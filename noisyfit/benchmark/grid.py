@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import statistics
 import sys
@@ -135,6 +136,7 @@ def say_cost(grid: Grid, folder: Path, *, jobs: int = 1, say: Say = print) -> No
 def _plan(grid: Grid, rows: Sequence[Row], jobs: int, say: Say) -> tuple[dict[str, Cell], Clock]:
     """Return the cells that are to run and what they will cost, and say so."""
     cells = grid.cells()
+    _check_comparable(grid, rows)
     done = {row["key"] for row in rows}
     todo = {key: cell for key, cell in cells.items() if key not in done}
     say(f"{len(cells)} cells, {len(cells) - len(todo)} of them finished before.")
@@ -142,6 +144,21 @@ def _plan(grid: Grid, rows: Sequence[Row], jobs: int, say: Say) -> tuple[dict[st
     if todo:
         say(f"About {in_words(clock.left() / jobs)} to go with {jobs} process(es).")
     return todo, clock
+
+
+def _check_comparable(grid: Grid, rows: Sequence[Row]) -> None:
+    """Raise ValueError unless the rows of each data set can stand in one table."""
+    for data in grid.data:
+        settings = {"n_train": planned_rows(data, grid.settings)} | grid.settings.columns
+        wanted = {name: "" if value is None else str(value) for name, value in settings.items()}
+        for row in rows:
+            other = {name: row[name] for name in wanted if row[name] != wanted[name]}
+            if row["data"] == data and other:
+                raise ValueError(
+                    f"All rows of a data set in one folder must have the same {list(wanted)}. For "
+                    f"{data} {TABLE} has {other}. Got { {name: wanted[name] for name in other} }. "
+                    "Choose another folder."
+                )
 
 
 def _run(todo: dict[str, Cell], grid: Grid, jobs: int) -> Iterator[Outcome]:
@@ -200,11 +217,9 @@ def _write_histogram(folder: Path, key: str, histogram: dict[str, list[float]]) 
 
 def _ratio(row: dict[str, Any], rows: Iterable[Row]) -> float | None:
     """Return the seconds in those of cross-entropy on the same rows, labels and machine."""
-    same = ("data", "noise", "seed", "n_train", "max_epochs", "device", "version")
 
     def place(of: dict[str, Any]) -> tuple[Any, ...]:
-        texts = ("" if of.get(name) is None else str(of[name]) for name in same)
-        return (*texts, float(of["rate"]))
+        return of["data"], of["noise"], float(of["rate"]), int(of["seed"])
 
     if row["method"] == BASELINE:
         return 1.0
@@ -256,7 +271,8 @@ class Clock:
 def planned_rows(data: str, settings: Settings) -> int:
     """Return the number of rows that will be trained on."""
     n = len(source_of(data, settings.label)[0].X)
-    return round(min(n, settings.rows or n) * (1 - settings.holdout))
+    drawn = min(n, settings.rows or n)
+    return drawn - math.ceil(drawn * settings.holdout)  # as scikit-learn splits them
 
 
 def unit_costs(
@@ -264,11 +280,10 @@ def unit_costs(
 ) -> dict[tuple[str, str], float]:
     """Return the seconds a training row of each method on each data set.
 
-    From finished cells of as many epochs; else from two epochs on a few rows: the second counts
+    From finished cells; else from two epochs on a few rows: the second counts
     for every epoch, and what comes before the first is taken to need as long on all rows, as the
     steps of a generator do. Where a method warms up until learning stalls, the guess is rough.
     """
-    epochs = "" if grid.settings.epochs is None else str(grid.settings.epochs)
     costs: dict[tuple[str, str], float] = {}
     for cell in todo:
         place = cell.method, cell.data
@@ -277,7 +292,7 @@ def unit_costs(
         known = [
             (float(row["seconds"]) + float(row["scoring_seconds"])) / int(row["n_train"])
             for row in finished
-            if (row["method"], row["data"], row["max_epochs"]) == (*place, epochs)
+            if (row["method"], row["data"]) == place
         ]
         costs[place] = statistics.median(known) if known else _probe(cell, grid.settings)
     return costs
@@ -293,7 +308,13 @@ def _probe(cell: Cell, settings: Settings) -> float:
     rows, epochs = planned_rows(cell.data, settings), settings.epochs or _default_epochs(source.X)
     with one_thread():
         problem = pose(source, cell, few)
-        clf = make(cell.method, max_epochs=PROBE_EPOCHS, device=settings.device, random_state=0)
+        clf = make(
+            cell.method,
+            module=settings.module,
+            max_epochs=PROBE_EPOCHS,
+            device=settings.device,
+            random_state=0,
+        )
         if "warmup_epochs" in clf.get_params():
             clf.set_params(warmup_epochs=1)
         start = time.perf_counter()

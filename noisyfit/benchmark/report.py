@@ -121,8 +121,9 @@ def facts(results: pd.DataFrame) -> str:
     )
     versions = ", ".join(sorted(set(results["version"].astype(str))))
     devices = ", ".join(sorted(set(results["device"])))
+    networks = ", ".join(sorted(set(results["module"].dropna())))
     return (
-        f"noisyfit {versions}, {devices}. {len(results)} fits, "
+        f"noisyfit {versions}, {devices}{networks and f', {networks}'}. {len(results)} fits, "
         f"{results['seconds'].sum() / 60:.1f} minutes of training. Training rows: {sizes}."
     )
 

@@ -19,6 +19,7 @@ ACCURACIES = {
     "accuracy_noisy_validation": "chosen by noisy validation",
     "accuracy_oracle": "best on test",
 }
+COST = ["seconds", "ratio_to_cross_entropy", "rows_per_second", "peak_memory_mb"]
 PERCENT = [*ACCURACIES, "noisy_validation"]
 
 
@@ -39,15 +40,14 @@ def gap_recovery(results: pd.DataFrame) -> pd.Series:
         1 is as good as clean labels, 0 as cross-entropy. NaN where one of the two was not run, or
         where noise cost nothing.
     """
-    run = ["n_train", "max_epochs", "device", "version", "seed"]
-    of = results.assign(max_epochs=results["max_epochs"].fillna(0))
-    clean = of[of["method"] == CLEAN].groupby(["data", *run])["accuracy_last"].last()
-    noisy = of[of["method"] == BASELINE].groupby([*PLACE, *run])["accuracy_last"].last()
-    top = of.join(clean.rename("top"), on=["data", *run])["top"]
-    bottom = of.join(noisy.rename("bottom"), on=[*PLACE, *run])["bottom"]
+    method = results["method"]
+    clean = results[method == CLEAN].groupby(["data", "seed"])["accuracy_last"].last()
+    noisy = results[method == BASELINE].groupby([*PLACE, "seed"])["accuracy_last"].last()
+    top = results.join(clean.rename("top"), on=["data", "seed"])["top"]
+    bottom = results.join(noisy.rename("bottom"), on=[*PLACE, "seed"])["bottom"]
     gap = (top - bottom).where(top > bottom)
-    part = (of["accuracy_last"] - bottom) / gap
-    return part.where(of["method"] != CLEAN)
+    part = (results["accuracy_last"] - bottom) / gap
+    return part.where(method != CLEAN)
 
 
 def summarize(results: pd.DataFrame) -> pd.DataFrame:
@@ -65,10 +65,10 @@ def summarize(results: pd.DataFrame) -> pd.DataFrame:
         measure; spreads of a single run are NaN.
     """
     measures = [
-        *PERCENT, "gap_recovery", "neg_clid", "auroc", "average_precision", "seconds",
-        "ratio_to_cross_entropy", "peak_memory_mb",
+        *PERCENT, "gap_recovery", "neg_clid", "auroc", "average_precision", *COST,
     ]  # fmt: skip
-    of = results.assign(gap_recovery=gap_recovery(results))
+    speed = results["n_train"] * results["epochs"] / results["seconds"]
+    of = results.assign(gap_recovery=gap_recovery(results), rows_per_second=speed)
     of[measures] = of[measures].astype(np.float64)
     groups = of.groupby([*PLACE, "method"], sort=False)[measures]
     means, spreads = groups.mean(), groups.std(ddof=1).add_suffix("_std")
@@ -134,6 +134,7 @@ def table_of(part: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
         "average_precision": ("AP", 1.0, 3),
         "seconds": ("seconds", 1.0, 1),
         "ratio_to_cross_entropy": ("x cross-entropy", 1.0, 1),
+        "rows_per_second": ("rows/s", 1.0, 0),
         "peak_memory_mb": ("peak MB", 1.0, 0),
     }
     shown = {name: how for name, how in columns.items() if part[name].notna().any()}

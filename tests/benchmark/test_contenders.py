@@ -44,10 +44,18 @@ def test_names__unknown_or_ambiguous__are_refused(name: str, message: str) -> No
 
 
 @pytest.mark.parametrize("name", method_names(["all"]))
-def test_make_hands_over_seed_and_epochs(name: str) -> None:
-    params = make(name, max_epochs=7, device="cpu", random_state=3).get_params()
+def test_make_hands_over_seed_network_and_epochs(name: str) -> None:
+    clf = make(name, module="mlp", max_epochs=7, device="cpu", random_state=3)
+    params = clf.get_params()
     assert params["random_state"] == 3
     assert 7 in (params.get("max_epochs"), params.get("estimator__max_epochs"))
+    assert "mlp" in (params.get("module"), params.get("estimator__module"))
+
+
+def test_cleanlab__around_cross_entropy__trains_the_given_network() -> None:
+    X, y, _ = noisy_blobs()
+    clf = make("cleanlab+ce", module="mlp", max_epochs=2, random_state=0).fit(X, y)
+    assert clf.learning_.clf.module == "mlp"
 
 
 @pytest.mark.parametrize("name", CLEANLAB)

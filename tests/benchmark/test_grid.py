@@ -72,6 +72,28 @@ def test_killed_run__goes_on__and_repeats_no_finished_cell(
     assert len(fitted) == 9
 
 
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"rows": 100}, "'n_train': '108'.*Got {'n_train': '90'}"),
+        ({"epochs": 3}, "'max_epochs': '2'.*Got {'max_epochs': '3'}"),
+        ({"module": "mlp"}, "'module': ''.*Got {'module': 'mlp'}"),
+    ],
+)
+def test_folder_with_rows_of_other_settings__is_an_error__and_is_kept(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    small = replace(GRID, methods=("cross_entropy",), rates=(0.4,), seeds=(0,))
+    run_grid(small, tmp_path, say=lambda line: None)
+    before = (tmp_path / TABLE).read_bytes()
+    other = replace(small, settings=replace(small.settings, **change))
+    with pytest.raises(ValueError, match=f"synthetic .*{message}.*Choose another folder"):
+        run_grid(other, tmp_path, say=lambda line: None)
+    assert (tmp_path / TABLE).read_bytes() == before
+    elsewhere = replace(other, data=("digits",))
+    assert run_grid(elsewhere, tmp_path, say=lambda line: None) == 0
+
+
 def test_table_is_tidy__and_its_ratios_are_of_the_same_cell(tmp_path: Path) -> None:
     run_grid(GRID, tmp_path, say=lambda line: None)
     table = pd.read_csv(tmp_path / TABLE)
