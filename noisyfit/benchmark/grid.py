@@ -280,9 +280,9 @@ def unit_costs(
 ) -> dict[tuple[str, str], float]:
     """Return the seconds a training row of each method on each data set.
 
-    From finished cells; else from two epochs on a few rows: the second counts
-    for every epoch, and what comes before the first is taken to need as long on all rows, as the
-    steps of a generator do. Where a method warms up until learning stalls, the guess is rough.
+    From finished cells; else from two epochs on a few rows: the second counts for every epoch, and
+    what comes before the first is taken to need as long on all rows, as the steps of a generator
+    do. Where a method warms up until learning stalls, the guess is rough.
     """
     costs: dict[tuple[str, str], float] = {}
     for cell in todo:
