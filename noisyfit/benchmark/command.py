@@ -21,7 +21,7 @@ def add_command(commands: Any) -> None:
         "--methods",
         nargs="+",
         default=["package"],
-        help="names such as cross_entropy, cross_entropy_clean or cleanlab+ce; 'package' (the "
+        help="names such as cross_entropy, cross_entropy_clean or sklearn+forest; 'package' (the "
         "default) for all of this package, 'all' for those beside it as well",
     )
     parser.add_argument(

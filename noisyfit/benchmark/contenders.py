@@ -21,6 +21,7 @@ from noisyfit.validation import did_you_mean
 BASELINE = "cross_entropy"
 CLEAN = "cross_entropy_clean"  # the baseline that is given clean labels: what could be had
 CLEANLAB = ("cleanlab+mlp", "cleanlab+ce")
+SKLEARN = ("sklearn+logistic", "sklearn+forest")
 EPOCHS = {"table": 60, "image": 30}  # the defaults of the package, for those beside it
 
 
@@ -56,7 +57,7 @@ def method_names(given: Iterable[str]) -> list[str]:
         If there is no such method, or several.
     """
     package = list(package_methods())
-    every = [*package, CLEAN, *CLEANLAB]
+    every = [*package, CLEAN, *CLEANLAB, *SKLEARN]
     groups = {"package": package, "all": every}
     found: list[str] = []
     for name in given:
@@ -98,6 +99,8 @@ def make(
             device=device,
             random_state=random_state,
         )
+    if name in SKLEARN:
+        return SklearnClassifier(name.removeprefix("sklearn+"), random_state=random_state)
     clf = package_methods()[BASELINE if name == CLEAN else name]()
     shared = {"module": module, "max_epochs": max_epochs, "device": device}
     wanted: dict[str, Any] = shared | {"random_state": random_state}
@@ -178,8 +181,7 @@ class CleanlabClassifier(ClassifierMixin, BaseEstimator):
         return make_pipeline(StandardScaler(), network)
 
     def _rows(self, X: Any) -> NDArray[Any]:
-        rows = np.asarray(X)
-        return rows.reshape(len(rows), -1) if self.kind == "mlp" else rows
+        return _flat(X) if self.kind == "mlp" else np.asarray(X)
 
     def predict_proba(self, X: Any) -> NDArray[Any]:
         """Return the probabilities of the classes, shape (n_samples, n_classes)."""
@@ -188,3 +190,46 @@ class CleanlabClassifier(ClassifierMixin, BaseEstimator):
     def predict(self, X: Any) -> NDArray[Any]:
         """Return the most probable class of each row, shape (n_samples,)."""
         return self.classes_[np.asarray(self.learning_.predict(self._rows(X)))]
+
+
+class SklearnClassifier(ClassifierMixin, BaseEstimator):
+    """What is tried on a table first, at scikit-learn's defaults; pixels are columns.
+
+    Parameters
+    ----------
+    kind : {"logistic", "forest"}, default="forest"
+        ``LogisticRegression`` on standardised columns, or ``RandomForestClassifier``.
+    random_state : int or None, default=None
+    """
+
+    def __init__(self, kind: str = "forest", *, random_state: int | None = None) -> None:
+        self.kind = kind
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Fit on labels of which some are wrong."""
+        from sklearn.ensemble import RandomForestClassifier
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        if self.kind == "forest":
+            classifier = RandomForestClassifier(random_state=self.random_state)
+        else:
+            classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+        self.classifier_ = classifier.fit(_flat(X), y)
+        self.classes_ = classifier.classes_
+        return self
+
+    def predict_proba(self, X: Any) -> NDArray[Any]:
+        """Return the probabilities of the classes, shape (n_samples, n_classes)."""
+        return np.asarray(self.classifier_.predict_proba(_flat(X)))
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Return the most probable class of each row, shape (n_samples,)."""
+        return np.asarray(self.classifier_.predict(_flat(X)))
+
+
+def _flat(X: Any) -> NDArray[Any]:
+    rows = np.asarray(X)
+    return rows.reshape(len(rows), -1)

@@ -324,6 +324,8 @@ def _probe(cell: Cell, settings: Settings) -> float:
             return (time.perf_counter() - start) / n
     once, epoch = 0.0, row["seconds"] / PROBE_EPOCHS
     history = getattr(getattr(clf, "estimator_", clf), "history_", None)  # EchoAlign's is inside
+    if history is None and "max_epochs" not in clf.get_params():
+        return float(row["seconds"] + row["scoring_seconds"]) / row["n_train"]
     if history:
         once, epoch = row["seconds"] - sum(history[:, "dur"]), history[-1, "dur"]
     epoch += row["scoring_seconds"] / PROBE_EPOCHS

@@ -1,17 +1,24 @@
+from typing import Any
+
 import numpy as np
 import pytest
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from noisyfit.benchmark.contenders import (
     BASELINE,
     CLEAN,
     CLEANLAB,
+    SKLEARN,
     make,
     method_names,
     package_methods,
     short_name,
 )
 from noisyfit.metrics import detection_auroc
-from tests.common import all_estimators, noisy_blobs
+from tests.common import all_estimators, images, noisy_blobs
 
 
 def test_methods_of_the_package_are_found_by_folder() -> None:
@@ -32,7 +39,7 @@ def test_names__in_any_form__are_found_once() -> None:
     given = ["Flywheel", "flywheel", "FlywheelClassifier", "crossentropy", "clid", "cleanlab+ce"]
     assert method_names(given) == ["flywheel", BASELINE, "clid_meta", "cleanlab+ce"]
     assert method_names(["package"]) == list(package_methods())
-    assert method_names(["all"]) == [*package_methods(), CLEAN, *CLEANLAB]
+    assert method_names(["all"]) == [*package_methods(), CLEAN, *CLEANLAB, *SKLEARN]
 
 
 @pytest.mark.parametrize(
@@ -43,13 +50,29 @@ def test_names__unknown_or_ambiguous__are_refused(name: str, message: str) -> No
         method_names([name])
 
 
-@pytest.mark.parametrize("name", method_names(["all"]))
+@pytest.mark.parametrize("name", sorted({*method_names(["all"])} - {*SKLEARN}))
 def test_make_hands_over_seed_network_and_epochs(name: str) -> None:
     clf = make(name, module="mlp", max_epochs=7, device="cpu", random_state=3)
     params = clf.get_params()
     assert params["random_state"] == 3
     assert 7 in (params.get("max_epochs"), params.get("estimator__max_epochs"))
     assert "mlp" in (params.get("module"), params.get("estimator__module"))
+
+
+@pytest.mark.parametrize(
+    "name, theirs",
+    [
+        ("sklearn+logistic", make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))),
+        ("sklearn+forest", RandomForestClassifier(random_state=5)),
+    ],
+)
+def test_sklearn__is_its_own_classifier_on_flat_rows(name: str, theirs: Any) -> None:
+    X, y = images()
+    flat = X.reshape(len(X), -1)
+    clf = make(name, max_epochs=3, device="cpu", random_state=5).fit(X[:40], y[:40])
+    expected = theirs.fit(flat[:40], y[:40])
+    np.testing.assert_array_equal(clf.predict_proba(X[40:]), expected.predict_proba(flat[40:]))
+    np.testing.assert_array_equal(clf.predict(X[40:]), expected.predict(flat[40:]))
 
 
 def test_cleanlab__around_cross_entropy__trains_the_given_network() -> None:
