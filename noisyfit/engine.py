@@ -366,6 +366,14 @@ class Engine(NeuralNet):
             self.notify("on_epoch_end", **self._datasets)
         except KeyboardInterrupt:
             return True
+        except KeyError as error:
+            if self._datasets["dataset_valid"] is not None or "in history" not in str(error):
+                raise
+            raise ValueError(
+                "What a callback watches must be in the history, and scores of held-out rows need "
+                f"such rows. Got no held-out rows: {error.args[0]} Pass validation_fraction, or "
+                "X_val and y_val, or watch train_loss."
+            ) from error
         return False
 
     # ------------------------------------------------------------------- checkpoints, pickles

@@ -9,6 +9,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_predict, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from skorch.callbacks import EarlyStopping
 from torch import Tensor
 
 from noisyfit import (
@@ -447,3 +448,17 @@ def test_on_a_gpu__auto_device_and_precision__are_used() -> None:
     assert clf.device_.type == "cuda"
     assert resolve_precision("auto", clf.device_, (3, 12, 10)) == torch.bfloat16
     assert clf.score(X, y) > 0.8
+
+
+# Callbacks.
+
+
+def test_callback_that_watches_held_out_rows__without_any__says_how_to_hold_rows_out() -> None:
+    X, y = blobs()
+    clf = quick(CrossEntropyClassifier, callbacks=[EarlyStopping()])
+    with pytest.raises(ValueError, match="held-out rows.*'valid_loss'.*Pass validation_fraction"):
+        clf.fit(X, y)
+    clf.set_params(validation_fraction=0.2).fit(X, y)
+    clf.set_params(callbacks=[EarlyStopping("valid_los")])
+    with pytest.raises(KeyError, match="valid_los' was not found"):
+        clf.fit(X, y)

@@ -149,7 +149,8 @@ def _plan(grid: Grid, rows: Sequence[Row], jobs: int, say: Say) -> tuple[dict[st
 def _check_comparable(grid: Grid, rows: Sequence[Row]) -> None:
     """Raise ValueError unless the rows of each data set can stand in one table."""
     for data in grid.data:
-        settings = {"n_train": planned_rows(data, grid.settings)} | grid.settings.columns
+        n_train, n_test = planned_rows(data, grid.settings)
+        settings = {"n_train": n_train, "n_test": n_test} | grid.settings.columns
         wanted = {name: "" if value is None else str(value) for name, value in settings.items()}
         for row in rows:
             other = {name: row[name] for name in wanted if row[name] != wanted[name]}
@@ -247,7 +248,7 @@ class Clock:
     ) -> None:
         self.todo = list(todo)
         self.costs = {place: [cost] for place, cost in costs.items()}
-        self.rows = {cell.data: planned_rows(cell.data, settings) for cell in self.todo}
+        self.rows = {cell.data: planned_rows(cell.data, settings)[0] for cell in self.todo}
         self.measured: set[tuple[str, str]] = set()
 
     def finished(self, cell: Cell, row: Measured | None) -> None:
@@ -268,11 +269,14 @@ class Clock:
         )
 
 
-def planned_rows(data: str, settings: Settings) -> int:
-    """Return the number of rows that will be trained on."""
-    n = len(source_of(data, settings.label)[0].X)
-    drawn = min(n, settings.rows or n)
-    return drawn - math.ceil(drawn * settings.holdout)  # as scikit-learn splits them
+def planned_rows(data: str, settings: Settings) -> tuple[int, int | None]:
+    """Return the numbers of rows that will be trained on and tested on, None without any."""
+    source = source_of(data, settings.label)[0]
+    drawn = min(len(source.X), settings.rows or len(source.X))
+    n_train = drawn - math.ceil(drawn * settings.holdout)  # as scikit-learn splits them
+    if source.X_test is None:
+        return n_train, None
+    return n_train, min(len(source.X_test), settings.test_rows or len(source.X_test))
 
 
 def unit_costs(
@@ -302,10 +306,10 @@ def _probe(cell: Cell, settings: Settings) -> float:
     """Return the seconds a row of a whole fit, guessed from a short one."""
     n = min(PROBE_ROWS, settings.rows or PROBE_ROWS)
     source = source_of(cell.data, settings.label)[0]
-    n_test = 0 if source.X_test is None else min(len(source.X_test), settings.test_rows or 10**9)
+    rows, n_test = planned_rows(cell.data, settings)
+    epochs = settings.epochs or _default_epochs(source.X)
     share = n / max(n, min(len(source.X), settings.rows or len(source.X)))
-    few = replace(settings, rows=n, test_rows=max(2, round(n_test * share)))
-    rows, epochs = planned_rows(cell.data, settings), settings.epochs or _default_epochs(source.X)
+    few = replace(settings, rows=n, test_rows=max(2, round((n_test or 0) * share)))
     with one_thread():
         problem = pose(source, cell, few)
         clf = make(

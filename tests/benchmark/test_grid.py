@@ -76,6 +76,7 @@ def test_killed_run__goes_on__and_repeats_no_finished_cell(
     "change, message",
     [
         ({"rows": 100}, "'n_train': '108'.*Got {'n_train': '90'}"),
+        ({"test_rows": 40}, "'n_test': '50'.*Got {'n_test': '40'}"),
         ({"epochs": 3}, "'max_epochs': '2'.*Got {'max_epochs': '3'}"),
         ({"module": "mlp"}, "'module': ''.*Got {'module': 'mlp'}"),
     ],
