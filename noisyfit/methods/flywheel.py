@@ -6,11 +6,11 @@ from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import torch
-from sklearn.utils._param_validation import Interval
-from torch import Tensor
+from sklearn.utils._param_validation import Interval, StrOptions
+from torch import Tensor, nn
 
 from noisyfit.base import NoisyLabelClassifier
-from noisyfit.data import TrainingData
+from noisyfit.data import Rows, TrainingData
 from noisyfit.nn import features
 from noisyfit.nn.build import projection_head
 from noisyfit.nn.losses import (
@@ -61,10 +61,10 @@ class FlywheelClassifier(WarmUp, NoisyLabelClassifier):
         Weight of the confidence regulariser, ``lambda`` in [1]_, Eq. 8. 0 is its ablation
         "w/o CR". Lowered to 0.9 / (largest class share) where a class is so frequent that its own
         labels would be pushed away.
-    resample : bool, default=True
-        Train the main network on the auxiliary network's labels. False weighs the given labels by
-        their probability of being clean instead (Eq. 7), its ablation "w/o Aux."; the auxiliary
-        network is then still what predicts.
+    auxiliary : bool, default=True
+        Whether there is an auxiliary network. False is its ablation "w/o Aux.": the main network
+        alone learns the given labels, each weighed by its probability of being clean (Eq. 7), with
+        ``eps`` fixed at 1 / n_classes, and predicts as ``module_``.
     adaptive_outlier : bool, default=True
         Estimate the probability of a corrupted label row by row. False keeps 1 / n_classes, its
         ablation "eps fixed".
@@ -79,6 +79,8 @@ class FlywheelClassifier(WarmUp, NoisyLabelClassifier):
     zero_diagonal : bool, default=True
         A corrupted label is never the true one: zero the diagonal of the corruption matrix. False
         is the published form.
+    inference : {"auxiliary", "main"}, default="auxiliary"
+        The network that predicts. ``"auxiliary"``, which is ``module_``, is the published form.
     {shared parameters}
 
     Attributes
@@ -99,8 +101,9 @@ class FlywheelClassifier(WarmUp, NoisyLabelClassifier):
     -----
     Differences from the paper:
 
-    1. Predictions are averaged over epochs (``temporal_momentum``), sharpened (``temperature``),
-       and the corruption matrix has a zero diagonal (``zero_diagonal``). As published, whole
+    1. The auxiliary network's predictions are averaged over epochs (``temporal_momentum``) wherever
+       they are used, sharpened (``temperature``) in Eq. 11, and the corruption matrix has a zero
+       diagonal (``zero_diagonal``). As published, whole
        classes swap under class-dependent noise. The published form is ``temporal_momentum=0,
        temperature=1, zero_diagonal=False, warmup_epochs=10``.
     2. On images the warm-up ends when learning stalls; in the paper after 10 epochs. Convolutional
@@ -113,8 +116,14 @@ class FlywheelClassifier(WarmUp, NoisyLabelClassifier):
        not say. Small networks trained for few epochs learn slower with it: 1 or 0.2 costs less.
     5. The contrastive term is that of SimCLR without labels at temperature 0.05, on a projection
        head of two layers; the paper gives neither.
+       It runs on ``module_``; the main network has none.
     6. Eq. 4 is computed in log space, gamma clipped to [0.01, 0.99], the outlier probability
        floored at 0.001, and the logarithm of the regulariser bounded by 1e-8.
+    7. ``cr_weight`` is lowered for frequent classes (see there). Both networks have the same
+       architecture and optimizer, which are those of all methods of this package, as are the
+       learning rate, its cosine, the number of epochs and the views.
+    8. Gamma starts as the agreement of the averaged predictions with the given labels, and Eq. 6
+       is the mean over labelled rows. The paper has neither trusted nor unlabelled rows.
 
     Two classes: with a weight of at most 2 the regulariser rejects no label (a label loses only if
     another class leads by more than ``1 / (cr_weight - 1)``), and with two balanced classes the
@@ -141,18 +150,18 @@ class FlywheelClassifier(WarmUp, NoisyLabelClassifier):
     True
     """
 
-    _networks: ClassVar = ("module", "main")
     _parameter_constraints: ClassVar = {
         **NoisyLabelClassifier._parameter_constraints,
         "warmup_epochs": [Interval(Integral, 1, None, closed="left"), None],
         "cr_weight": [Interval(Real, 0, None, closed="left")],
-        "resample": ["boolean"],
+        "auxiliary": ["boolean"],
         "adaptive_outlier": ["boolean"],
         "contrastive_weight": [Interval(Real, 0, None, closed="left")],
         "mixup_alpha": [Interval(Real, 0, None, closed="neither")],
         "temporal_momentum": [Interval(Real, 0, 1, closed="left")],
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "zero_diagonal": ["boolean"],
+        "inference": [StrOptions({"auxiliary", "main"})],
     }
 
     def __init__(
@@ -161,25 +170,27 @@ class FlywheelClassifier(WarmUp, NoisyLabelClassifier):
         *,
         warmup_epochs: int | None = None,
         cr_weight: float = 3.0,
-        resample: bool = True,
+        auxiliary: bool = True,
         adaptive_outlier: bool = True,
         contrastive_weight: float = 0.025,
         mixup_alpha: float = 4.0,
         temporal_momentum: float = 0.9,
         temperature: float = 0.5,
         zero_diagonal: bool = True,
+        inference: str = "auxiliary",
         **kwargs: Any,
     ) -> None:
         super().__init__(module, **kwargs)
         self.warmup_epochs = warmup_epochs
         self.cr_weight = cr_weight
-        self.resample = resample
+        self.auxiliary = auxiliary
         self.adaptive_outlier = adaptive_outlier
         self.contrastive_weight = contrastive_weight
         self.mixup_alpha = mixup_alpha
         self.temporal_momentum = temporal_momentum
         self.temperature = temperature
         self.zero_diagonal = zero_diagonal
+        self.inference = inference
 
     def _fit(self, data: TrainingData) -> None:
         state = self.state_
@@ -191,14 +202,12 @@ class FlywheelClassifier(WarmUp, NoisyLabelClassifier):
             if state.first_epoch == epoch:
                 state.gamma.fill_(self._agreement(data, data.has_label).clamp(*GAMMA_RANGE))
             clean = self._clean_probability(data)  # E-step of the main network, Eq. 4
-            targets = self._refurbish(data, clean)  # E-step of the auxiliary network, Eq. 11
-            self._train_auxiliary(data, targets)  # its M-step, Eq. 13
-            if self.adaptive_outlier:
-                state.corruption.copy_(self._corruption(data, clean))  # needs f of the last cycle
-            self._refresh(data, epoch)
-            if self.adaptive_outlier:
-                state.outlier.copy_(self._outlier(data))  # Eq. 14
-            self._train_main(data, clean)  # M-step of the main network, Eqs. 8 and 9
+            if self.auxiliary:
+                self._run_auxiliary_cycle(data, clean, epoch)  # Eqs. 11 to 14
+                self._train_main(data, self._resampled(data))  # its M-step, Eqs. 8 and 9
+            else:
+                self._train_main(data, data.labels, clean)  # its M-step, Eqs. 7 and 9
+                self._refresh(data, epoch)
             state.gamma.fill_(clean[data.has_label].mean().clamp(*GAMMA_RANGE))  # Eq. 6
 
     def _init_state(self, n: int, n_classes: int) -> dict[str, Tensor]:
@@ -215,22 +224,29 @@ class FlywheelClassifier(WarmUp, NoisyLabelClassifier):
 
     def _warm_up(self, data: TrainingData) -> None:
         weights = self._warm_up_weights(data)
+        trained = [(self.module_, self.optimizer_), (self._main, self._main_optimizer)]
         for idx, x, labels in data.batches("weak", labelled=True):
-            for network, optimizer in (
-                (self.module_, self.optimizer_),
-                (self.main_, self.main_optimizer_),
-            ):
+            for network, optimizer in trained if self.auxiliary else trained[:1]:
                 loss = weights[idx] * cross_entropy(network(x), labels)
                 self._descend(loss.mean(), optimizer)
 
     def _agreement(self, data: TrainingData, rows: Tensor) -> Tensor:
-        """Return the share of the given labels of some rows that the auxiliary network predicts."""
+        """Return the share of the given labels of some rows that ``module_`` predicts."""
         return (self.state_.ensemble.argmax(1) == data.labels)[rows].float().mean()
 
     def _clean_probability(self, data: TrainingData) -> Tensor:
-        logits = self._predict(self.main_, data)
+        logits = self._predict(self._main, data)
         q = clean_probability(logits, data.labels, self.state_.outlier, self.state_.gamma)
         return torch.where(data.trusted, 1.0, torch.where(data.has_label, q, 0.0))
+
+    def _run_auxiliary_cycle(self, data: TrainingData, clean: Tensor, epoch: int) -> None:
+        """Take the E-step and the M-step of the auxiliary network, and refine ``eps``."""
+        self._train_auxiliary(data, self._refurbish(data, clean))  # Eqs. 11 and 13
+        if self.adaptive_outlier:
+            self.state_.corruption.copy_(self._corruption(data, clean))  # f of the last cycle
+        self._refresh(data, epoch)
+        if self.adaptive_outlier:
+            self.state_.outlier.copy_(self._outlier(data))  # Eq. 14
 
     def _refurbish(self, data: TrainingData, clean: Tensor) -> Tensor:
         sharp = sharpen(self.state_.ensemble, self.temperature)
@@ -251,7 +267,7 @@ class FlywheelClassifier(WarmUp, NoisyLabelClassifier):
         return contrastive(first_z, second_z, temperature=CONTRASTIVE_TEMPERATURE)
 
     def _refresh(self, data: TrainingData, epoch: int) -> None:
-        """Average the auxiliary network over two weak copies, then over the epochs so far."""
+        """Average the predictions of ``module_`` over two weak copies, then over the epochs."""
         probs = sum(self._predict(self.module_, data, "weak").softmax(1) for _ in range(2)) / 2
         self.state_.ensemble.lerp_(probs, newest_share(self.temporal_momentum, epoch))
 
@@ -265,23 +281,41 @@ class FlywheelClassifier(WarmUp, NoisyLabelClassifier):
     def _outlier(self, data: TrainingData) -> Tensor:
         return outlier_probability(self.state_.ensemble, data.labels, self.state_.corruption)
 
-    def _train_main(self, data: TrainingData, clean: Tensor) -> None:
-        resampled = self.state_.ensemble.argmax(1)
-        resampled = torch.where(data.trusted, data.labels, resampled)
-        labels = resampled if self.resample else data.labels.clamp(min=0)
-        weights = torch.ones_like(clean) if self.resample else clean
-        prior = torch.bincount(labels, minlength=data.n_classes) / len(labels)
+    def _resampled(self, data: TrainingData) -> Tensor:
+        """Return the auxiliary network's labels; trusted rows keep theirs."""
+        return torch.where(data.trusted, data.labels, self.state_.ensemble.argmax(1))
+
+    def _train_main(
+        self, data: TrainingData, labels: Tensor, weights: Tensor | None = None
+    ) -> None:
+        """Learn labels, each with its weight, under the confidence regulariser; -1 is no label."""
+        known = labels[labels >= 0]
+        prior = torch.bincount(known, minlength=data.n_classes) / len(known)
         cr_weight = min(self.cr_weight, 0.9 / float(prior.max()))
-        for idx, x, _ in data.batches("weak"):
-            logits = self.main_(x)
-            loss = weights[idx] * cross_entropy(logits, labels[idx])
+        for idx, x, _ in data.batches("weak", labelled=not self.auxiliary):
+            logits = self._main(x)
+            loss = cross_entropy(logits, labels[idx])
+            loss = loss if weights is None else weights[idx] * loss
             loss = loss + cr_weight * confidence_regularizer(logits, prior)
-            self._descend(loss.mean(), self.main_optimizer_)
+            self._descend(loss.mean(), self._main_optimizer)
 
     # ------------------------------------------------------------------------ networks, beliefs
 
+    @property
+    def _networks(self) -> tuple[str, ...]:  # type: ignore[override]
+        return ("module", "main") if self.auxiliary else ("module",)
+
+    @property
+    def _main(self) -> nn.Module:
+        main: nn.Module = self.main_ if self.auxiliary else self.module_
+        return main
+
+    @property
+    def _main_optimizer(self) -> torch.optim.Optimizer:
+        return self.main_optimizer_ if self.auxiliary else self.optimizer_
+
     def initialize_module(self) -> FlywheelClassifier:
-        """Make both networks, and the projection head of the contrastive term."""
+        """Make the networks, and the projection head of the contrastive term."""
         super().initialize_module()
         probe = torch.zeros(2, *self.row_shape_, device=self.device_)
         size = features.embedding_size(self.module_, probe)
@@ -294,13 +328,18 @@ class FlywheelClassifier(WarmUp, NoisyLabelClassifier):
         self.optimizer_.add_param_group({"params": list(self.projector_.parameters())})
         return self
 
+    def _probabilities(self, rows: TrainingData | Rows) -> Tensor:
+        """Return what the network named by ``inference`` predicts."""
+        network = self._main if self.inference == "main" else self.module_
+        return self._predict(network, rows).softmax(1)
+
     def _rate(self, data: TrainingData) -> Tensor:
-        """Return Eq. 4 for new rows, with the auxiliary network's predictions in Eq. 14."""
+        """Return Eq. 4 for new rows, with the predictions of ``module_`` in Eq. 14."""
         probs = self._predict(self.module_, data).softmax(1)
         corruption = torch.as_tensor(self.corruption_matrix_, device=self.device_)
         gamma = torch.tensor(self.gamma_, device=self.device_)
         outlier = outlier_probability(probs, data.labels, corruption)
-        return clean_probability(self._predict(self.main_, data), data.labels, outlier, gamma)
+        return clean_probability(self._predict(self._main, data), data.labels, outlier, gamma)
 
     def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:
         clean = self._clean_probability(data)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from typing import Any
 
 import numpy as np
@@ -100,9 +102,9 @@ def test_adaptive_outlier__off__keeps_one_over_k() -> None:
 
 @pytest.mark.parametrize(
     "switch",
-    [{"cr_weight": 0.0}, {"resample": False}, {"adaptive_outlier": False},
+    [{"cr_weight": 0.0}, {"auxiliary": False}, {"adaptive_outlier": False},
      {"contrastive_weight": 0.0}, {"temporal_momentum": 0.0}, {"temperature": 1.0},
-     {"zero_diagonal": False}],
+     {"zero_diagonal": False}, {"inference": "main"}],
     ids=lambda switch: next(iter(switch)),
 )  # fmt: skip
 def test_each_switch_changes_the_result_and_still_learns(switch: dict[str, Any]) -> None:
@@ -162,6 +164,49 @@ def test_warm_up__of_images__still_learning_at_half_time__lasts_to_the_end() -> 
     assert int(clf.state_.first_epoch) == -1
     assert clf.warmup_epochs_ == 6
     assert not bool(clf.state_.held_out.any())
+
+
+def test_without_auxiliary_network__main_network_learns_eq_7_on_labelled_rows_alone() -> None:
+    """Unlabelled rows were class 0 in the prior, and an auxiliary network still predicted."""
+    X, y = blobs(9)
+    y[[1, 4, 5]] = -1
+    seen: list[tuple[Any, ...]] = []
+
+    class Recorder(FlywheelClassifier):
+        def _train_main(self, data: Any, labels: Any, weights: Any = None) -> None:
+            self.logits: list[Any] = []
+            hook = self.module_.register_forward_hook(lambda *call: self.logits.append(call[2]))
+            super()._train_main(data, labels, weights)
+            hook.remove()
+            seen.append((self._losses["optimizer"][-1], self.logits, weights, data.labels))
+
+    clf = Recorder(max_epochs=2, warmup_epochs=1, auxiliary=False, augmentation=None,
+                   cr_weight=1.0, missing_label=-1, random_state=0).fit(X, y)  # fmt: skip
+    loss, (logits,), weights, labels = seen[0]
+    assert not hasattr(clf, "main_")
+    kept = [i for i in range(9) if labels[i] >= 0]
+    assert len(logits) == len(kept) == 6
+    assert 0 < float(weights[kept].min()) < float(weights[kept].max()) < 1
+    prior = [sum(int(labels[i]) == c for i in kept) / 6 for c in range(3)]
+    # The batch is shuffled: its rows are told apart by what the network says of them.
+    log_probs = logits.detach().double().log_softmax(1)
+    possible = []
+    for order in itertools.permutations(kept):
+        total = 0.0
+        for row, i in zip(log_probs, order, strict=True):
+            total -= float(weights[i]) * float(row[labels[i]])
+            total += sum(p * math.log(math.exp(v) + 1e-8) for p, v in zip(prior, row, strict=True))
+        possible.append(total / 6)
+    assert min(abs(value - float(loss)) for value in possible) < 1e-6
+
+
+def test_inference_main__predicts_with_the_main_network() -> None:
+    X, y = blobs(60)
+    clf = FlywheelClassifier(max_epochs=4, warmup_epochs=2, inference="main", random_state=0)
+    clf.fit(X, y)
+    with torch.no_grad():
+        expected = clf.main_.eval()(torch.as_tensor(X)).softmax(1).numpy()
+    np.testing.assert_allclose(clf.predict_proba(X), expected, atol=1e-6)
 
 
 def test_prediction_uses_the_auxiliary_network_alone() -> None:
