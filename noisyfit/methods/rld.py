@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from copy import deepcopy
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -59,8 +60,13 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
         What the predictor learns. ``"ensemble"`` is the sharpened mean over epochs of each row's
         denoised labels. ``"class_median"`` is the same, but the given label where its denoised
         probability is above the median of the rows with that label: whatever the noise, the better
-        half of a class is right, as long as most of its labels are. None is the denoised label of
-        the batch, the published form, which forgets the given labels after the warm-up.
+        half of a class is right, as long as most of its labels are. Both count a denoised label by
+        its largest probability, a given one fully. None is the denoised label of the batch, all
+        rows alike: the published form, which forgets the given labels after the warm-up.
+    denoising : bool, default=True
+        Whether labels are denoised at all. False is a control: what the predictor's running average
+        says of a row stands for its denoised label, and there is no diffusion to train. See the
+        page of this method for what the diffusion brings.
     conditioning : {"features"} or None, default="features"
         Whether the denoiser sees the embeddings of the row. None is the published form.
     rule : {"ddim", "ddpm_mean"}, default="ddim"
@@ -98,7 +104,8 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
         Whether hardly any classes were predicted any more, and the predictor went back to the end
         of the warm-up.
     diffusion_, teacher_ : torch.nn.Module
-        The denoiser with its schedule, and the running average of the predictor.
+        The denoiser with its schedule, and the running average of the predictor. After a collapse
+        they are those of the end of the warm-up, as ``module_`` is.
     warmup_epochs_ : int
         Epochs of the warm-up; ``n_iter_`` if it lasted to the end.
     {shared attributes}
@@ -118,22 +125,32 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
 
     1. The anchor. As published no step uses the given labels after the warm-up; on digits a
        perceptron without batch normalisation falls from 89 % to 10 % in three epochs that way.
+       With an anchor Eq. 12 is a mean weighed by the confidence of the denoised labels, each a mean
+       over epochs and sharpened; as published, and with ``anchor=None``, it is a plain mean over
+       the denoised labels of the batch.
     2. The labels come from a running average of the predictor, and the denoiser sees embeddings.
     3. Walks start at one of the first 10 of 50 steps and take five long steps (DDIM); the paper
        takes all, 50 at most. Starts at all 50 steps lose the label: on synthetic tables accuracy
-       fell by 20 to 40 points.
+       fell by 20 to 40 points. The paper starts from the logits as they are, DDIM here from logits
+       with noise added.
     4. The denoiser is a perceptron with two hidden layers on the vector of logits; the paper names
        a latent diffusion model for images and no details. Logits are standardised by running
        numbers. Step 0, which divides by zero, is left out.
-    5. The denoiser is trained from the first epoch on, with Adam, and every second batch.
+    5. The denoiser is trained from the first epoch on, with Adam, and every second batch. Eq. 6
+       draws a step and noise for each row; Eq. 8 draws one step and one noise for the batch, as
+       published, apart from those of Eq. 6. Its sum runs over the batch.
     6. ``s(t)`` is ``guidance_scale * sqrt(1 - alpha_bar)``.
     7. On images the warm-up ends when learning stalls; a network that is still learning is held
        back by its own predictions.
+    8. A guard puts the end of the warm-up back after a collapse. The paper does not say how it
+       predicts: here the predictor does, or with ``inference="diffusion"`` its denoised labels.
+    9. Networks, learning rate and its cosine, epochs and views are those of all methods of this
+       package; the paper's differ by data set (`noisyfit.benchmark.recipes`).
 
     The published form: ``anchor=None, conditioning=None, n_steps=50, t_max=50, rule="ddpm_mean",
-    teacher_momentum=0``.
+    diffusion_every=1, teacher_momentum=0``.
 
-    Trusted rows keep their label. Rows without a label are learnt from their denoised label. Cost:
+    Trusted rows keep their label, with every anchor. Rows without a label are learnt from their denoised label. Cost:
     4.5 passes through the network per row and epoch, cross-entropy needs 3, and the denoiser's,
     which count for tables. ``n_classes`` floats per sample.
 
@@ -157,6 +174,7 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
     _parameter_constraints: ClassVar = {
         **NoisyLabelClassifier._parameter_constraints,
         "anchor": [StrOptions({"class_median", "ensemble"}), None],
+        "denoising": ["boolean"],
         "conditioning": [StrOptions({"features"}), None],
         "rule": [StrOptions({"ddim", "ddpm_mean"})],
         "n_steps": [Interval(Integral, 1, N_DIFFUSION_STEPS, closed="both")],
@@ -177,6 +195,7 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
         module: Any = None,
         *,
         anchor: str | None = "class_median",
+        denoising: bool = True,
         conditioning: str | None = "features",
         rule: Literal["ddim", "ddpm_mean"] = "ddim",
         n_steps: int = 5,
@@ -194,6 +213,7 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
     ) -> None:
         super().__init__(module, **kwargs)
         self.anchor = anchor
+        self.denoising = denoising
         self.conditioning = conditioning
         self.rule = rule
         self.n_steps = n_steps
@@ -213,17 +233,21 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
         for epoch in self._epochs():
             warming_up = self._warming_up(data, epoch, state.denoised)
             if state.first_epoch == epoch:
-                self.warmed_up_.load_state_dict(self.module_.state_dict())
+                for name, network in self.warmed_up_.items():
+                    network.load_state_dict(getattr(self, f"{name}_").state_dict())
+            if not warming_up and not self.predictor_weight:
+                self.module_.eval()  # its running statistics stay as well
             targets, weights = self._warm_up_targets(data) if warming_up else self._targets(data)
             predictions = []
             for step, (idx, x, view, _) in enumerate(data.batches("weak", "weak")):
                 label = predicted_label(self.teacher_, x)  # Eq. 1
-                if step % self.diffusion_every == 0:
+                if self.denoising and step % self.diffusion_every == 0:
                     self._train_diffusion(label, view)  # Eqs. 2 to 9
                 denoised = self._denoised(label)  # Eqs. 10 and 11
                 self._remember(idx, denoised, epoch)
-                published = self.anchor is None and not warming_up
-                target = denoised if published else targets[idx]
+                target = targets[idx]
+                if self.anchor is None and not warming_up:
+                    target = torch.where(data.trusted[idx, None], target, denoised)
                 predictions.append(self._train_predictor(x, target, weights[idx]))  # Eq. 12
                 self._log("agreement", agreement(predictions[-1], denoised))
                 self._follow()
@@ -241,21 +265,28 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
 
     def _train_diffusion(self, label: Label, view: Tensor) -> None:
         """Learn to tell the noise in labels, and to denoise two views of a row alike."""
-        diffusion = self.diffusion_
-        diffusion.scale.update(label.logits)
-        t, noise = self._random_steps(label), torch.randn_like(label.logits)
-        guess, mean = diffusion.step_back(label, noise, t)
+        self.diffusion_.scale.update(label.logits)
+        noise = torch.randn_like(label.logits)
+        guess, _ = self.diffusion_.step_back(label, noise, self._random_steps(label))
         loss = (guess - noise).square().sum(1).mean()  # Eq. 6
         self._log("noise_error", loss)
         if self.contrastive_weight:
-            _, other = diffusion.step_back(predicted_label(self.teacher_, view), noise, t)
-            contrast = label_contrastive(mean, other, temperature=CONTRASTIVE_TEMPERATURE)  # Eq. 8
+            contrast = self._contrast(label, predicted_label(self.teacher_, view))
             self._log("contrast", contrast)
             loss = loss + self.contrastive_weight * contrast
         self._descend(loss, self.diffusion_optimizer_)
 
+    def _contrast(self, label: Label, other: Label) -> Tensor:
+        """Return Eq. 8 of two views; one step and one noise for all tell no row from another."""
+        t = self._random_steps(label)[:1].expand(len(label.logits))
+        noise = torch.randn_like(label.logits[:1]).expand_as(label.logits)
+        means = [self.diffusion_.step_back(part, noise, t)[1] for part in (label, other)]  # Eq. 7
+        return label_contrastive(*means, temperature=CONTRASTIVE_TEMPERATURE)
+
     def _denoised(self, label: Label) -> Tensor:
         """Walk a batch of labels back from random steps, (n_samples, n_classes)."""
+        if not self.denoising:
+            return label.probs
         t = self._random_steps(label)
         z = self.diffusion_.scale.normalize(label.logits)
         if self.rule == "ddim":
@@ -278,8 +309,10 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
         return one_hot(data), self._warm_up_weights(data)
 
     def _targets(self, data: TrainingData) -> tuple[Tensor, Tensor]:
-        """Return the denoised labels, given ones where they are trusted; all rows count alike."""
+        """Return the denoised labels, given ones where they are trusted, and what rows count."""
         trusted = data.trusted
+        if self.anchor is None:
+            return one_hot(data), torch.ones(len(data), device=self.device_)
         if self.anchor == "class_median":
             rating, labels = self._given_probability(data), data.labels
             better_half = best_of_each_class(rating, labels, TRUSTED_SHARE, data.n_classes)
@@ -291,7 +324,8 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
 
     def _train_predictor(self, x: Tensor, target: Tensor, weight: Tensor) -> Tensor:
         """Learn the targets, and return the predictions, (n_samples, n_classes)."""
-        logits = self.module_(x)
+        with torch.set_grad_enabled(self.module_.training):
+            logits = self.module_(x)
         loss = (weight * cross_entropy(logits, target)).sum() / weight.sum().clamp(min=1)
         if self.state_.first_epoch < 0:
             self._descend(loss)
@@ -328,8 +362,8 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
             self.state_.n_predicted.copy_(n_predicted)
         elif n_predicted < COLLAPSED * self.state_.n_predicted:
             self.state_.collapsed.fill_(True)
-            self.module_.load_state_dict(self.warmed_up_.state_dict())
-            self.teacher_.load_state_dict(self.warmed_up_.state_dict())
+            for name, network in self.warmed_up_.items():
+                getattr(self, f"{name}_").load_state_dict(network.state_dict())
 
     def _callbacks_stop(self) -> bool:
         return super()._callbacks_stop() or bool(self.state_.collapsed)
@@ -408,6 +442,9 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
         self.teacher_.eval()
 
     def _make_network(self, name: str, *, independent: bool) -> nn.Module:
+        if name == "warmed_up":
+            copied = ("module", "teacher", "diffusion")
+            return nn.ModuleDict({part: deepcopy(getattr(self, f"{part}_")) for part in copied})
         if name != "diffusion":
             return super()._make_network(name, independent=independent)
         probe = torch.zeros(2, *self.row_shape_, device=self.device_)

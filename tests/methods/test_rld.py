@@ -14,7 +14,13 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 
 from noisyfit import CrossEntropyClassifier, NoisyFitWarning, RLDClassifier, noise
-from noisyfit.methods.rld import agreement, entropy, standardized_one_hot
+from noisyfit.methods.rld import (
+    Label,
+    agreement,
+    entropy,
+    predicted_label,
+    standardized_one_hot,
+)
 from noisyfit.metrics import detection_auroc
 from tests.common import blobs, noisy_blobs
 
@@ -110,6 +116,7 @@ def test_teacher__follows_the_predictor_with_its_statistics() -> None:
     [
         {"anchor": "ensemble"},
         {"anchor": None},
+        {"denoising": False},
         {"conditioning": None},
         {"rule": "ddpm_mean"},
         {"n_steps": 2},
@@ -132,15 +139,31 @@ def test_switch__each__changes_the_training(params: dict[str, Any]) -> None:
 
 
 def test_predictor_weight_0__predictor_stays_as_after_the_warm_up() -> None:
+    """Running statistics of normalisation layers went on moving."""
     X, given, _ = noisy_blobs()
     clf = quick(predictor_weight=0.0, warmup_epochs=3).fit(X, given)
-    short = quick(warmup_epochs=3).fit(X, given)
-    pairs = list(zip(clf.module_.parameters(), clf.warmed_up_.parameters(), strict=True))
-    assert all(torch.equal(a, b) for a, b in pairs)
-    assert not all(
-        torch.equal(a, b)
-        for a, b in zip(short.module_.parameters(), short.warmed_up_.parameters(), strict=True)
-    )
+    kept = clf.warmed_up_["module"].state_dict()
+    assert kept.keys() == clf.module_.state_dict().keys()
+    assert all(torch.equal(value, kept[name]) for name, value in clf.module_.state_dict().items())
+    moved = quick(warmup_epochs=3).fit(X, given)
+    pairs = zip(moved.module_.parameters(), moved.warmed_up_["module"].parameters(), strict=True)
+    assert not all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_denoising_off__learns_what_the_running_average_says_and_trains_no_diffusion() -> None:
+    X, given, _ = noisy_blobs()
+    clf = quick(denoising=False, augmentation=None, batch_size=512, temporal_momentum=0.0)
+    seen: list[Tensor] = []
+
+    class Recorder(RLDClassifier):
+        def _remember(self, idx: Tensor, denoised: Tensor, epoch: int) -> None:
+            rows = torch.as_tensor(X)[idx]
+            seen.append((denoised - self.teacher_(rows).softmax(1)).detach())
+
+    Recorder(**clf.get_params()).fit(X, given)
+    assert max(float(difference.abs().max()) for difference in seen) < 1e-6
+    clf.fit(X, given)
+    assert "noise_error" not in clf.history_[-1]
 
 
 # The guard.
@@ -162,6 +185,77 @@ def test_published_form__perceptron_without_normalisation__collapses_and_is_caug
     assert clf.score(X, y) > 0.7
     assert (clf.label_distribution_.argmax(1) == y).mean() > 0.7
     assert clf.history_[-1, "mean_prediction_entropy"] < clf.history_[7, "mean_prediction_entropy"]
+    # The diffusion stayed what the collapsed predictor had made of it.
+    for name in ("module", "teacher", "diffusion"):
+        kept = clf.warmed_up_[name].state_dict()
+        now = getattr(clf, f"{name}_").state_dict()
+        assert all(torch.equal(value, kept[key]) for key, value in now.items())
+
+
+# The published equations.
+
+
+def test_no_anchor__all_rows_count_alike_and_trusted_ones_keep_their_label() -> None:
+    """Rows counted by their confidence, and the denoised label was the target of trusted ones."""
+    X, given, _ = noisy_blobs()
+    trusted = np.arange(len(X)) % 3 == 0
+    seen: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    class Recorder(RLDClassifier):
+        def _remember(self, idx: Tensor, denoised: Tensor, epoch: int) -> None:
+            super()._remember(idx, denoised, epoch)
+            self.idx = idx, denoised
+
+        def _train_predictor(self, x: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+            if int(self.state_.first_epoch) >= 0:
+                seen.append((*self.idx, torch.cat([target, weight[:, None]], 1)))
+            return super()._train_predictor(x, target, weight)
+
+    clf = Recorder(max_epochs=4, warmup_epochs=2, anchor=None, random_state=0)
+    clf.fit(X, given, clean_mask=trusted)
+    onehot = np.eye(3)[np.searchsorted(clf.classes_, given)]
+    for idx, denoised, both in seen:
+        assert both[:, 3].tolist() == [1.0] * len(idx)
+        for i, probs, target in zip(idx.tolist(), denoised, both[:, :3], strict=True):
+            np.testing.assert_allclose(target, onehot[i] if trusted[i] else probs, atol=1e-7)
+
+
+def test_contrast__step_and_noise_are_one_for_the_batch() -> None:
+    """Each row had its own noise and shared it with its other view: noise gave the view away."""
+    X, given, _ = noisy_blobs()
+    clf = quick(max_epochs=2, t_max=50, warmup_epochs=1).fit(X, given)
+    label = predicted_label(clf.teacher_, torch.as_tensor(X[:6]))
+    same = Label(*(part[:1].expand_as(part) for part in label))
+    torch.manual_seed(0)
+    alike = float(clf._contrast(same, same).detach())
+    # Rows alike in all but their noise: each is told from the other five by chance.
+    assert alike == pytest.approx(math.log(5), abs=1e-4)
+
+    torch.manual_seed(1)
+    found = float(clf._contrast(label, Label(*(part.flip(0) for part in label))).detach())
+    torch.manual_seed(1)
+    t = int(torch.randint(1, 51, (6,))[0])
+    noise_row = torch.randn(1, 3).double()
+    alpha_bar = clf.diffusion_.schedule.alpha_bar.double()
+    scale = clf.diffusion_.scale
+    means = []
+    for i in range(6):
+        z = (label.logits[i : i + 1].double() - float(scale.mean)) / float(scale.std)
+        z_t = alpha_bar[t].sqrt() * z + (1 - alpha_bar[t]).sqrt() * noise_row
+        row = Label(*(part[i : i + 1] for part in label))
+        guess, _ = clf.diffusion_.step_back(row, noise_row.float(), torch.tensor([t]))
+        alpha = alpha_bar[t] / alpha_bar[t - 1]
+        moved = z_t - (1 - alpha) / (1 - alpha_bar[t]).sqrt() * guess.double()
+        means.append((moved / alpha.sqrt())[0])
+    total = 0.0
+    for i in range(6):
+        others = [math.exp(_cosine(means[i], means[j]) / 0.1) for j in range(6) if j != i]
+        total += math.log(sum(others)) - _cosine(means[i], means[5 - i]) / 0.1
+    assert found == pytest.approx(total / 6, abs=1e-3)
+
+
+def _cosine(a: Tensor, b: Tensor) -> float:
+    return float(a @ b / (a.norm() * b.norm()))
 
 
 # Denoising rows.
