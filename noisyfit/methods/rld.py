@@ -150,9 +150,9 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
     The published form: ``anchor=None, conditioning=None, n_steps=50, t_max=50, rule="ddpm_mean",
     diffusion_every=1, teacher_momentum=0``.
 
-    Trusted rows keep their label, with every anchor. Rows without a label are learnt from their denoised label. Cost:
-    4.5 passes through the network per row and epoch, cross-entropy needs 3, and the denoiser's,
-    which count for tables. ``n_classes`` floats per sample.
+    Trusted rows keep their label, with every anchor. Rows without a label are learnt from their
+    denoised label. Cost: 4.5 passes through the network per row and epoch, cross-entropy needs 3,
+    and the denoiser's, which count for tables. ``n_classes`` floats per sample.
 
     References
     ----------
