@@ -1,7 +1,9 @@
 import pickle
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from noisyfit.datasets import (
     load_music_genre,
     load_red_mini_imagenet,
     load_sentiment_votes,
+    load_table,
     load_tiny_imagenet,
     load_weak_text,
     load_webvision,
@@ -42,6 +45,7 @@ OFFLINE: dict[str, tuple[Callable[..., Any], str]] = {
     "sentiment_votes": (load_sentiment_votes, "sentiment_polarity_votes.npz"),
     "adult": (load_adult, "adult_census.npz"),
     "label_issues": (load_label_issues, "label_issues_cifar10_test.npz"),
+    "table": (partial(load_table, "crx"), "tables.zip"),
 }
 ON_DISK: dict[str, Callable[..., ImageFiles]] = {
     "animal10n": load_animal10n,
@@ -89,8 +93,9 @@ def test_load__folder_does_not_exist__says_so(name: str, tmp_path: Path) -> None
 @every_archive
 def test_load__another_file_of_that_name__lists_what_lacks(name: str, tmp_path: Path) -> None:
     load, file = OFFLINE[name]
-    np.savez(tmp_path / file, something=np.zeros(3))
-    with pytest.raises(ValueError, match="must hold the arrays .* lacks"):
+    np.savez(tmp_path / "other.npz", something=np.zeros(3))
+    (tmp_path / "other.npz").rename(tmp_path / file)
+    with pytest.raises((ValueError, FileNotFoundError), match="must hold .* replace it"):
         load(data_home=tmp_path)
 
 
@@ -104,6 +109,8 @@ def test_load__another_file_of_that_name__lists_what_lacks(name: str, tmp_path: 
         (lambda: load_weak_text(labels="single"), "labels must be one of 'majority', 'clean'"),
         (lambda: load_music_genre("worst"), "labels must be one of 'single'"),
         (lambda: load_adult("one-hot"), "categories must be one of .*Did you mean 'onehot'"),
+        (lambda: load_table("vowels"), "name must be one of .*Did you mean 'vowel'"),
+        (lambda: load_table("vowel", categories="code"), "categories must be one of .*'codes'"),
         (lambda: load_label_issues("cifar"), "name must be one of .*Did you mean 'cifar10'"),
         (lambda: fetch_cifar10("worse"), "labels must be one of .*Did you mean 'worst'"),
         (lambda: fetch_cifar100("worst"), "labels must be one of 'clean', 'noisy'"),
@@ -265,6 +272,45 @@ def test_adult__each_coding_has_its_columns(categories: str, width: int) -> None
         female = bunch.data[:, bunch.feature_names.index("sex=Female")]
         column = codes.data[:, codes.feature_names.index("sex")]
         np.testing.assert_array_equal(female == 1, column == level)
+
+
+@pytest.mark.parametrize(
+    "categories, names, rows",
+    [
+        ("onehot", ["age", "town=Oslo", "town=Rome"], [[20, 0, 1], [3.5, 1, 0], [-1, 0, 1]]),
+        ("codes", ["age", "town"], [[20, 1], [3.5, 0], [-1, 1]]),
+        ("drop", ["age"], [[20], [3.5], [-1]]),
+    ],
+)
+def test_load_table__each_coding_has_its_columns(
+    categories: str, names: list[str], rows: list[list[float]], tmp_path: Path
+) -> None:
+    with zipfile.ZipFile(tmp_path / "tables.zip", "w") as archive:
+        archive.writestr("crx.csv", "town,age,class\nRome,20,yes\nOslo,3.5,no\nRome,-1,yes\n")
+    bunch = load_table("crx", categories=categories, data_home=tmp_path)
+    assert (bunch.feature_names, bunch.data.tolist()) == (names, rows)
+    assert bunch.data.dtype == np.float32
+    assert (bunch.target.tolist(), bunch.target_names) == ([1, 0, 1], ["no", "yes"])
+    assert bunch.levels == {"town": ["Oslo", "Rome"]}
+    X, y = load_table("crx", categories=categories, data_home=tmp_path, return_X_y=True)
+    assert (X.tolist(), y.tolist()) == (rows, [1, 0, 1])
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    "name, n_rows, n_numbers, n_texts, n_classes",
+    [("german", 1000, 7, 13, 2), ("splice", 3190, 0, 60, 3), ("vowel", 990, 13, 0, 11)],
+)
+def test_tables__have_the_columns_that_their_page_states(
+    name: str, n_rows: int, n_numbers: int, n_texts: int, n_classes: int
+) -> None:
+    bunch = load_table(name)
+    n_columns = n_numbers + sum(len(texts) for texts in bunch.levels.values())
+    assert bunch.data.shape == (n_rows, n_columns)
+    assert len(bunch.feature_names) == n_columns
+    assert len(bunch.levels) == n_texts
+    assert len(bunch.target_names) == len(np.unique(bunch.target)) == n_classes
+    assert (bunch.data[:, n_numbers:].sum(axis=1) == n_texts).all()
 
 
 @pytest.mark.data

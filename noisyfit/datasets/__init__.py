@@ -18,6 +18,7 @@ _HOME = {
     "load_music_genre": "music_genre",
     "load_red_mini_imagenet": "red_mini_imagenet",
     "load_sentiment_votes": "sentiment_votes",
+    "load_table": "tables",
     "load_tiny_imagenet": "tiny_imagenet",
     "load_weak_text": "weak_text",
     "load_webvision": "webvision",

@@ -5,11 +5,10 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from sklearn.utils import Bunch
 
 from noisyfit.datasets.files import PathLike, choose, names, read_archive, rows_of
+from noisyfit.datasets.tables import column_names, side_by_side
 
 KEYS = (
     *("X_num_train", "X_cat_train", "y_train", "X_num_test", "X_cat_test", "y_test"),
@@ -73,34 +72,17 @@ def load_adult(
     choose("subset", subset, ("train", "test"))
     file = read_archive("adult_census", data_home, KEYS)
     levels = {name: names(file[f"levels_{name}"]) for name in names(file["cat_names"])}
-    feature_names = names(file["num_names"])
-    if categories == "codes":
-        feature_names += levels
-    elif categories == "onehot":
-        feature_names += [f"{name}={level}" for name in levels for level in levels[name]]
     n_levels = [len(texts) for texts in levels.values()]
     bunch = Bunch(
-        data=_table(file["X_num_train"], file["X_cat_train"], n_levels, categories),
+        data=side_by_side(file["X_num_train"], file["X_cat_train"], n_levels, categories),
         target=file["y_train"],
         target_clean=file["y_train"].copy(),
-        data_test=_table(file["X_num_test"], file["X_cat_test"], n_levels, categories),
+        data_test=side_by_side(file["X_num_test"], file["X_cat_test"], n_levels, categories),
         target_test=file["y_test"],
-        feature_names=feature_names,
+        feature_names=column_names(names(file["num_names"]), levels, categories),
         levels=levels,
         target_names=["<=50K", ">50K"],
         DESCR=inspect.getdoc(load_adult),
         filename=file["filename"],
     )
     return rows_of(bunch, subset) if return_X_y else bunch
-
-
-def _table(
-    numbers: NDArray[np.float32], codes: NDArray[np.int64], n_levels: list[int], categories: str
-) -> NDArray[np.float32]:
-    """Return numbers and categories side by side."""
-    parts = [numbers]
-    if categories == "codes":
-        parts.append(codes.astype(np.float32))
-    elif categories == "onehot":
-        parts += [np.eye(n, dtype=np.float32)[codes[:, j]] for j, n in enumerate(n_levels)]
-    return np.hstack(parts)

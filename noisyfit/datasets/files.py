@@ -62,6 +62,19 @@ def existing_folder(path: PathLike) -> Path:
     return folder
 
 
+def path_of(file: str, data_home: PathLike | None) -> Path:
+    """Return the path of a file in the folder of the data; FileNotFoundError if there is none."""
+    path = data_folder(data_home) / file
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"The folder {str(path.parent)!r} must hold {path.name!r}. Got no such file. Nothing "
+            "is downloaded: put it there, or name another folder with data_home= or "
+            f"{VARIABLE}. What it holds, and where that comes from, is on the page 'Data sets' of "
+            "the documentation."
+        )
+    return path
+
+
 def read_archive(name: str, data_home: PathLike | None, keys: Iterable[str]) -> dict[str, Any]:
     """Read the arrays of ``<name>.npz``, and its path as ``"filename"``.
 
@@ -72,14 +85,7 @@ def read_archive(name: str, data_home: PathLike | None, keys: Iterable[str]) -> 
     ValueError
         If the file lacks one of the keys.
     """
-    path = data_folder(data_home) / f"{name}.npz"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"The folder {str(path.parent)!r} must hold {path.name!r}. Got no such file. Nothing "
-            "is downloaded: put it there, or name another folder with data_home= or "
-            f"{VARIABLE}. What it holds, and where that comes from, is on the page 'Data sets' of "
-            "the documentation."
-        )
+    path = path_of(f"{name}.npz", data_home)
     with np.load(path, allow_pickle=False) as file:
         missing = sorted(set(keys) - set(file.files))
         if missing:
