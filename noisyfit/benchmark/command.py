@@ -29,7 +29,8 @@ def add_command(commands: Any) -> None:
         nargs="+",
         default=["digits"],
         help="names such as digits, synthetic, fashion_mnist, cifar10n or trec; a CSV file, with "
-        "--label; a folder that holds a folder of images for each class",
+        "--label; a folder that holds a folder of images for each class; tables, "
+        "tables_development or tables_confirmation for sixteen real tables or half of them",
     )
     parser.add_argument("--label", metavar="COLUMN", help="column of the labels of a CSV file")
     parser.add_argument(
@@ -39,7 +40,13 @@ def add_command(commands: Any) -> None:
         default=["symmetric"],
         help="injected into clean labels; other labels are taken as they are",
     )
-    parser.add_argument("--rates", nargs="+", type=_share, default=[0.4])
+    parser.add_argument(
+        "--rates",
+        nargs="+",
+        type=_rate,
+        default=[0.4],
+        help="shares of wrong labels; 'auto' is 0.4, and 0.3 for two classes",
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--rows", type=_count, help="training rows at most")
     parser.add_argument("--test-rows", type=_count, default=5000, help="at most, default 5000")
@@ -58,6 +65,14 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--jobs", type=_count, default=1, help="processes, of one thread each")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, default=Path("noisyfit-benchmark"), help="folder")
+    parser.add_argument(
+        "--again",
+        nargs="+",
+        default=[],
+        metavar="METHOD",
+        help="throw away what the folder holds of these methods, whose code has changed, and fit "
+        "them anew",
+    )
     parser.add_argument("--dry-run", action="store_true", help="say what it would cost, and stop")
     parser.set_defaults(run=run, parser=parser)
 
@@ -67,6 +82,10 @@ def _share(text: str) -> float:
     if not 0 <= value < 1:
         raise argparse.ArgumentTypeError(f"must lie in [0, 1). Got {text}.")
     return value
+
+
+def _rate(text: str) -> float | None:
+    return None if text == "auto" else _share(text)
 
 
 def _count(text: str) -> int:
@@ -85,6 +104,7 @@ def _epochs(text: str) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Run the grid and write the report; return 1 if a cell failed, 130 if it was stopped."""
+    from noisyfit.benchmark.contenders import method_names
     from noisyfit.benchmark.grid import run_grid, say_at_once, say_cost
     from noisyfit.benchmark.report import write_report
 
@@ -93,7 +113,8 @@ def run(options: argparse.Namespace) -> int:
         if options.dry_run:
             say_cost(grid, options.out, jobs=options.jobs)
             return 0
-        failures = run_grid(grid, options.out, jobs=options.jobs, say=say_at_once)
+        again = method_names(options.again)
+        failures = run_grid(grid, options.out, again=again, jobs=options.jobs, say=say_at_once)
     except ValueError as error:
         options.parser.error(str(error))
     except KeyboardInterrupt:
@@ -108,6 +129,7 @@ def _grid(options: argparse.Namespace) -> Any:
     from noisyfit.benchmark.cells import Settings, source_of
     from noisyfit.benchmark.contenders import method_names
     from noisyfit.benchmark.grid import Grid
+    from noisyfit.benchmark.sources import data_names
     from noisyfit.nn.backbones import BACKBONES
     from noisyfit.validation import did_you_mean
 
@@ -126,10 +148,11 @@ def _grid(options: argparse.Namespace) -> Any:
             f"--module must be one of {sorted(BACKBONES)}. Got {options.module!r}."
             + did_you_mean(options.module, BACKBONES)
         )
-    for name in options.data:
+    data = data_names(options.data)
+    for name in data:
         source, _ = source_of(name, options.label)
         if source.X_test is None and not options.holdout:
             raise ValueError(
                 f"{name} has no test rows: --holdout must be greater than 0. Got 0. Leave it out."
             )
-    return Grid(methods, options.data, options.noise, options.rates, options.seeds, settings)
+    return Grid(methods, data, options.noise, options.rates, options.seeds, settings)

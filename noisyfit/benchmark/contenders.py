@@ -20,8 +20,8 @@ from noisyfit.validation import did_you_mean
 
 BASELINE = "cross_entropy"
 CLEAN = "cross_entropy_clean"  # the baseline that is given clean labels: what could be had
-CLEANLAB = ("cleanlab+mlp", "cleanlab+ce")
-SKLEARN = ("sklearn+logistic", "sklearn+forest")
+CLEANLAB = ("cleanlab+mlp", "cleanlab+ce", "cleanlab+boosting")
+SKLEARN = ("sklearn+logistic", "sklearn+forest", "sklearn+boosting", "sklearn+neighbors")
 EPOCHS = {"table": 60, "image": 30}  # the defaults of the package, for those beside it
 
 
@@ -118,9 +118,9 @@ class CleanlabClassifier(ClassifierMixin, BaseEstimator):
 
     Parameters
     ----------
-    kind : {"mlp", "ce"}, default="mlp"
-        The classifier: scikit-learn's ``MLPClassifier`` on standardised columns, or
-        `noisyfit.CrossEntropyClassifier`.
+    kind : {"mlp", "ce", "boosting"}, default="mlp"
+        The classifier: scikit-learn's ``MLPClassifier`` on standardised columns,
+        `noisyfit.CrossEntropyClassifier`, or ``HistGradientBoostingClassifier``.
     module : str or None, default=None
     max_epochs : int or None, default=None
     device : str, default="auto"
@@ -172,6 +172,8 @@ class CleanlabClassifier(ClassifierMixin, BaseEstimator):
                 device=self.device,
                 random_state=self.random_state,
             )
+        if self.kind == "boosting":
+            return SklearnClassifier("boosting", random_state=self.random_state)
         from sklearn.neural_network import MLPClassifier
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
@@ -181,7 +183,7 @@ class CleanlabClassifier(ClassifierMixin, BaseEstimator):
         return make_pipeline(StandardScaler(), network)
 
     def _rows(self, X: Any) -> NDArray[Any]:
-        return _flat(X) if self.kind == "mlp" else np.asarray(X)
+        return np.asarray(X) if self.kind == "ce" else _flat(X)
 
     def predict_proba(self, X: Any) -> NDArray[Any]:
         """Return the probabilities of the classes, shape (n_samples, n_classes)."""
@@ -197,8 +199,10 @@ class SklearnClassifier(ClassifierMixin, BaseEstimator):
 
     Parameters
     ----------
-    kind : {"logistic", "forest"}, default="forest"
-        ``LogisticRegression`` on standardised columns, or ``RandomForestClassifier``.
+    kind : {"logistic", "forest", "boosting", "neighbors"}, default="forest"
+        ``LogisticRegression`` on standardised columns, ``RandomForestClassifier``,
+        ``HistGradientBoostingClassifier``, or the vote of the nearest rows in standardised columns,
+        as many as the root of their number.
     random_state : int or None, default=None
     """
 
@@ -208,18 +212,24 @@ class SklearnClassifier(ClassifierMixin, BaseEstimator):
 
     def fit(self, X: Any, y: Any) -> Self:
         """Fit on labels of which some are wrong."""
-        from sklearn.ensemble import RandomForestClassifier
+        self.classifier_ = self._classifier(len(X)).fit(_flat(X), y)
+        self.classes_ = self.classifier_.classes_
+        return self
+
+    def _classifier(self, n: int) -> Any:
+        from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
         from sklearn.linear_model import LogisticRegression
+        from sklearn.neighbors import KNeighborsClassifier
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
 
         if self.kind == "forest":
-            classifier = RandomForestClassifier(random_state=self.random_state)
-        else:
-            classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-        self.classifier_ = classifier.fit(_flat(X), y)
-        self.classes_ = classifier.classes_
-        return self
+            return RandomForestClassifier(random_state=self.random_state)
+        if self.kind == "boosting":
+            return HistGradientBoostingClassifier(random_state=self.random_state)
+        if self.kind == "neighbors":
+            return make_pipeline(StandardScaler(), KNeighborsClassifier(round(n**0.5)))
+        return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
 
     def predict_proba(self, X: Any) -> NDArray[Any]:
         """Return the probabilities of the classes, shape (n_samples, n_classes)."""

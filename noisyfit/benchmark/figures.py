@@ -46,6 +46,30 @@ def accuracy(part: pd.DataFrame) -> Figure:
     return figure
 
 
+def above_baseline(points: pd.DataFrame) -> Figure:
+    """Draw how far each method is above cross-entropy, a dot a cell, the best median first.
+
+    Parameters
+    ----------
+    points : DataFrame
+        Of `noisyfit.benchmark.summary.differences`.
+    """
+    medians = points.groupby("method")["difference"].median().sort_values(ascending=False)
+    figure = Figure(figsize=(8, 1.6 + 0.4 * len(medians)), layout="constrained")
+    axes = figure.subplots()
+    for kind, part in points.groupby("noise", sort=False):
+        places = [list(medians.index).index(name) for name in part["method"]]
+        axes.plot(part["difference"], places, "o", alpha=0.6, label=kind)
+    axes.plot(medians, range(len(medians)), "|", color="black", markersize=16, label="median")
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_yticks(range(len(medians)), medians.index)
+    axes.invert_yaxis()
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_xlabel("accuracy above that of cross-entropy on the same labels, points")
+    figure.legend(loc="outside upper left", fontsize="small", ncols=4)
+    return figure
+
+
 def cost(part: pd.DataFrame) -> Figure:
     """Draw the accuracy against the seconds of a fit.
 

@@ -15,6 +15,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from noisyfit.benchmark.cells import (
     COLUMNS,
     GIVEN,
@@ -30,11 +32,13 @@ from noisyfit.benchmark.cells import (
     source_of,
 )
 from noisyfit.benchmark.contenders import BASELINE, CLEAN, make
+from noisyfit.benchmark.sources import Source
 from noisyfit.benchmark.table import Row, Table, only_writer
 
 TABLE = "results.csv"
 QUALITY = "quality"  # folder of histograms, one file a cell
 PROBE_ROWS, PROBE_EPOCHS = 256, 2
+USUAL_RATE, USUAL_RATE_OF_TWO = 0.4, 0.3  # more than that of two classes is close to chance
 
 Outcome = tuple[Cell, Measured | None, dict[str, list[float]], str]
 Say = Callable[[str], object]
@@ -51,8 +55,10 @@ class Grid:
     data : sequence of str
         Names or paths, see `noisyfit.benchmark.sources.load`.
     noises : sequence of {"symmetric", "pairflip", "instance", "none"}
-        Injected into clean labels. Data that come with wrong labels are taken as they are, once.
-    rates : sequence of float
+        Injected into clean labels; of two classes pairflip is symmetric noise, and left out beside
+        it. Data that come with wrong labels are taken as they are, once.
+    rates : sequence of float or None
+        None is 0.4, and 0.3 for data of two classes.
     seeds : sequence of int
     settings : Settings
     """
@@ -60,7 +66,7 @@ class Grid:
     methods: Sequence[str]
     data: Sequence[str]
     noises: Sequence[str] = ("symmetric",)
-    rates: Sequence[float] = (0.4,)
+    rates: Sequence[float | None] = (0.4,)
     seeds: Sequence[int] = (0, 1, 2)
     settings: Settings = Settings()
 
@@ -70,16 +76,23 @@ class Grid:
             Cell(method, data, kind, rate, seed)
             for seed in self.seeds
             for data in self.data
-            for kind, rate in self._noises(data)
+            for kind, rate in self.noises_of(source_of(data, self.settings.label)[0])
             for method in self._methods(data)
         )
         single = (replace(c, noise="none", rate=0.0) if c.method == CLEAN else c for c in found)
         return {key_of(cell, self.settings): cell for cell in dict.fromkeys(single)}
 
-    def _noises(self, data: str) -> list[tuple[str, float]]:
-        if not source_of(data, self.settings.label)[0].is_clean:
+    def noises_of(self, source: Source) -> list[tuple[str, float]]:
+        """Return kinds and rates of the noise to inject into some data."""
+        if not source.is_clean:
             return [(GIVEN, 0.0)]
-        pairs = [(k, rate) for k in self.noises for rate in (self.rates if k in NOISES else [0.0])]
+        two = len(np.unique(source.y)) == 2
+        usual = USUAL_RATE_OF_TWO if two else USUAL_RATE
+        rates = [usual if rate is None else rate for rate in self.rates]
+        kinds = [
+            k for k in self.noises if not (two and k == "pairflip" and "symmetric" in self.noises)
+        ]
+        pairs = [(k, rate) for k in kinds for rate in (rates if k in NOISES else [0.0])]
         return list(dict.fromkeys(("none", 0.0) if rate == 0 else (k, rate) for k, rate in pairs))
 
     def _methods(self, data: str) -> list[str]:
@@ -89,7 +102,9 @@ class Grid:
         return sorted(known, key=lambda name: name != BASELINE)
 
 
-def run_grid(grid: Grid, folder: Path, *, jobs: int = 1, say: Say = print) -> int:
+def run_grid(
+    grid: Grid, folder: Path, *, again: Sequence[str] = (), jobs: int = 1, say: Say = print
+) -> int:
     """Run the cells that a folder does not hold yet, and write each down as it ends.
 
     Parameters
@@ -97,6 +112,8 @@ def run_grid(grid: Grid, folder: Path, *, jobs: int = 1, say: Say = print) -> in
     grid : Grid
     folder : path
         Made if it is not there. ``results.csv`` gets one row a cell.
+    again : sequence of str, default=()
+        Full names of methods whose rows are thrown away first.
     jobs : int, default=1
         Processes, of one thread each.
     say : callable, default=print
@@ -110,6 +127,8 @@ def run_grid(grid: Grid, folder: Path, *, jobs: int = 1, say: Say = print) -> in
     folder.mkdir(parents=True, exist_ok=True)
     with only_writer(folder):
         table = Table(folder / TABLE, COLUMNS)
+        if again:
+            table.rewrite([row for row in table.rows if row["method"] not in again])
         todo, clock = _plan(grid, table.rows, jobs, say)
         failures = 0
         for number, (cell, row, histogram, error) in enumerate(_run(todo, grid, jobs), start=1):

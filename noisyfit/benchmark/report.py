@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from noisyfit.benchmark.cells import COLUMNS
 from noisyfit.benchmark.grid import QUALITY, TABLE
-from noisyfit.benchmark.summary import PLACE, summarize, table_of, title_of
+from noisyfit.benchmark.summary import (
+    PLACE,
+    against_baseline,
+    differences,
+    summarize,
+    table_of,
+    title_of,
+)
 from noisyfit.benchmark.table import Table
 
 if TYPE_CHECKING:
@@ -30,6 +37,7 @@ STYLE = (
     "border-bottom:1px solid #d5dbe3}td:first-child,th:first-child{text-align:left}"
     "img{max-width:100%}"
 )
+ALL = ""  # the name under which figures over all data stand
 Figures = dict[str, list[tuple[str, Path]]]
 
 
@@ -76,7 +84,11 @@ def draw_figures(folder: Path, results: pd.DataFrame) -> Figures:
     """
     from noisyfit.benchmark import figures
 
-    summary, found = summarize(results), {}
+    summary = summarize(results)
+    found: Figures = {}
+    if _compares_cells(results):
+        drawn = figures.above_baseline(differences(results))
+        found[ALL] = [("above cross-entropy", _save(drawn, folder / "figure_all.png"))]
     for number, (data, part) in enumerate(summary.groupby("data", sort=False)):
         drawn: dict[str, Any] = {}
         if part["accuracy_last"].notna().any():
@@ -92,6 +104,12 @@ def draw_figures(folder: Path, results: pd.DataFrame) -> Figures:
             for title, figure in drawn.items()
         ]
     return found
+
+
+def _compares_cells(results: pd.DataFrame) -> bool:
+    """Whether there are several cells, and cross-entropy and another method to compare in them."""
+    points = differences(results)
+    return len(points[PLACE].drop_duplicates()) > 1
 
 
 def _save(figure: Any, path: Path) -> Path:
@@ -130,6 +148,9 @@ def facts(results: pd.DataFrame) -> str:
 
 def _markdown(summary: pd.DataFrame, results: pd.DataFrame, figures: Figures) -> str:
     lines = ["# Comparison of methods", "", facts(results), "", NOTES, ""]
+    if _compares_cells(results):
+        lines += ["## All cells", "", markdown_table(*against_baseline(results)), ""]
+        lines += [f"![{title}]({path.name})\n" for title, path in figures.get(ALL, [])]
     for data, part in summary.groupby("data", sort=False):
         lines += [f"## {data}", ""]
         for place, rows in part.groupby(PLACE, sort=False):
@@ -150,19 +171,27 @@ def _bar(fields: list[str]) -> str:
 def _html(summary: pd.DataFrame, results: pd.DataFrame, figures: Figures) -> str:
     """Return one file that needs no other."""
     parts = [f"<h1>Comparison of methods</h1><p>{_safe(facts(results))}</p><p>{NOTES}</p>"]
+    if _compares_cells(results):
+        parts.append(f"<h2>All cells</h2>{_table(*against_baseline(results))}")
+        parts += [_picture(title, path) for title, path in figures.get(ALL, [])]
     for data, part in summary.groupby("data", sort=False):
         parts.append(f"<h2>{_safe(data)}</h2>")
         for place, rows in part.groupby(PLACE, sort=False):
-            head, body = table_of(rows)
-            cells = [_row(head, "th"), *(_row(row, "td") for row in body)]
-            parts.append(f"<h3>{_safe(title_of(*place))}</h3><table>{''.join(cells)}</table>")
-        for title, path in figures.get(str(data), []):
-            picture = base64.b64encode(path.read_bytes()).decode()
-            parts.append(f'<p><img alt="{_safe(title)}" src="data:image/png;base64,{picture}"></p>')
+            parts.append(f"<h3>{_safe(title_of(*place))}</h3>{_table(*table_of(rows))}")
+        parts += [_picture(title, path) for title, path in figures.get(str(data), [])]
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Comparison of methods</title>'
         f"<style>{STYLE}</style><body>{''.join(parts)}</body></html>\n"
     )
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    return f"<table>{_row(head, 'th')}{''.join(_row(row, 'td') for row in rows)}</table>"
+
+
+def _picture(title: str, path: Path) -> str:
+    picture = base64.b64encode(path.read_bytes()).decode()
+    return f'<p><img alt="{_safe(title)}" src="data:image/png;base64,{picture}"></p>'
 
 
 def _row(fields: list[str], tag: str) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noisyfit import datasets
+from noisyfit.datasets.tables import TABLES
 from noisyfit.validation import did_you_mean
 
 MOST_LEVELS = 32  # columns of a categorical variable; rarer levels share one
@@ -164,6 +166,11 @@ def synthetic() -> Source:
     )
 
 
+def _table(name: str) -> Source:
+    """One of the real tables, 70 % to train."""
+    return _split(*datasets.load_table(name, return_X_y=True))
+
+
 def _split(X: NDArray[Any], y: NDArray[Any]) -> Source:
     from sklearn.model_selection import train_test_split
 
@@ -193,5 +200,23 @@ NAMES: dict[str, Callable[[], Source]] = {
     "youtube_spam": lambda: _stored(datasets.load_weak_text("youtube_spam")),
     "music_genre": lambda: _stored(datasets.load_music_genre()),
     "adult": lambda: _stored(datasets.load_adult()),
+    **{name: partial(_table, name) for name in TABLES},
 }
 """Sets by name. All but the first two are read from the folder named by ``NOISYFIT_DATA``."""
+
+BY_CLASSES = (  # the tables by number of classes, then by name
+    *("crx", "german", "magic", "mushroom", "phoneme", "ring", "spambase"),
+    *("contraceptive", "splice", "vehicle", "satimage", "segment", "led7digit"),
+    *("texture", "vowel", "movement_libras"),
+)
+GROUPS = {
+    "tables": BY_CLASSES,
+    "tables_development": BY_CLASSES[::2],
+    "tables_confirmation": BY_CLASSES[1::2],
+}
+"""Sets that have a name together. Settings are chosen on one half and confirmed on the other."""
+
+
+def data_names(given: Iterable[str]) -> list[str]:
+    """Return names and paths of data, each once; a group stands for its sets."""
+    return list(dict.fromkeys(name for one in given for name in GROUPS.get(one, (one,))))

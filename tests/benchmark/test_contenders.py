@@ -2,8 +2,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -64,6 +65,8 @@ def test_make_hands_over_seed_network_and_epochs(name: str) -> None:
     [
         ("sklearn+logistic", make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))),
         ("sklearn+forest", RandomForestClassifier(random_state=5)),
+        ("sklearn+boosting", HistGradientBoostingClassifier(random_state=5)),
+        ("sklearn+neighbors", make_pipeline(StandardScaler(), KNeighborsClassifier(6))),  # of 40
     ],
 )
 def test_sklearn__is_its_own_classifier_on_flat_rows(name: str, theirs: Any) -> None:

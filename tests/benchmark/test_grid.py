@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from skorch.history import History
@@ -12,6 +13,7 @@ from skorch.history import History
 from noisyfit.benchmark import grid as module
 from noisyfit.benchmark.cells import COLUMNS, Cell, Settings, run_cell
 from noisyfit.benchmark.grid import TABLE, Grid, in_words, run_grid, say_cost
+from noisyfit.benchmark.sources import Source
 from noisyfit.benchmark.table import Table
 
 GRID = Grid(
@@ -187,3 +189,25 @@ def test_cells__rate_zero__is_clean_labels() -> None:
     kinds = {(cell.noise, cell.rate) for cell in cells.values()}
     assert kinds == {("none", 0.0), ("symmetric", 0.4)}
     assert len(cells) == 4
+
+
+def test_cells__usual_rate__is_lower_for_two_classes__whose_pairflip_is_symmetric() -> None:
+    kinds = ("symmetric", "pairflip", "instance")
+    grid = replace(GRID, noises=kinds, rates=(None,), seeds=(0,))
+    found = {(cell.noise, cell.rate) for cell in grid.cells().values()}
+    assert found == {("symmetric", 0.4), ("pairflip", 0.4), ("instance", 0.4)}
+    y = np.arange(6) % 2
+    two = Source(np.zeros((6, 1)), y, y)
+    assert grid.noises_of(two) == [("symmetric", 0.3), ("instance", 0.3)]
+    assert replace(grid, noises=("pairflip",)).noises_of(two) == [("pairflip", 0.3)]
+
+
+def test_again__rows_of_changed_methods__are_fitted_anew(
+    tmp_path: Path, fitted: list[Cell]
+) -> None:
+    run_grid(GRID, tmp_path, say=lambda line: None)
+    assert len(fitted) == 8
+    changed = GRID.methods[-1]
+    run_grid(GRID, tmp_path, again=[changed], say=lambda line: None)
+    assert [cell.method for cell in fitted[8:]] == [changed] * 4
+    assert len(Table(tmp_path / TABLE, COLUMNS).rows) == 8

@@ -11,7 +11,13 @@ from noisyfit.benchmark.cells import COLUMNS
 from noisyfit.benchmark.grid import QUALITY, TABLE
 from noisyfit.benchmark.page import MARK, write_page
 from noisyfit.benchmark.report import write_report
-from noisyfit.benchmark.summary import gap_recovery, recovery_table, summarize
+from noisyfit.benchmark.summary import (
+    against_baseline,
+    differences,
+    gap_recovery,
+    recovery_table,
+    summarize,
+)
 from noisyfit.benchmark.table import Table
 
 LAST = {"cross_entropy": (0.60, 0.70), "flywheel": (0.80, 0.80), "cross_entropy_clean": (0.90, 0.8)}
@@ -68,6 +74,47 @@ def test_recovery_table_has_the_mean_over_kinds_of_noise_and_its_spread_over_see
     parts = np.array([[200 / 3, 100.0], [20.0, 25.0]])  # noise by seed
     columns = [parts.mean(0), *parts]
     assert body == [["flywheel", *(f"{c.mean():.0f} ± {c.std(ddof=1):.0f}" for c in columns)]]
+
+
+def test_against_baseline__counts_cells_and_names_the_worst() -> None:
+    rows = [row(method, seed) for method in LAST for seed in (0, 1)]
+    for data, noisy, ours, clean in (("a", 0.5, 0.48, 0.9), ("b", 0.7, 0.76, 0.705)):
+        for seed in (0, 1):
+            rows += [
+                row("cross_entropy", seed, data=data, accuracy_last=noisy),
+                row("flywheel", seed, data=data, accuracy_last=ours - 0.01 * seed),
+                row("cross_entropy_clean", seed, data=data, accuracy_last=clean),
+            ]
+    results = pd.DataFrame(rows)
+    points = differences(results).set_index("data")["difference"]
+    expected = {"digits": 15.0, "a": -2.5, "b": 5.5}
+    assert points.to_dict() == pytest.approx(expected)
+    head, body = against_baseline(results)
+    assert len(head) == len(body[0]) == 7
+    spread = np.std(list(expected.values()), ddof=1)
+    recovered = (100 * 15 / 20 + 100 * -2.5 / 40) / 2  # clean labels gain nothing on b
+    assert body == [
+        ["flywheel", "3", f"6.0 ± {spread:.1f}", "33", "-2.5 (a, symmetric 40 %)",
+         f"{recovered:.0f}", "1.3"],
+    ]  # fmt: skip
+
+
+def test_report__several_cells__compares_over_all_of_them(folder: Path) -> None:
+    assert "All cells" not in markdown_of(folder)
+    table = Table(folder / TABLE, COLUMNS)
+    for method in ("cross_entropy", "flywheel"):
+        table.append(row(method, 0, noise="pairflip", accuracy_last=0.5, key=f"p{method}"))
+    text = markdown_of(folder)
+    assert "## All cells" in text
+    assert "+0.0 (digits, pairflip 40 %)" in text
+    assert "(figure_all.png)" in text
+    assert (folder / "figure_all.png").is_file()
+    assert "<h2>All cells</h2>" in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def markdown_of(folder: Path) -> str:
+    write_report(folder)
+    return (folder / "report.md").read_text(encoding="utf-8")
 
 
 def test_page__tables_after_the_mark_are_replaced(folder: Path) -> None:

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from noisyfit.benchmark.sources import MOST_LEVELS, load, read_images, read_table
+from noisyfit.benchmark.sources import (
+    GROUPS,
+    MOST_LEVELS,
+    data_names,
+    load,
+    read_images,
+    read_table,
+)
+from noisyfit.datasets.tables import TABLES
 
 CSV = """age,town,member,empty,label
 20,Rome,True,,yes
@@ -89,6 +97,20 @@ def test_load__stored_set_without_a_folder__names_the_variable(
     monkeypatch.delenv("NOISYFIT_DATA", raising=False)
     with pytest.raises(ValueError, match="NOISYFIT_DATA"):
         load("trec")
+
+
+def test_groups__halves_of_the_tables__have_none_in_common() -> None:
+    development, confirmation = GROUPS["tables_development"], GROUPS["tables_confirmation"]
+    assert set(development) | set(confirmation) == set(GROUPS["tables"]) == set(TABLES)
+    assert not set(development) & set(confirmation)
+    assert len(development) == len(confirmation) == 8
+    assert data_names(["digits", "tables_development", "crx"]) == ["digits", *development]
+
+
+@pytest.mark.data
+def test_tables__are_in_the_order_of_their_numbers_of_classes() -> None:
+    sizes = [(len(np.unique(load(name).y)), name) for name in GROUPS["tables"]]
+    assert sizes == sorted(sizes)
 
 
 @pytest.mark.data
