@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from functools import partial
 from math import ceil
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
@@ -22,10 +17,10 @@ from noisyfit.metalearning import MetaLearning, TrainingPass
 from noisyfit.nn.losses import cross_entropy, mixup, newest_share, refurbish, sharpen
 from noisyfit.nn.meta import Loss
 from noisyfit.peers import Peers
+from noisyfit.quality import small_loss_probability
 from noisyfit.warmup import WarmUp
 
 TINY = 1e-8
-REGULARIZATION = 5e-4  # of the variances of the mixture
 WATCHED = 0.9  # momentum of the predictions by which the warm-up sees whether learning stalls
 FEWEST_STEPS = 60  # of the warm-up; networks that have seen less divide by class, not by mistake
 
@@ -378,29 +373,3 @@ def above_class_median(losses: Tensor, labels: Tensor, n_classes: int) -> Tensor
     for code in labels.unique().tolist():
         medians[code] = losses[labels == code].median()
     return losses - medians[labels]
-
-
-def small_loss_probability(losses: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the probability that each loss belongs to the component of small losses.
-
-    A mixture of two Gaussians is fitted to the losses scaled to [0, 1].
-
-    Parameters
-    ----------
-    losses : ndarray of shape (n_samples,)
-
-    Returns
-    -------
-    ndarray of shape (n_samples,)
-        All 1 where all losses are equal: there is nothing to tell apart.
-    """
-    spread = np.ptp(losses) if len(losses) > 1 else 0.0
-    if spread < TINY:
-        return np.ones(len(losses))
-    scaled = ((losses - losses.min()) / spread)[:, None]
-    mixture = GaussianMixture(2, reg_covar=REGULARIZATION, random_state=0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # few distinct losses: still a division
-        mixture.fit(scaled)
-    posterior: NDArray[np.float64] = mixture.predict_proba(scaled)
-    return posterior[:, mixture.means_[:, 0].argmin()]
