@@ -73,8 +73,8 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
         training step slower.
     n_snapshots : int >= 1, default=5
         Epochs whose networks are kept, on the CPU, and averaged by ``predict_proba``: those with
-        the lowest meta objective on the whole meta set. 1 predicts with the last epoch, as ``module_`` and
-        ``transform`` always do, or, if a callback restores it, with the best epoch.
+        the lowest meta objective on the whole meta set. 1 predicts with the last epoch, as
+        ``module_`` and ``transform`` always do, or, if a callback restores it, with the best epoch.
     warmup_epochs : int or None, default=None
         Epochs of cross-entropy before the first meta step. None means one sixth of the epochs for
         tables, and until learning stalls for images.
