@@ -298,6 +298,30 @@ def draw_meta_rows(n: int) -> Tensor:
     return torch.randperm(n)[: min(LARGEST_META_SET, n // 2)].sort().values
 
 
+def draw_evenly(rating: Tensor, labels: Tensor, n_classes: int) -> Tensor:
+    """Return the rows that judge a method by their labels: half, at most 1,000, from all classes.
+
+    The classes take turns, each with its row of the highest rating, until enough rows are found. A
+    class drops out when half of its rows are taken: the other half is there to learn from.
+
+    Parameters
+    ----------
+    rating : Tensor of shape (n_samples,)
+        Random numbers make a random draw.
+    labels : Tensor of shape (n_samples,)
+        Rows with -1 are left out.
+    n_classes : int
+    """
+    turns, found = [], []
+    for code in range(n_classes):
+        rows = (labels == code).nonzero()[:, 0]
+        best = rating[rows].argsort(descending=True, stable=True)[: len(rows) // 2]
+        found.append(rows[best])
+        turns.append(torch.arange(len(best), device=rows.device))
+    in_turn = torch.cat(found)[torch.cat(turns).argsort(stable=True)]
+    return in_turn[: min(LARGEST_META_SET, len(labels) // 2)].sort().values
+
+
 def check_meta_set(meta: TrainingData) -> None:
     """Warn of a meta set that is too small."""
     if len(meta) < SMALLEST_META_SET:

@@ -52,7 +52,9 @@ class MetaLearning(NoisyLabelClassifier):
     meta_every: int
     meta_lr: float
     meta_params: str = "all"
+    meta_batch_size: int = META_BATCH
     clid_temperature: float = 0.5
+    clid_neighbors: int | None = None
     normalizer_grad: bool = False
     low_memory: bool = False
     meta_model_: Any
@@ -90,21 +92,30 @@ class MetaLearning(NoisyLabelClassifier):
             optimizer,
             forward.logits,
             logit_gradient,
-            partial(self._outer, *meta.draw(META_BATCH)),
+            partial(self._outer, *meta.draw(self.meta_batch_size)),
             partial(self._tangents, forward),
             meta_parameter_names(forward.network, self.meta_params),
             retain_graph=not self.low_memory,
         )  # virtual step, Eq. 4
+        self._log("outer_loss", loss)
         loss = loss + DIVERGENCE_WEIGHT * meta_model.divergence(batch)
         self._descend(loss, self.meta_model_optimizer_)  # meta step, Eq. 5
 
     def _outer(self, x: Tensor, labels: Tensor, network: nn.Module) -> Tensor:
         """Judge a network by a meta batch."""
-        logits, embeddings = logits_and_embeddings(network, x)
+        return self._judgement(*logits_and_embeddings(network, x), labels)
+
+    def _judgement(self, logits: Tensor, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Return the meta objective of some rows, a scalar: CLID, Eq. 9, or the loss of labels."""
         probs = logits.float().softmax(1)
         if self.meta_objective == "clid":
-            temperature, through_sums = self.clid_temperature, self.normalizer_grad
-            values = clid(embeddings, probs, temperature=temperature, normalizer_grad=through_sums)
+            values = clid(
+                embeddings,
+                probs,
+                temperature=self.clid_temperature,
+                normalizer_grad=self.normalizer_grad,
+                n_neighbors=self.clid_neighbors,
+            )
         elif self.meta_objective == "mae":
             values = (probs - F.one_hot(labels, probs.shape[1])).abs().sum(1)
         else:

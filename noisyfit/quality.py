@@ -4,16 +4,21 @@ Labels are integer codes 0..n_classes-1; -1 marks a row without a label, which h
 is never an issue. All functions raise `ValueError` when shapes, codes or probabilities do not fit.
 """
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _Floats = NDArray[np.float64]
 _TOLERANCE = 1e-5  # a float32 softmax may leave [0, 1] by a rounding error
+_SMALLEST_SPREAD = 1e-8  # of losses that a mixture can tell apart
+_REGULARIZATION = 5e-4  # of the variances of the mixture
 
 
 def self_confidence(labels: ArrayLike, probs: ArrayLike) -> _Floats:
@@ -219,6 +224,43 @@ def find_label_issues(labels: ArrayLike, probs: ArrayLike) -> NDArray[Any]:
         )
     issue[issue] = confident_learning(codes[issue], probabilities[issue], n_jobs=1)
     return issue
+
+
+def small_loss_probability(losses: NDArray[np.float64]) -> _Floats:
+    """Return the probability that each loss belongs to the component of small losses.
+
+    A mixture of two Gaussians is fitted to the losses scaled to [0, 1], as in DivideMix [1]_.
+
+    Parameters
+    ----------
+    losses : ndarray of shape (n_samples,)
+        Finite.
+
+    Returns
+    -------
+    ndarray of shape (n_samples,)
+        All 1 where all losses are equal: there is nothing to tell apart.
+
+    References
+    ----------
+    .. [1] Li, Socher and Hoi. DivideMix: Learning with Noisy Labels as Semi-supervised Learning.
+       ICLR, 2020. arXiv:2002.07394
+
+    Examples
+    --------
+    >>> small_loss_probability(np.array([0.1, 0.2, 0.1, 3.0])).round()
+    array([1., 1., 1., 0.])
+    """
+    spread = np.ptp(losses) if len(losses) > 1 else 0.0
+    if spread < _SMALLEST_SPREAD:
+        return np.ones(len(losses))
+    scaled = ((losses - losses.min()) / spread)[:, None]
+    mixture = GaussianMixture(2, reg_covar=_REGULARIZATION, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # few distinct losses: still a division
+        mixture.fit(scaled)
+    posterior: _Floats = mixture.predict_proba(scaled)
+    return posterior[:, mixture.means_[:, 0].argmin()]
 
 
 def _given(codes: NDArray[np.intp], probs: NDArray[Any]) -> _Floats:

@@ -12,6 +12,7 @@ from sklearn.base import clone
 from skorch.callbacks import EarlyStopping, LRScheduler
 
 from noisyfit import (
+    CLIDMetaClassifier,
     CoTeachingClassifier,
     CrossEntropyClassifier,
     DivideMixClassifier,
@@ -46,6 +47,11 @@ KILLED: dict[str, Any] = RUNS | {
     "gce": (GCEClassifier, {"truncation": 0.5}),
     "mixup": (MixUpClassifier, {}),
     "co-teaching": (CoTeachingClassifier, {"warmup_epochs": 3}),
+    "clid": (CLIDMetaClassifier, {"warmup_epochs": 2, "meta_patience": 1}),
+    "clid by labels": (
+        CLIDMetaClassifier,
+        {"warmup_epochs": 3, "meta_objective": "ce_pseudo_clean"},
+    ),
     "dividemix": (DivideMixClassifier, {"warmup_epochs": 3}),
     "dividemix+wnet": (DivideMixClassifier, {"warmup_epochs": 3, "meta_model": "wnet"}),
     "dividemix+vri": (DivideMixClassifier, {"warmup_epochs": 3, "meta_model": "vri"}),

@@ -20,6 +20,7 @@ from noisyfit.data import (
     check_value_range,
     dataset_labels,
     dataset_row,
+    draw_evenly,
     guess_value_range,
     image_layout,
     scan,
@@ -406,3 +407,35 @@ def test_best_of_each_class__takes_the_same_share_of_every_class() -> None:
     rating = torch.tensor([0.1, 0.9, 0.5, 0.4, 0.2, 0.3, 1.0, 0.0])
     assert best_of_each_class(rating, labels, 0.5, 4).tolist() == [1, 2, 5, 7]
     assert best_of_each_class(rating, labels, 0.0, 4).tolist() == []
+
+
+def drawn_by_hand(rating: list[float], labels: list[int], n_classes: int) -> list[int]:
+    """The classes take turns; none gives more than half of its rows."""
+    queues = []
+    for code in range(n_classes):
+        rows = sorted(
+            (i for i in range(len(labels)) if labels[i] == code), key=lambda i: -rating[i]
+        )
+        queues.append(rows[: len(rows) // 2])
+    found: list[int] = []
+    while any(queues):
+        found += [queue.pop(0) for queue in queues if queue]
+    return sorted(found[: min(1000, len(labels) // 2)])
+
+
+@pytest.mark.parametrize(
+    "sizes", [[40, 40, 40], [100, 6, 1], [3, 0, 90], [1, 1, 1], [3000, 200, 900]], ids=str
+)
+def test_draw_evenly__equals_turns_of_the_classes(sizes: list[int]) -> None:
+    labels = torch.tensor([code for code, size in enumerate([*sizes, 5]) for _ in range(size)])
+    labels = labels.masked_fill(labels == len(sizes), -1)
+    torch.manual_seed(0)
+    labels, rating = labels[torch.randperm(len(labels))], torch.rand(len(labels))
+    found = draw_evenly(rating, labels, 3)
+    assert found.tolist() == drawn_by_hand(rating.tolist(), labels.tolist(), 3)
+
+
+def test_draw_evenly__classes_of_any_size__are_as_even_as_half_of_each_allows() -> None:
+    labels = torch.tensor([0] * 3000 + [1] * 200 + [2] * 900)
+    found = draw_evenly(torch.rand(len(labels)), labels, 3)
+    assert torch.bincount(labels[found]).tolist() == [450, 100, 450]

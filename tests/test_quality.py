@@ -13,6 +13,7 @@ from noisyfit.quality import (
     label_issues_frame,
     normalized_margin,
     self_confidence,
+    small_loss_probability,
 )
 
 PROBS = np.array([[0.7, 0.2, 0.1], [0.3, 0.3, 0.4], [0.0, 1.0, 0.0], [0.5, 0.5, 0.0]])
@@ -208,3 +209,30 @@ def test_confident_learning__class_without_labels__works() -> None:
     with pytest.warns(UserWarning, match="class: 2"):
         issues = find_label_issues(labels[rows], probs[rows])
     assert issues.shape == (rows.sum(),)
+
+
+def test_small_loss_probability_tells_two_groups_apart() -> None:
+    rng = np.random.default_rng(0)
+    small, large = rng.normal(0.3, 0.1, 600), rng.normal(2.0, 0.5, 400)
+    found = small_loss_probability(np.concatenate([small, large]))
+    assert (found[:600] > 0.5).mean() > 0.99
+    assert (found[600:] < 0.5).mean() > 0.95
+
+
+@pytest.mark.parametrize("few", ["small", "large"])
+def test_small_loss_probability__unequal_groups__are_not_swapped(few: str) -> None:
+    rng = np.random.default_rng(0)
+    sizes = (20, 400) if few == "small" else (400, 20)
+    losses = np.concatenate([rng.normal(0.3, 0.05, sizes[0]), rng.normal(3.0, 0.3, sizes[1])])
+    found = small_loss_probability(losses)
+    assert found[: sizes[0]].min() > 0.5 > found[sizes[0] :].max()
+
+
+@pytest.mark.parametrize("losses", [[], [2.0], [1.5] * 7], ids=["none", "one", "equal"])
+def test_small_loss_probability__nothing_to_tell_apart__believes_all(losses: list[float]) -> None:
+    assert small_loss_probability(np.array(losses)).tolist() == [1.0] * len(losses)
+
+
+@pytest.mark.filterwarnings("error")
+def test_small_loss_probability__two_distinct_losses__gives_no_warning() -> None:
+    assert small_loss_probability(np.array([0.0, 1.0])).tolist() == pytest.approx([1, 0], abs=1e-6)

@@ -13,11 +13,12 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
 from noisyfit.base import NoisyLabelClassifier
-from noisyfit.data import Rows, TrainingData, best_of_each_class, check_meta_set, draw_meta_rows
-from noisyfit.metalearning import MetaLearning, TrainingPass
+from noisyfit.data import Rows, TrainingData, check_meta_set, draw_evenly, draw_meta_rows
+from noisyfit.metalearning import META_BATCH, MetaLearning, TrainingPass
 from noisyfit.nn.features import logits_and_embeddings
-from noisyfit.nn.losses import clid, cross_entropy
+from noisyfit.nn.losses import cross_entropy
 from noisyfit.nn.metagrad import frozen_batch_norm, replayed
+from noisyfit.quality import small_loss_probability
 from noisyfit.warmup import WarmUp
 
 
@@ -43,10 +44,10 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
         ``"wnet"`` weighs a sample by its loss; ``"vri"`` scales its logits, by its embedding and
         its label.
     meta_objective : {"clid", "mae", "ce", "ce_pseudo_clean"}, default="clid"
-        What the meta-model is judged by. All but ``"clid"`` use labels of the meta set: the mean
-        absolute error or the cross-entropy of given labels, which are then not trained on, or the
-        cross-entropy of labels that have agreed best with the network ("CE(p)" in [1]_). With
-        trusted rows ``"ce"`` is the usual meta-learning with clean labels.
+        What the meta-model and the snapshots are judged by. All but ``"clid"`` use labels of the
+        meta set: the mean absolute error or the cross-entropy of given labels ("MAE" and "CE(n)" in
+        [1]_), which are not trained on after the warm-up, or the cross-entropy of labels of small
+        loss ("CE(p)"). With trusted rows ``"ce"`` is the usual meta-learning with clean labels.
     meta_params : {"all", "last_stage", "head"}, default="all"
         Parameters that the virtual step moves. Fewer are cheaper and make another estimator of the
         same thing, not an approximation.
@@ -54,8 +55,17 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
         Training steps from one meta step to the next.
     meta_lr : float >= 0, default=3e-3
         Learning rate of the meta-model's optimizer, Adam. 0 leaves all weights equal.
+    meta_batch_size : int >= 2, default=100
+        Rows of the meta set that judge a step, ``m`` in [1]_; all of a smaller meta set. From 50 to
+        500 in Table 6.
+    meta_patience : int >= 1 or None, default=None
+        Epochs without a lower mean of the outer loss after which no more meta steps are taken and
+        the meta-model stays as it is ([1]_, appendix D). None never stops.
     clid_temperature : float > 0, default=0.5
         Divides the cosine similarities of the embeddings, ``tau`` in [1]_, Eq. 7.
+    clid_neighbors : int >= 1 or None, default=None
+        Compare each row of a meta batch only with itself and with this many others, those of the
+        most similar predictions ([1]_, appendix D). None compares all pairs.
     normalizer_grad : bool, default=False
         Whether the gradient of CLID goes through the row sums of Eq. 8.
     low_memory : bool, default=False
@@ -63,8 +73,8 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
         training step slower.
     n_snapshots : int >= 1, default=5
         Epochs whose networks are kept, on the CPU, and averaged by ``predict_proba``: those with
-        the lowest CLID on the meta set. 1 predicts with the last epoch, as ``module_`` and
-        ``transform`` always do, or, if a callback restores it, with the best epoch.
+        the lowest meta objective on the whole meta set. 1 predicts with the last epoch, as
+        ``module_`` and ``transform`` always do, or, if a callback restores it, with the best epoch.
     warmup_epochs : int or None, default=None
         Epochs of cross-entropy before the first meta step. None means one sixth of the epochs for
         tables, and until learning stalls for images.
@@ -80,39 +90,72 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
     meta_model_ : torch.nn.Module
     snapshots_ : torch.nn.ModuleList
         The networks that are averaged, on the CPU.
-    snapshot_clid_ : ndarray of shape (n_snapshots,)
-        CLID of each snapshot on the meta set; infinite where there were too few epochs.
+    snapshot_score_ : ndarray of shape (n_snapshots,)
+        Meta objective of each snapshot on the meta set, CLID by default; infinite where there were
+        too few epochs.
     snapshot_epoch_ : ndarray of shape (n_snapshots,)
         The epoch of each snapshot, from 0.
+    n_meta_epochs_ : int
+        Epochs with meta steps, from ``warmup_epochs_`` on; ``history_`` has their ``outer_loss``.
     {shared attributes}
 
     Notes
     -----
     The meta set are the trusted rows or ``X_meta``, if given, else ``min(1000, n_samples / 2)``
-    random training rows.
+    training rows: random ones, of which CLID sees no label, or, for the other objectives, equally
+    many of each given class as far as half of the class allows. For ``"ce_pseudo_clean"`` these are
+    chosen anew at each epoch: a mixture of two Gaussians is fitted to the losses of all rows, and
+    the most probable members of the component of small losses are taken in each class.
 
     Differences from the paper:
 
     1. The meta-gradient is computed with one forward-mode derivative of the logits instead of a
        second-order graph; the result is the same. The virtual step is that of the estimator's own
-       optimizer.
+       optimizer, with momentum and weight decay; the paper's is plain gradient descent.
     2. The weight network starts with equal weights. They are normalised within each given class of
-       a batch and no sample weighs more than four times its share. As released, all weight can go
-       to a few samples, or to the classes that are learned first: on 10,000 images of CIFAR-10 some
-       classes were then never predicted.
-    3. The meta-model learns by Adam at a rate of 0.003; at the paper's rate for the weight network,
-       1e-5 with SGD, it does not move.
-    4. Training begins with a warm-up, as the released code has it.
-    5. The divergence of the rectifier is that of two Gaussians, and is added to the outer loss: in
-       the virtual step it has no effect on the network. Its hidden layers have 128 units.
-    6. Views are the same weak ones as for every other method; the released code uses RandAugment.
+       a batch and no sample weighs more than four times its share; the paper divides by the size of
+       the batch. As released, all weight can go to a few samples, or to the classes that are
+       learned first: on 10,000 images of CIFAR-10 some classes were then never predicted.
+    3. The meta-model learns by Adam without weight decay at a rate of 0.003, for both kinds. The
+       paper has 1e-5 for the weight network and 0.01 for the rectifier and names no optimizer; the
+       released code takes SGD with a weight decay of 5e-4 for the one and Adam for the other. At
+       1e-5 with SGD the weight network does not move.
+    4. The rate of the meta-model rises and falls with that of the network; in the paper it is
+       constant.
+    5. The learning rate goes down to 0 in about twenty epochs and starts again. The paper has a
+       period of 10 epochs, with which the released code goes down for ten and up for ten, to 0.001
+       and back; batches of 100 rows where the default is 128; and 100 or 150 epochs.
+    6. Training begins with a warm-up, for all objectives; the rows whose labels judge later take
+       part in it. The paper has one for CE(p) only, of 10 or 30 epochs; the released code also for
+       MAE on labels of small loss.
+    7. CLID is the mean of the rows' values, 1/m in Eq. 9, as in the released code; the paper prints
+       1/m^2. The gradient stops at the embeddings and, without ``normalizer_grad``, at the row sums
+       of Eq. 8; of these the paper mentions the first only.
+    8. Negative cosines of embeddings count as they are; the released code sets them to 0. They
+       occur where the last hidden layer does not end in a ReLU.
+    9. The divergence of the rectifier is that of two Gaussians, and is added to the outer loss: in
+       the virtual step it has no effect on the network. Its hidden layers have 128 units, in the
+       released code 1024 and 512.
+    10. Snapshots are taken after the warm-up, and judged in evaluation mode.
+    11. MAE and CE(n) leave each class half of its rows to learn from. The paper describes the meta
+        set of MAE once as even and once as random; here it is even. It does not say how often the
+        set of CE(p) is chosen.
+    12. The sparse graph of appendix D is exact and not symmetric: each row has its own neighbours
+        besides itself, and both graphs sum to 1 over them. As all pairs are searched for them, a
+        step takes no less time.
+    13. Views are the same weak ones as for every other method; the released code uses RandAugment.
+    14. The paper rates no labels. Here the quality of a label is the mean over the epochs of its
+        probability, by the rectified logits where there is a rectifier.
+
+    Trusted rows have weight 1. Rows without a label are not trained on; they can be in the meta set
+    of CLID.
 
     Cost: a meta step costs 2.7 training steps; ``n_classes + 2`` floats per sample.
 
     References
     ----------
-    .. [1] CLID-MU: Cross-Layer Information Divergence Based Meta Update Strategy for Learning with
-       Noisy Labels.
+    .. [1] Hu et al. CLID-MU: Cross-Layer Information Divergence Based Meta Update Strategy for
+       Learning with Noisy Labels. KDD, 2025. arXiv:2507.11807
 
     Examples
     --------
@@ -135,7 +178,10 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
         "meta_params": [StrOptions({"all", "last_stage", "head"})],
         "meta_every": [Interval(Integral, 1, None, closed="left")],
         "meta_lr": [Interval(Real, 0, None, closed="left")],
+        "meta_batch_size": [Interval(Integral, 2, None, closed="left")],
+        "meta_patience": [Interval(Integral, 1, None, closed="left"), None],
         "clid_temperature": [Interval(Real, 0, None, closed="neither")],
+        "clid_neighbors": [Interval(Integral, 1, None, closed="left"), None],
         "normalizer_grad": ["boolean"],
         "low_memory": ["boolean"],
         "n_snapshots": [Interval(Integral, 1, None, closed="left")],
@@ -151,7 +197,10 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
         meta_params: str = "all",
         meta_every: int = 1,
         meta_lr: float = 3e-3,
+        meta_batch_size: int = META_BATCH,
+        meta_patience: int | None = None,
         clid_temperature: float = 0.5,
+        clid_neighbors: int | None = None,
         normalizer_grad: bool = False,
         low_memory: bool = False,
         n_snapshots: int = 5,
@@ -165,7 +214,10 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
         self.meta_params = meta_params
         self.meta_every = meta_every
         self.meta_lr = meta_lr
+        self.meta_batch_size = meta_batch_size
+        self.meta_patience = meta_patience
         self.clid_temperature = clid_temperature
+        self.clid_neighbors = clid_neighbors
         self.normalizer_grad = normalizer_grad
         self.low_memory = low_memory
         self.n_snapshots = n_snapshots
@@ -174,16 +226,17 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
     def _fit(self, data: TrainingData) -> None:
         check_meta_set(self._meta_set(data))
         for epoch in self._epochs():
-            meta = self._meta_set(data)
             if self._warming_up(data, epoch, self._distribution()):
                 self._warm_up(data)
             else:
+                meta = self._meta_set(data)
                 self._train_with_meta_steps(self._training_part(data), meta)
                 self._keep_snapshot(meta, epoch)
 
     def _init_state(self, n: int, n_classes: int) -> dict[str, Tensor]:
+        by_labels = self.meta_objective != "clid"
         return {
-            "meta_rows": draw_meta_rows(n),
+            **({"draws": torch.rand(n)} if by_labels else {"meta_rows": draw_meta_rows(n)}),
             "sample_weight": torch.zeros(n),
             "probs_sum": torch.zeros(n, n_classes),
             "given_sum": torch.zeros(n),
@@ -201,11 +254,12 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
 
     def _train_with_meta_steps(self, data: TrainingData, meta: TrainingData) -> None:
         network, model = self.module_, self.meta_model_
+        learns = not self._has_converged()
         self.state_.sample_weight.zero_()
         for step, (idx, x, labels) in enumerate(data.batches("weak", labelled=True)):
             forward = TrainingPass.of(network, x)
             batch, logits = forward.seen(labels, data.trusted[idx]), forward.logits
-            if self._takes_meta_step(step, meta):
+            if learns and self._takes_meta_step(step, meta):
                 gradient = model.logit_gradient(batch)
                 self._meta_step(forward, self.optimizer_, model, batch, gradient, meta)
                 if self.low_memory:
@@ -226,31 +280,55 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
 
     def _meta_set(self, data: TrainingData) -> TrainingData:
         """Return the rows that judge the meta-model."""
-        known, rows = data.known(), self.state_.meta_rows
+        known = data.known()
         if known is not None:
             return known
+        by_labels = self.meta_objective != "clid"
+        return data.subset(self._even_rows(data) if by_labels else self.state_.meta_rows)
+
+    def _even_rows(self, data: TrainingData) -> Tensor:
+        """Return rows of all classes: random ones, or those whose labels look right just now."""
         if self.meta_objective == "ce_pseudo_clean":
-            rating, share = self.state_.given_sum, len(rows) / len(data)
-            rows = best_of_each_class(rating, data.labels, share, data.n_classes)
-        return data.subset(rows if self.meta_objective == "clid" else rows[data.has_label[rows]])
+            return draw_evenly(self._clean_probability(data), data.labels, data.n_classes)
+        return draw_evenly(self.state_.draws, data.labels, data.n_classes)
+
+    def _clean_probability(self, data: TrainingData) -> Tensor:
+        """Return the probability that each loss is a small one, (n_samples,); 0 without a label."""
+        labelled = data.has_label
+        logits = self._predict(self.module_, data)[labelled]
+        losses = cross_entropy(logits, data.labels[labelled]).double().cpu().numpy()
+        clean = torch.zeros(len(data), dtype=torch.float64, device=self.device_)
+        clean[labelled] = torch.as_tensor(small_loss_probability(losses), device=self.device_)
+        return clean
 
     def _training_part(self, data: TrainingData) -> TrainingData:
         """Leave out the rows whose given labels judge the meta-model."""
         if self.meta_objective not in ("mae", "ce") or data.known() is not None:
             return data
-        return replace(data, labels=data.labels.index_fill(0, self.state_.meta_rows, -1))
+        return replace(data, labels=data.labels.index_fill(0, self._even_rows(data), -1))
+
+    def _has_converged(self) -> bool:
+        """Whether the outer loss has stopped falling: the meta-model then stays as it is."""
+        losses = self._outer_losses()
+        if self.meta_patience is None or not losses:
+            return False
+        return len(losses) - 1 - losses.index(min(losses)) >= self.meta_patience
+
+    def _outer_losses(self) -> list[float]:
+        """Return the mean outer loss of every epoch that had meta steps."""
+        return [epoch["outer_loss"] for epoch in self.history_ if "outer_loss" in epoch]
 
     # ------------------------------------------------------------------------------ snapshots
 
     def _keep_snapshot(self, meta: TrainingData, epoch: int) -> None:
-        """Keep the network of this epoch if its CLID on the meta set is among the lowest."""
-        if not len(self.snapshots_):
+        """Keep the network of this epoch if its score on the meta set is among the lowest."""
+        if not len(self.snapshots_) or not len(meta):
             return
         both = self._evaluate(
             lambda x: torch.cat(logits_and_embeddings(self.module_, x), 1), self.module_, meta
         )
         logits, embeddings = both[:, : self.n_classes_], both[:, self.n_classes_ :]
-        score = clid(embeddings, logits.softmax(1), temperature=self.clid_temperature).mean()
+        score = self._judgement(logits, embeddings, meta.labels)
         self.snapshots_.offer(self.module_, float(score), epoch)
 
     def _probabilities(self, rows: TrainingData | Rows) -> Tensor:
@@ -285,9 +363,10 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
         """Return means over epochs: the (rectified) probability of the given label; of all."""
         state = self.state_
         self.sample_weight_ = state.sample_weight.cpu().numpy()
-        self.snapshot_clid_ = self.snapshots_.score.numpy().copy()
+        self.snapshot_score_ = self.snapshots_.score.numpy().copy()
         self.snapshot_epoch_ = self.snapshots_.epoch.numpy().copy()
         self.warmup_epochs_ = self._length_of_warm_up()
+        self.n_meta_epochs_ = len(self._outer_losses())
         n_epochs = state.probs_sum.sum(1)
         return torch.where(n_epochs > 0, state.given_sum / n_epochs, 0.0), self._distribution()
 

@@ -204,6 +204,7 @@ def clid(
     *,
     temperature: float = 0.5,
     normalizer_grad: bool = False,
+    n_neighbors: int | None = None,
 ) -> Tensor:
     """Cross-layer information divergence of every row of a batch; needs no labels.
 
@@ -224,22 +225,32 @@ def clid(
     normalizer_grad : bool, default=False
         Whether the sum that divides the cosines of the predictions is differentiated. The authors'
         code treats it as a constant. The values are the same.
+    n_neighbors : int >= 1 or None, default=None
+        Compare each row only with itself and with this many other rows, those whose predictions
+        have the largest cosine with its own; both distributions sum to 1 over these (the sparse
+        graph of [1]_, appendix D). None, or as many as there are other rows, compares all pairs.
 
     Returns
     -------
     tensor of shape (n_samples,)
         In nats, in ``[0, log(n_samples) + 2 / temperature]``. The mean is Eq. 9 with the factor
-        1/m; the paper prints 1/m^2, the authors' code divides by m. Depends on the number of rows:
-        compare batches of equal size.
+        1/m; the paper prints 1/m^2, the authors' code divides by m. Depends on the number of rows
+        that are compared: compare batches of equal size.
 
     Notes
     -----
     Embeddings of zeros have cosine 0 with every row. A prediction of zeros has the value 0, no
     gradient, and no part in the values of the other rows.
 
+    Negative cosines of signed embeddings count as they are. The authors' code sets them to 0 before
+    the softmax: for 100 rows of normal numbers in 8 dimensions it has 4.68, this function 4.82.
+    Behind a ReLU, as in the paper's networks, no cosine is negative.
+
     Above 1024 rows the memory is linear in the number of rows. The sum over pairs is then written
     as ``sum_j (q_i . q_j) (z_i . z_j) = q_i^T (Q^T Z) z_i``, and the logarithm of the softmax's
     denominator, which has no gradient, is taken for a block of rows at a time. This is exact.
+    Neighbours are searched among all rows, a block at a time: the sums are shorter, but every pair
+    is still compared once.
 
     References
     ----------
@@ -251,12 +262,35 @@ def clid(
     # Half precision cannot resolve similarities divided by a small temperature.
     with torch.autocast(embeddings.device.type, enabled=False):
         z, q = _unit_length(embeddings.detach().to(dtype)), _unit_length(probabilities.to(dtype))
+        if n_neighbors is not None and n_neighbors < len(z) - 1:
+            return _clid_of_neighbors(z, q, temperature, normalizer_grad, n_neighbors)
         if len(z) > _DIRECT_ROWS:
             return _clid_in_blocks(z, q, temperature, normalizer_grad)
-        log_probs = (z @ z.T / temperature).log_softmax(dim=1)  # (m, m)
-        affinity = q @ q.T
-        normalizer = _clid_normalizer(affinity.sum(dim=1), normalizer_grad)
-        return -(affinity * log_probs).sum(dim=1) / normalizer
+        return _graph_divergence(z @ z.T, q @ q.T, temperature, normalizer_grad)
+
+
+def _graph_divergence(
+    similarity: Tensor, affinity: Tensor, temperature: float, normalizer_grad: bool
+) -> Tensor:
+    """Return Eq. 9 of every row from its cosines of embeddings and of predictions, (m, k)."""
+    log_probs = (similarity / temperature).log_softmax(dim=1)
+    normalizer = _clid_normalizer(affinity.sum(dim=1), normalizer_grad)
+    return -(affinity * log_probs).sum(dim=1) / normalizer
+
+
+def _clid_of_neighbors(
+    z: Tensor, q: Tensor, temperature: float, normalizer_grad: bool, n_neighbors: int
+) -> Tensor:
+    """Equal `clid` with each row connected to itself and to its nearest predictions."""
+    values = []
+    for rows in torch.arange(len(z), device=z.device).split(max(1, _BLOCK_SIZE // len(z))):
+        affinity = q[rows] @ q.T  # (b, m)
+        closeness = affinity.detach().scatter(1, rows[:, None], torch.inf)  # itself comes first
+        idx = closeness.topk(n_neighbors + 1, dim=1).indices
+        similarity = (z[rows] @ z.T).gather(1, idx)
+        graphs = similarity, affinity.gather(1, idx)
+        values.append(_graph_divergence(*graphs, temperature, normalizer_grad))
+    return torch.cat(values)
 
 
 def _clid_in_blocks(z: Tensor, q: Tensor, temperature: float, normalizer_grad: bool) -> Tensor:

@@ -12,7 +12,10 @@ from sklearn.model_selection import train_test_split
 from skorch.callbacks import EarlyStopping
 
 from noisyfit import CLIDMetaClassifier, CrossEntropyClassifier, NoisyFitWarning, noise
+from noisyfit.data import TrainingData
 from noisyfit.metrics import detection_auroc
+from noisyfit.nn import losses
+from noisyfit.nn.features import logits_and_embeddings
 from tests.common import LearningRates, blobs, noisy_blobs
 
 SEEDS = (0, 1, 2)
@@ -64,15 +67,66 @@ def test_meta_objective__labels_of_the_meta_set__matter_unless_it_is_clid(
     assert np.array_equal(*found) != looks
 
 
-@pytest.mark.parametrize(
-    "objective, share", [("clid", 1.0), ("ce_pseudo_clean", 1.0), ("mae", 0.5), ("ce", 0.5)]
-)
-def test_meta_objective__given_labels_that_judge__are_not_trained_on(
-    objective: str, share: float
+def meta_sets_of_a_fit(monkeypatch: pytest.MonkeyPatch, X: Any, y: Any, **params: Any) -> Any:
+    """Fit, and tell of which rows each meta batch was drawn."""
+    found, draw = [], TrainingData.draw
+
+    def spy(self: TrainingData, *args: Any) -> Any:
+        assert self.index is not None
+        found.append(self.index.tolist())
+        return draw(self, *args)
+
+    monkeypatch.setattr(TrainingData, "draw", spy)
+    return quick(**params).fit(X, y), found
+
+
+@pytest.mark.parametrize("objective", ["clid", "ce_pseudo_clean", "mae", "ce"])
+def test_meta_objective__given_labels_that_judge__are_not_trained_on_afterwards(
+    objective: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     X, y, _ = noisy_blobs()
-    clf = quick(meta_objective=objective).fit(X, y)
-    assert np.mean(clf.sample_weight_ > 0) == share
+    clf, meta_sets = meta_sets_of_a_fit(monkeypatch, X, y, meta_objective=objective)
+    left_out = meta_sets[0] if objective in ("mae", "ce") else []
+    assert np.flatnonzero(clf.sample_weight_ == 0).tolist() == left_out
+
+
+@pytest.mark.parametrize("objective", ["ce_pseudo_clean", "mae", "ce"])
+def test_meta_objective__labels_judge__come_evenly_from_all_classes(
+    objective: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    X, y = blobs(400)
+    y = np.where(np.arange(400) % 4 > 0, 0, y)  # most rows have one class
+    _, meta_sets = meta_sets_of_a_fit(monkeypatch, X, y, meta_objective=objective, max_epochs=3)
+    sizes = np.bincount(y)
+    for rows in meta_sets:
+        counts = np.bincount(y[rows], minlength=3)
+        assert counts[1:].tolist() == (sizes[1:] // 2).tolist()
+        assert counts[0] == min(200 - counts[1:].sum(), sizes[0] // 2)
+    changes = any(rows != meta_sets[0] for rows in meta_sets)
+    assert changes == (objective == "ce_pseudo_clean")
+
+
+def test_meta_objective__pseudo_clean__has_more_right_labels_than_a_draw(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for seed in SEEDS:
+        X, y, flipped = noisy_blobs(seed)
+        right = {}
+        for objective in ("ce", "ce_pseudo_clean"):
+            params = {"meta_objective": objective, "random_state": seed, "max_epochs": 12}
+            _, meta_sets = meta_sets_of_a_fit(monkeypatch, X, y, **params)
+            right[objective] = 1 - flipped[meta_sets[-1]].mean()
+        assert right["ce_pseudo_clean"] > right["ce"] + 0.15
+
+
+@pytest.mark.filterwarnings("ignore:A meta set")
+@pytest.mark.parametrize("objective", ["ce_pseudo_clean", "mae", "ce"])
+def test_meta_objective__one_row_of_each_class__judges_by_none(objective: str) -> None:
+    X, _ = blobs(3)
+    clf = quick(meta_objective=objective, max_epochs=3, n_snapshots=2).fit(X, [0, 1, 2])
+    assert clf.n_meta_epochs_ == 0
+    assert np.isinf(clf.snapshot_score_).all()
+    assert np.isfinite(clf.predict_proba(X)).all()
 
 
 def test_meta_objective__cross_entropy_of_clean_rows__teaches_the_weights() -> None:
@@ -114,13 +168,88 @@ def test_meta_every__larger_than_the_epoch__takes_one_meta_step_an_epoch() -> No
     assert meta_steps(1) == 5 * 10
 
 
+@pytest.mark.parametrize("given, drawn", [({}, 100), ({"meta_batch_size": 7}, 7)])
+def test_meta_batch_size__is_the_number_of_rows_that_judge_a_step(
+    given: dict[str, int], drawn: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    X, y, _ = noisy_blobs()
+    sizes, draw = set(), TrainingData.draw
+
+    def spy(self: TrainingData, *args: Any) -> Any:
+        x, labels = draw(self, *args)
+        sizes.add(len(x))
+        return x, labels
+
+    monkeypatch.setattr(TrainingData, "draw", spy)
+    quick(max_epochs=3, **given).fit(X, y)
+    assert sizes == {drawn}
+
+
+def test_clid_neighbors__as_many_as_the_meta_batch__change_nothing_and_fewer_do() -> None:
+    X, y, _ = noisy_blobs()
+    dense, all_pairs, sparse = (
+        quick(clid_neighbors=k, n_snapshots=1).fit(X, y).predict_proba(X) for k in (None, 99, 3)
+    )
+    assert np.array_equal(dense, all_pairs)
+    assert not np.array_equal(dense, sparse)
+
+
+def epochs_until_no_progress(outer: list[float], patience: int) -> int:
+    """How many epochs have meta steps: until so many in a row brought no new lowest loss."""
+    for n_epochs in range(1, len(outer) + 1):
+        waited = 0
+        while waited < n_epochs and outer[n_epochs - 1 - waited] != min(outer[:n_epochs]):
+            waited += 1
+        if waited >= patience:
+            return n_epochs
+    return len(outer)
+
+
+@pytest.mark.parametrize("patience", [1, 2])
+def test_meta_patience__no_lower_outer_loss__leaves_the_meta_model_as_it_is(patience: int) -> None:
+    X, y, _ = noisy_blobs()
+    params = {"max_epochs": 20, "warmup_epochs": 2, "batch_size": 64}
+    always = quick(**params).fit(X, y)
+    stopped = quick(**params, meta_patience=patience).fit(X, y)
+    outer = [row["outer_loss"] for row in always.history_[2:]]
+    n_epochs = epochs_until_no_progress(outer, patience)
+    assert 1 < n_epochs < 18  # else the run shows nothing
+    assert (always.n_meta_epochs_, stopped.n_meta_epochs_) == (18, n_epochs)
+    assert [row.get("outer_loss") for row in stopped.history_[2:]] == (
+        outer[:n_epochs] + [None] * (18 - n_epochs)
+    )
+    states = (next(iter(c.meta_model_optimizer_.state.values())) for c in (always, stopped))
+    assert [float(state["step"]) for state in states] == [18 * 4, n_epochs * 4]
+
+
 # Snapshots.
+
+
+@pytest.mark.parametrize("objective", ["clid", "mae", "ce", "ce_pseudo_clean"])
+def test_snapshots__are_scored_by_the_meta_objective(objective: str) -> None:
+    X, y, _ = noisy_blobs()
+    X_meta, y_meta = blobs(120, seed=1)
+    clf = quick(meta_objective=objective, n_snapshots=6, warmup_epochs=1)
+    clf.fit(X, y, X_meta=X_meta, y_meta=y_meta)
+    kept = np.isfinite(clf.snapshot_score_)
+    assert kept.sum() == 5
+    for score, network in zip(clf.snapshot_score_[kept], clf.snapshots_.kept(), strict=True):
+        with torch.no_grad():
+            logits, z = logits_and_embeddings(network.eval(), torch.as_tensor(X_meta).float())
+        probs = logits.softmax(1)
+        given = probs[np.arange(120), y_meta]
+        expected = {
+            "clid": losses.clid(z, probs).mean(),
+            "mae": (2 - 2 * given).mean(),
+            "ce": -given.log().mean(),
+        }["ce" if objective == "ce_pseudo_clean" else objective]
+        assert score == pytest.approx(float(expected), rel=1e-4)
 
 
 def test_snapshots__are_the_epochs_of_lowest_clid_and_are_averaged() -> None:
     X, y, _ = noisy_blobs()
     every = quick(max_epochs=8, n_snapshots=8).fit(X, y)
-    best = every.snapshot_epoch_[np.argsort(every.snapshot_clid_)[:3]]
+    best = every.snapshot_epoch_[np.argsort(every.snapshot_score_)[:3]]
     clf = quick(max_epochs=8, n_snapshots=3).fit(X, y)
     assert set(clf.snapshot_epoch_) == set(best)
     assert {str(p.device) for p in clf.snapshots_.parameters()} == {"cpu"}
@@ -147,7 +276,7 @@ def test_snapshots__a_callback_restores_the_best_epoch__are_not_used() -> None:
     stop = EarlyStopping(load_best=True, sink=lambda *_: None)
     clf = quick(validation_fraction=0.3, callbacks=[stop]).fit(X, y)
     assert len(clf.snapshots_) == 0
-    assert len(clf.snapshot_clid_) == 0
+    assert len(clf.snapshot_score_) == 0
 
 
 # Schedule and meta set.

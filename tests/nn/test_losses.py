@@ -53,6 +53,29 @@ def clid_by_hand(embeddings: Tensor, probs: Tensor, temperature: float) -> list[
     return result
 
 
+def neighbors_by_hand(probs: Tensor, n_neighbors: int) -> list[list[int]]:
+    """Each row and the other rows whose predictions are most like its own."""
+    q, rows = probs.double().tolist(), range(len(probs))
+    return [
+        [i, *sorted((j for j in rows if j != i), key=lambda j: -cosine_by_hand(q[i], q[j]))][
+            : n_neighbors + 1
+        ]
+        for i in rows
+    ]
+
+
+def sparse_clid_by_hand(embeddings: Tensor, probs: Tensor, n_neighbors: int) -> list[float]:
+    z, q = embeddings.double().tolist(), probs.double().tolist()
+    result = []
+    for i, connected in enumerate(neighbors_by_hand(probs, n_neighbors)):
+        scores = {j: math.exp(cosine_by_hand(z[i], z[j]) / 0.5) for j in connected}
+        affinities = {j: cosine_by_hand(q[i], q[j]) for j in connected}
+        total, mass = sum(scores.values()), sum(affinities.values())
+        terms = [affinities[j] / mass * math.log(scores[j] / total) for j in connected]
+        result.append(-sum(terms))
+    return result
+
+
 def clid_literally(
     embeddings: Tensor, probs: Tensor, temperature: float, normalizer_grad: bool
 ) -> Tensor:
@@ -290,6 +313,69 @@ def test_clid__blocks__equal_all_pairs_at_once(
             gradients.append(gradient(weight * values[-1], logits))
         torch.testing.assert_close(values[0], values[1], rtol=1e-10, atol=1e-10)
         torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("block_size", [2**20, 20, 1])
+@pytest.mark.parametrize("n_neighbors", [1, 2, 5])
+def test_clid__neighbors__equals_loops_over_the_kept_connections(
+    n_neighbors: int, block_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(losses, "_BLOCK_SIZE", block_size)
+    embeddings, probs = make(8, 3).double(), make(8, 4, seed=1, scale=2.0).double().softmax(1)
+    expected = torch.tensor(
+        sparse_clid_by_hand(embeddings, probs, n_neighbors), dtype=torch.float64
+    )
+    for normalizer_grad in (False, True):
+        result = losses.clid(
+            embeddings, probs, normalizer_grad=normalizer_grad, n_neighbors=n_neighbors
+        )
+        torch.testing.assert_close(result, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("n_samples", [9, 1030])
+def test_clid__as_many_neighbors_as_rows__is_the_value_of_all_pairs(n_samples: int) -> None:
+    embeddings, probs = make(n_samples, 3), make(n_samples, 4, seed=1).softmax(1)
+    dense = losses.clid(embeddings, probs)
+    for n_neighbors in (n_samples - 1, n_samples, 2 * n_samples):
+        assert torch.equal(losses.clid(embeddings, probs, n_neighbors=n_neighbors), dense)
+    nearly = losses.clid(embeddings, probs, n_neighbors=n_samples - 2)
+    torch.testing.assert_close(nearly, dense, rtol=0.2, atol=0)
+    assert not torch.equal(nearly, dense)
+
+
+@pytest.mark.parametrize("normalizer_grad", [False, True])
+def test_clid__neighbors_of_many_rows__equal_the_literal_formula_on_a_masked_graph(
+    normalizer_grad: bool,
+) -> None:
+    embeddings = make(1030, 5).double()
+    logits = make(1030, 3, seed=1).double().requires_grad_()
+    z = embeddings / embeddings.norm(dim=1, keepdim=True)
+    q = logits.softmax(1) / logits.softmax(1).norm(dim=1, keepdim=True)
+    nearest = (q @ q.T - 2 * torch.eye(1030)).topk(10, dim=1).indices
+    kept = torch.eye(1030).scatter(1, nearest, 1.0).double()
+    embedding_graph, class_graph = kept * torch.exp(z @ z.T / 0.5), kept * (q @ q.T)
+    total = class_graph.sum(1, keepdim=True)
+    class_graph = class_graph / (total if normalizer_grad else total.detach())
+    shares = embedding_graph / embedding_graph.sum(1, keepdim=True)
+    theirs = -(class_graph * torch.where(kept > 0, shares, 1.0).log()).sum(1)
+    ours = losses.clid(
+        embeddings, logits.softmax(1), normalizer_grad=normalizer_grad, n_neighbors=10
+    )
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(
+        gradient(ours, logits), gradient(theirs, logits), rtol=1e-10, atol=1e-10
+    )
+
+
+@pytest.mark.parametrize("probs", ["zeros", "equal"])
+def test_clid__neighbors_of_predictions_without_a_difference__stay_finite(probs: str) -> None:
+    rows = torch.zeros(6, 4) if probs == "zeros" else torch.full((6, 4), 0.25)
+    rows.requires_grad_()
+    result = losses.clid(make(6, 3), rows, n_neighbors=2)
+    (found,) = torch.autograd.grad(result.sum(), rows)
+    assert result.isfinite().all()
+    assert found.isfinite().all()
+    assert bool(result.any()) == (probs == "equal")
 
 
 @pytest.mark.parametrize("n_samples", [1024, 1025])
