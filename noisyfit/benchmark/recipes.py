@@ -59,6 +59,7 @@ _PUBLISHED_VRI = _PUBLISHED_CLID | {
 }
 
 _PUBLISHED_HRP = {
+    "norm": "sum",
     "reweighting": 0.5,
     "temporal_momentum": 0.0,
     "unit_gradients": False,

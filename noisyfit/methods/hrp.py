@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple
 
@@ -20,7 +21,13 @@ from noisyfit.data import (
 from noisyfit.exceptions import NoisyFitWarning
 from noisyfit.nn.build import projection_head
 from noisyfit.nn.features import embedding_size, logits_and_embeddings
-from noisyfit.nn.losses import clid, cross_entropy, newest_share, reliability_contrastive
+from noisyfit.nn.losses import (
+    clid,
+    cross_entropy,
+    newest_share,
+    refurbish,
+    reliability_contrastive,
+)
 from noisyfit.nn.metagrad import logit_jvp
 from noisyfit.peers import Peers
 from noisyfit.warmup import WarmUp
@@ -57,21 +64,26 @@ class HRPClassifier(WarmUp, Peers):
     Parameters
     ----------
     reliability : {"disentangled", "coupled"} or None, default="disentangled"
-        ``"coupled"`` has one signal, beta = 1 - alpha. None has none: all are 1.
+        ``"coupled"`` has one signal: alpha at most 1, and beta = 1 - alpha, which mix given label
+        and guess into one target, as in L2B [2]_; all rows are then equally reliable. None has no
+        signal.
     mixing : {"asymmetric", "symmetric"} or None, default="asymmetric"
         ``"symmetric"`` mixes without regard to the reliabilities, None not at all.
     gated : bool, default=True
-        Whether pairs count by the reliability of the mixture.
+        Whether pairs count by the reliability of the mixture. False is the ablation "w/o GRG": all
+        count alike. The mean gate is close to 1, so that the weight of the term hardly changes.
     contrastive_weight : float >= 0, default=0.05
         Weight of the contrastive term, ``lambda_c`` of Eq. 15.
     concentration : float > 0, default=4.0
         Of the Beta distribution of the mixing, ``kappa`` of Eq. 7.
     reliability_range : tuple of two floats, default=(0.1, 2.0)
-        Bounds of alpha + beta, Eq. 6; the lower one must be positive.
+        Bounds of a row's alpha + beta, Eq. 6, in means of the batch; the lower one must be
+        positive.
     reweighting : float in [0, 1], default=0.5
         How far the reliability weighs the cross-entropy, ``eta_r`` of Eq. 13.
     norm : {"mean", "sum", "max"}, default="mean"
-        What alpha and beta of a batch are divided by.
+        What alpha and beta of a batch are divided by. ``"sum"`` is the published form; it has the
+        bits of ``"mean"`` but for the scale of the fitted attributes.
     unit_gradients : bool, default=True
         Divide what a row gains by the length of its gradient in the logits. False is the published
         form.
@@ -108,8 +120,8 @@ class HRPClassifier(WarmUp, Peers):
     Warns
     -----
     NoisyFitWarning
-        If in the last epoch nearly all gates are at their lower bound: no label looks reliable, and
-        the networks hardly learn ("gradient starvation" in [1]_).
+        If in the last epoch nearly all gates are at their lower bound: a few rows hold all the
+        reliability, and the networks hardly learn ("gradient starvation" in [1]_).
 
     Notes
     -----
@@ -118,20 +130,32 @@ class HRPClassifier(WarmUp, Peers):
     1. CLID is in the outer loss, with or without trusted rows; the paper needs clean rows. A few
        trusted rows are soon fitted, and their gradient then says little: on synthetic tables with
        100 of them alpha found wrong labels with an AUROC of 0.88 without CLID, and 0.97 with it
-       (one seed).
+       (one seed). ``meta_objective="ce"`` is the published form.
     2. A row's gain is divided by the length of its gradient (``unit_gradients``). As published, a
        wrong label, which is never fitted, has the longer gradient and so the larger alpha whenever
        it points the right way by chance: on synthetic tables alpha found wrong labels with an AUROC
        of 0.3 to 0.5 without, 0.85 to 0.9 with it, at equal accuracy.
-    3. Rows are selected by predictions averaged over epochs, not by those of one step; half of each
-       class by the smallest loss, and all labels predicted with 0.95 or more. After 60 % of the
-       epochs rows without a believed label join where both networks agree with 0.95.
-    4. The stripped constants (bounds, concentration, weights, temperature 0.1 of the contrastive
-       term) are ours; Eqs. 7, 8, 11 and 13 are reconstructions.
-    5. The weight of all but the first loss rises over as many epochs as a warm-up of tables has. On
+    3. Eqs. 4 and 5 divide by the mean over the batch instead of the sum (``norm``), and Eq. 6
+       bounds alpha + beta in means of the batch: the published bounds are lost, and values that sum
+       to 1 over a batch reach no fixed one. On synthetic tables 15 % of the rows are at the upper
+       bound, 7 % of the gates at the lower one, and the mean gate is 1.08. It is above 1 because
+       Eq. 7 gives the more reliable row of a pair the larger share.
+    4. Where nothing in a batch gains, or with ``reliability=None``, all rows are equally reliable;
+       Eq. 10 then maps all to 1. A row without a label has alpha 0.
+    5. The guess is the most probable class of predictions averaged over epochs, not of one step.
+       Rows are selected by them as well: half of each class by the smallest loss, and all labels
+       predicted with 0.95 or more. The paper names no rule; these are ProMix's, whose share falls
+       with time. After 60 % of the epochs, and not before the ramp of Eq. 15 has ended, rows
+       without a believed label join where both networks agree with 0.95.
+    6. Positives of the contrastive term share a guess, of whatever confidence; Eq. 10 weakens them.
+       Its head has two layers, its temperature is 0.1.
+    7. The other stripped constants (bounds, concentration, weights) are ours; Eqs. 7, 8, 11 and 13
+       are reconstructions. Eq. 14 takes the weak view's prediction as a soft target.
+    8. The weight of all but the first loss rises over as many epochs as a warm-up of tables has. On
        images the warm-up ends when learning stalls: networks that are still learning lose 3 points
        and more by what they select themselves (4,000 images, symmetric noise of 40 %, one seed).
-    6. A contrastive head of two layers on the embeddings.
+    9. Both networks predict, by their mean logits; the paper does not say. Networks, learning rate
+       and its cosine, epochs, batches and views are those of all methods of this package.
 
     Trusted rows are in the loss with full weight. Rows without a label have alpha 0 and are trained
     on by mixing and contrast, and later by their guess. Cost: 16 passes through each network per
@@ -142,6 +166,8 @@ class HRPClassifier(WarmUp, Peers):
     ----------
     .. [1] Holistic Reliability Propagation: Decoupling Annotation and Prediction for Robust
        Noisy-Label Learning.
+    .. [2] Zhou et al. L2B: Learning to Bootstrap Robust Models for Combating Label Noise. CVPR,
+       2024.
 
     Examples
     --------
@@ -297,17 +323,20 @@ class HRPClassifier(WarmUp, Peers):
         direction: dict[str, Tensor] | None,
     ) -> Reliability:
         """Rate both labels of every row by what a step on them does to the outer loss."""
+        has_label = labels >= 0
         if direction is None:
             ones = x.new_ones(len(x), dtype=torch.float32)
-            return Reliability(ones, ones, ones)
+            return Reliability(has_label * ones, ones, ones)
         logits, tangents = logit_jvp(self._network(teacher), x, direction)
         unit = self.unit_gradients
         given = normalized(gains(logits, tangents, labels, unit=unit), self.norm)  # Eq. 4
+        given = torch.where(has_label, given, 0.0)
         guessed = normalized(gains(logits, tangents, pseudo, unit=unit), self.norm)  # Eq. 5
         if self.reliability == "coupled":
-            guessed = (1 - given).clamp(min=0)
-        total = given + guessed
-        return Reliability(given, guessed, total.clamp(*self.reliability_range))  # Eq. 6
+            given = given.clamp(max=1)
+            guessed = 1 - given
+        rho = total_reliability(given, guessed, self.reliability_range)  # Eq. 6
+        return Reliability(given, guessed, rho)
 
     def _loss(
         self,
@@ -323,15 +352,16 @@ class HRPClassifier(WarmUp, Peers):
         network, total = self._network(learner), reliability.total
         logits, embeddings = logits_and_embeddings(network, torch.cat([x, strong]))
         weak_logits, strong_logits = logits.chunk(2)
+        labels = self._labels(targets, reliability, trusted)
         n_used = targets.used.sum().clamp(min=1)
         weights = 1 + self.reweighting * (total / total.mean() - 1)
         weights = torch.where(trusted, 1.0, weights) * targets.used
-        loss = (weights * cross_entropy(weak_logits, targets.label)).sum() / n_used  # Eq. 13
+        loss = (weights * cross_entropy(weak_logits, labels)).sum() / n_used  # Eq. 13
         guess = weak_logits.detach().float().softmax(1)
         consistency = targets.used * cross_entropy(strong_logits, guess)
         loss = loss + ramp * consistency.sum() / n_used  # Eq. 14
         if self.mixing:
-            loss = loss + ramp * self._mixed(network, x, targets.label, total)
+            loss = loss + ramp * self._mixed(network, x, labels, total)
         if self.contrastive_weight:
             projected = getattr(self, f"{learner}_projector_")(embeddings.float()).chunk(2)
             consensus = min_max(reliability.pseudo)  # Eq. 10
@@ -343,12 +373,20 @@ class HRPClassifier(WarmUp, Peers):
             self._log("pair_agreement", pair_agreement(targets, consensus))
         return loss
 
+    def _labels(self, targets: Targets, reliability: Reliability, trusted: Tensor) -> Tensor:
+        """Return what a network learns: classes or, from coupled reliabilities, distributions."""
+        if self.reliability != "coupled":
+            return targets.label
+        alpha = torch.where(trusted, 1.0, reliability.label)
+        guess = nn.functional.one_hot(targets.pseudo, self.n_classes_).float()
+        return refurbish(alpha, targets.label, guess)
+
     def _mixed(self, network: nn.Module, x: Tensor, labels: Tensor, total: Tensor) -> Tensor:
         """Mix rows in the proportion of their reliabilities, and gate the pairs: RAM and GRG."""
         partner = torch.randperm(len(x), device=x.device)
         own, other = total, total[partner]
         if self.mixing == "symmetric":
-            own = other = torch.full_like(total, 2.0)  # Beta(kappa / 2, kappa / 2)
+            own = other = torch.ones_like(total)  # Beta(kappa / 2, kappa / 2)
         share = mixing_share(own, other, self.concentration)  # Eq. 7
         column = share.reshape(-1, *[1] * (x.ndim - 1))
         mixed_logits = network(column * x + (1 - column) * x[partner])
@@ -360,6 +398,7 @@ class HRPClassifier(WarmUp, Peers):
         low = 1.001 * self.reliability_range[0]
         self._log("gate", gate.mean())
         self._log("gate_at_lower_bound", (gate <= low).float().mean())
+        self._log("at_upper_bound", (total >= self.reliability_range[1]).float().mean())
         return (gate * losses).mean()  # Eq. 9
 
     # ------------------------------------------------------------------------------- selection
@@ -373,10 +412,15 @@ class HRPClassifier(WarmUp, Peers):
         small_loss = best_of_each_class(given, data.labels, SELECTED_SHARE, data.n_classes)
         kept = kept.index_fill(0, small_loss, True)
         used = kept
-        if epoch >= EXPANSION * self.max_epochs_:  # late label guessing
+        if self._guesses_late(epoch):
             votes = self.state_.module_beliefs.argmax(1) == self.state_.peer_beliefs.argmax(1)
             used = kept | (votes & (confidence > CONFIDENT))
         return Targets(torch.where(kept, data.labels, pseudo), pseudo, used)
+
+    def _guesses_late(self, epoch: int) -> bool:
+        """Whether confident rows without a believed label join: late, after the ramp of Eq. 15."""
+        end_of_ramp = int(self.state_.first_epoch) + self.warmup_epochs_
+        return epoch >= max(EXPANSION * self.max_epochs_, end_of_ramp)
 
     def _refresh(self, data: TrainingData, epoch: int) -> None:
         """Average each network's predictions over the epochs so far."""
@@ -436,9 +480,9 @@ class HRPClassifier(WarmUp, Peers):
         if last.get("gate_at_lower_bound", 0) > STARVED:
             warnings.warn(
                 "The gate of the mixed rows should be above its lower bound for most pairs. In the "
-                f"last epoch {last['gate_at_lower_bound']:.0%} were at it: no label looks reliable "
-                "and the networks hardly learn. Give more trusted rows (clean_mask or X_meta), "
-                "raise warmup_epochs, or raise the lower bound in reliability_range.",
+                f"last epoch {last['gate_at_lower_bound']:.0%} were at it: a few rows hold all the "
+                "reliability and the networks hardly learn. Give more trusted rows (clean_mask or "
+                "X_meta), raise warmup_epochs, or raise the lower bound in reliability_range.",
                 NoisyFitWarning,
                 stacklevel=4,
             )
@@ -497,10 +541,17 @@ def normalized(gains: Tensor, norm: str) -> Tensor:
     return torch.where(positive.sum() > TINY, positive / scale.clamp(min=TINY), 1.0)
 
 
+def total_reliability(given: Tensor, guessed: Tensor, bounds: Sequence[float]) -> Tensor:
+    """Return alpha + beta, Eq. 6, in means of the batch and within bounds."""
+    both = given + guessed
+    return (both / both.mean().clamp(min=TINY)).clamp(*bounds)
+
+
 def min_max(values: Tensor) -> Tensor:
-    """Map a batch to [0, 1], Eq. 10."""
+    """Map a batch to [0, 1], Eq. 10; where all are alike, to 1."""
     low, high = values.aminmax()
-    return (values - low) / (high - low).clamp(min=TINY)
+    scaled = (values - low) / (high - low).clamp(min=TINY)
+    return torch.where(high > low, scaled, 1.0)
 
 
 def mixing_share(own: Tensor, other: Tensor, concentration: float) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, make_classification
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from noisyfit import CrossEntropyClassifier, HRPClassifier, NoisyFitWarning, noise
 from noisyfit.methods.hrp import (
+    Reliability,
     Targets,
     gains,
     min_max,
@@ -22,6 +23,7 @@ from noisyfit.methods.hrp import (
     normalized,
     pair_agreement,
     ranks,
+    total_reliability,
 )
 from noisyfit.metrics import detection_auroc
 from noisyfit.nn.metagrad import logit_jvp
@@ -43,9 +45,9 @@ def test_digits__pairflip__is_far_better_than_cross_entropy(with_trusted: bool) 
         noisy = noise.pairflip(y_train, 0.4, random_state=seed)
         trusted = np.arange(len(y_train)) < 100
         given = np.where(trusted & with_trusted, y_train, noisy.labels)
-        ours = HRPClassifier(max_epochs=15, meta_every=4, random_state=seed)
+        ours = HRPClassifier(max_epochs=25, meta_every=4, random_state=seed)
         ours.fit(X_train, given, clean_mask=trusted if with_trusted else None)
-        baseline = CrossEntropyClassifier(max_epochs=15, random_state=seed).fit(X_train, given)
+        baseline = CrossEntropyClassifier(max_epochs=25, random_state=seed).fit(X_train, given)
         gained.append(ours.score(X_test, y_test) - baseline.score(X_test, y_test))
         found.append(detection_auroc(given != y_train, ours.label_reliability_))
     assert min(gained) > 0.05
@@ -112,7 +114,77 @@ def test_normalized__nothing_gains__trusts_all(norm: str) -> None:
 
 def test_min_max__constant__is_finite() -> None:
     assert min_max(torch.tensor([1.0, 3.0, 2.0])).tolist() == [0, 1, 0.5]
-    assert min_max(torch.ones(3)).tolist() == [0, 0, 0]
+    assert min_max(torch.ones(3)).tolist() == [1, 1, 1]  # was 0: no contrast at all
+
+
+def test_total_reliability__is_eq_6_in_means_of_the_batch__on_any_scale() -> None:
+    """Values that sum to 1 over the batch were all at the lower bound."""
+    given = torch.tensor([0.0, 1.0, 4.0, 0.2], dtype=torch.float64)
+    guessed = torch.tensor([0.0, 2.0, 0.4, 0.4], dtype=torch.float64)
+    for scale in (1.0, 1e-3, 50.0):
+        found = total_reliability(scale * given, scale * guessed, (0.1, 2.0))
+        mean = sum(float(a + b) for a, b in zip(given, guessed, strict=True)) / 4
+        for rho, a, b in zip(found.tolist(), given.tolist(), guessed.tolist(), strict=True):
+            assert rho == pytest.approx(min(2.0, max(0.1, (a + b) / mean)), rel=1e-12)
+
+
+def fitted_reliability(labels: list[int], **params: Any) -> Reliability:
+    """Rate nine rows by a fitted estimator; ``direction=0`` is one in which nothing gains."""
+    X, y, _ = noisy_blobs()
+    scale = params.pop("direction", 1)
+    clf = quick(**params).fit(X, y)
+    torch.manual_seed(0)
+    named = clf.module_.named_parameters()
+    direction = {name: scale * torch.randn_like(p) for name, p in named}
+    x, given = torch.as_tensor(X[: len(labels)]), torch.tensor(labels)
+    return clf._reliability("module", x, given, torch.zeros_like(given), direction)
+
+
+def test_coupled__alpha_and_beta_sum_to_1_in_every_row() -> None:
+    """alpha was above 1 and beta 0 in a third of the rows."""
+    found = fitted_reliability([0, 1, 2, 0, 1, 2, 0, -1, -1], reliability="coupled")
+    assert 0 < float(found.label[:7].max()) <= 1
+    torch.testing.assert_close(found.label + found.pseudo, torch.ones(9))
+    assert found.label[7:].tolist() == [0, 0]
+
+
+def test_coupled__mixes_given_label_and_guess__but_not_of_trusted_rows() -> None:
+    """Equal totals of all rows left it without any effect on what was learned."""
+    X, y, _ = noisy_blobs()
+    clf = quick(reliability="coupled").fit(X, y)
+    alpha = torch.tensor([0.25, 0.25, 1.0, 0.0])
+    targets = Targets(
+        torch.tensor([0, 0, 1, 2]), torch.tensor([1, 1, 1, 2]), torch.ones(4, dtype=torch.bool)
+    )
+    trusted = torch.tensor([False, True, False, False])
+    found = clf._labels(targets, Reliability(alpha, 1 - alpha, torch.ones(4)), trusted)
+    assert found.tolist() == [[0.25, 0.75, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]
+
+
+@pytest.mark.parametrize("reliability", ["disentangled", "coupled", None])
+def test_nothing_gains__unlabelled_rows_have_alpha_0(reliability: str | None) -> None:
+    found = fitted_reliability([0, -1, 2, -1], direction=0, reliability=reliability)
+    assert found.label.tolist() == [1, 0, 1, 0]
+
+
+def test_late_guesses__wait_for_the_end_of_the_ramp() -> None:
+    X, y, _ = noisy_blobs()
+    clf = quick(max_epochs=10, warmup_epochs=4).fit(X, y)
+    assert [clf._guesses_late(epoch) for epoch in (5, 6, 7, 8, 9)] == [False] * 3 + [True] * 2
+    clf = quick(max_epochs=10, warmup_epochs=2).fit(X, y)
+    assert [clf._guesses_late(epoch) for epoch in (4, 5, 6)] == [False, False, True]
+
+
+@pytest.mark.parametrize("kind", ["symmetric", "pairflip"])
+def test_gate__weighs_pairs_and_hardly_the_term(kind: str) -> None:
+    """The upper bound was the mean: a third of the rows at it, and a mean gate of 1.4."""
+    for seed in SEEDS:
+        X, y = make_classification(600, 12, n_informative=8, n_classes=4, random_state=seed)
+        given = getattr(noise, kind)(y, 0.4, random_state=seed).labels
+        clf = quick(max_epochs=12, random_state=seed).fit(X, given)
+        assert abs(np.mean(clf.history_[-6:, "gate"]) - 1) < 0.15
+        assert np.mean(clf.history_[-6:, "at_upper_bound"]) < 0.2
+        assert np.mean(clf.history_[-6:, "gate_at_lower_bound"]) < 0.2
 
 
 def test_mixing_share__the_more_reliable_row_has_the_larger_share() -> None:
@@ -178,6 +250,10 @@ def test_reliability__none__trusts_every_label_alike() -> None:
     X, y, _ = noisy_blobs()
     clf = quick(reliability=None).fit(X, y)
     np.testing.assert_array_equal(clf.label_reliability_, 1)
+    assert clf.history_[-1, "gate"] == 1
+    # The contrastive term had weights of 0: 0.05 and 50 gave the same bits.
+    heavier = quick(reliability=None, contrastive_weight=5.0).fit(X, y)
+    assert not np.array_equal(heavier.predict_proba(X), clf.predict_proba(X))
     assert set(clf.history_[-1]) >= {"gate", "pair_agreement", "peer_loss"}
 
 
@@ -220,7 +296,7 @@ def test_meta_objective__clid__does_not_look_at_labels_of_the_meta_set() -> None
 def test_gate__at_its_lower_bound__warns_of_starvation() -> None:
     X, y, _ = noisy_blobs()
     with pytest.warns(NoisyFitWarning, match="trusted rows"):
-        quick(norm="sum", reliability_range=(0.9, 2.0)).fit(X, y)
+        quick(reliability_range=(8.0, 9.0)).fit(X, y)
 
 
 def test_reliability_range__without_room__is_an_error() -> None:
