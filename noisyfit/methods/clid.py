@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import replace
 from numbers import Integral, Real
@@ -18,6 +17,7 @@ from noisyfit.metalearning import META_BATCH, MetaLearning, TrainingPass
 from noisyfit.nn.features import logits_and_embeddings
 from noisyfit.nn.losses import cross_entropy
 from noisyfit.nn.metagrad import frozen_batch_norm, replayed
+from noisyfit.nn.snapshots import Snapshots
 from noisyfit.quality import small_loss_probability
 from noisyfit.warmup import WarmUp
 
@@ -150,7 +150,8 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
     Trusted rows have weight 1. Rows without a label are not trained on; they can be in the meta set
     of CLID.
 
-    Cost: a meta step costs 2.7 training steps; ``n_classes + 2`` floats per sample.
+    Cost: a meta step costs 2.7 training steps, an epoch of ``"ce_pseudo_clean"`` one evaluation of
+    all rows; ``n_classes + 2`` floats per sample.
 
     References
     ----------
@@ -234,9 +235,10 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
                 self._keep_snapshot(meta, epoch)
 
     def _init_state(self, n: int, n_classes: int) -> dict[str, Tensor]:
-        by_labels = self.meta_objective != "clid"
+        unseen = self.meta_objective == "clid"  # the labels of the meta set
+        judging = {"meta_rows": draw_meta_rows(n)} if unseen else {"draws": torch.rand(n)}
         return {
-            **({"draws": torch.rand(n)} if by_labels else {"meta_rows": draw_meta_rows(n)}),
+            **judging,
             "sample_weight": torch.zeros(n),
             "probs_sum": torch.zeros(n, n_classes),
             "given_sum": torch.zeros(n),
@@ -283,8 +285,8 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
         known = data.known()
         if known is not None:
             return known
-        by_labels = self.meta_objective != "clid"
-        return data.subset(self._even_rows(data) if by_labels else self.state_.meta_rows)
+        unseen = self.meta_objective == "clid"
+        return data.subset(self.state_.meta_rows if unseen else self._even_rows(data))
 
     def _even_rows(self, data: TrainingData) -> Tensor:
         """Return rows of all classes: random ones, or those whose labels look right just now."""
@@ -375,32 +377,3 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
         probs = self.state_.probs_sum
         n_epochs = probs.sum(1, keepdim=True)
         return torch.where(n_epochs > 0, probs / n_epochs, 1 / self.n_classes_)
-
-
-class Snapshots(nn.ModuleList):
-    """Copies of a network with the lowest scores so far, on the CPU.
-
-    Parameters
-    ----------
-    networks : iterable of modules
-        As many as there are places.
-    """
-
-    score: Tensor
-    epoch: Tensor
-
-    def __init__(self, networks: Iterable[nn.Module]) -> None:
-        super().__init__(networks)
-        self.register_buffer("score", torch.full((len(self),), torch.inf))
-        self.register_buffer("epoch", torch.full((len(self),), -1))
-
-    def offer(self, network: nn.Module, score: float, epoch: int) -> None:
-        """Let a network take the place of the worst one if its score is lower."""
-        worst = int(self.score.argmax())
-        if score < self.score[worst]:
-            self.score[worst], self.epoch[worst] = score, epoch
-            self[worst].load_state_dict(network.state_dict())
-
-    def kept(self) -> list[nn.Module]:
-        """Return the networks that have a score."""
-        return [self[int(i)] for i in self.score.isfinite().nonzero()]

@@ -1,0 +1,39 @@
+"""The best networks of a training, kept to be averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Snapshots"]
+
+
+class Snapshots(nn.ModuleList):
+    """Copies of a network with the lowest scores so far, on the CPU.
+
+    Parameters
+    ----------
+    networks : iterable of modules
+        As many as there are places.
+    """
+
+    score: Tensor
+    epoch: Tensor
+
+    def __init__(self, networks: Iterable[nn.Module]) -> None:
+        super().__init__(networks)
+        self.register_buffer("score", torch.full((len(self),), torch.inf))
+        self.register_buffer("epoch", torch.full((len(self),), -1))
+
+    def offer(self, network: nn.Module, score: float, epoch: int) -> None:
+        """Let a network take the place of the worst one if its score is lower."""
+        worst = int(self.score.argmax())
+        if score < self.score[worst]:
+            self.score[worst], self.epoch[worst] = score, epoch
+            self[worst].load_state_dict(network.state_dict())
+
+    def kept(self) -> list[nn.Module]:
+        """Return the networks that have a score."""
+        return [self[int(i)] for i in self.score.isfinite().nonzero()]
