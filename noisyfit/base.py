@@ -37,7 +37,7 @@ from noisyfit.inputs import InputReader, is_lazy
 from noisyfit.labels import LabelProtocol
 from noisyfit.nn import features
 from noisyfit.nn.augment import ImageAugment, TableAugment
-from noisyfit.validation import check_clean_mask, did_you_mean
+from noisyfit.validation import check_clean_mask, check_sample_weight, did_you_mean
 
 DEFAULT_EPOCHS = {"table": 60, "image": 30}
 WARMUP_PART = 6  # by default the warm-up is one sixth of the epochs
@@ -140,6 +140,7 @@ class NoisyLabelClassifier(
     get_metadata_routing = BaseEstimator.get_metadata_routing
 
     _uses_meta: ClassVar[bool] = False
+    _sample_weight: Any = None  # of the fit that runs, where a method takes weights
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "lr": [Interval(Real, 0, None, closed="neither")],
         "lr_schedule": [StrOptions({"cosine", "cyclic", "constant"})],
@@ -311,8 +312,10 @@ class NoisyLabelClassifier(
         rows = self._read(X, reset=True)
         codes = self._read_labels(X, y, len(rows))
         trusted = check_clean_mask(clean_mask, codes)
+        weights = check_sample_weight(self._sample_weight, len(rows))
         self._resolve_epochs()
-        checkpoint = self._find_checkpoint(X, codes, trusted, X_meta, y_meta, X_val, y_val)
+        known = (trusted, X_meta, y_meta, X_val, y_val, *([] if weights is None else [weights]))
+        checkpoint = self._find_checkpoint(X, codes, *known)
         stored = checkpoint.read() if checkpoint else None
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         self.seed_ = int(stored["seed"] if stored else seed)
@@ -321,6 +324,7 @@ class NoisyLabelClassifier(
             validation = self._labelled(X_val, y_val, "y_val")
         self.n_rows_ = len(data)
         data.meta = self._read_meta(len(rows), X_meta, y_meta)
+        data.weights = self._of_mean_1(weights, data)
         self._datasets = self._callback_datasets(X, data, X_val, y_val)
         self._checkpoint = checkpoint
         with self._training_conditions():
@@ -404,6 +408,14 @@ class NoisyLabelClassifier(
             self._training_data(rows, codes, trusted, np.sort(train)),
             self._training_data(rows, codes, trusted, np.sort(held_out)),
         )
+
+    def _of_mean_1(self, weights: NDArray[np.float64] | None, data: TrainingData) -> Tensor | None:
+        """Return the weights of the training rows, 1 on average over the labelled ones."""
+        if weights is None:
+            return None
+        tensor = torch.as_tensor(weights, dtype=torch.float32, device=self.device_)
+        tensor = tensor if data.index is None else tensor[data.index]
+        return tensor / tensor[data.has_label].mean()
 
     def _augment(self) -> Augment:
         if self.augmentation is None:

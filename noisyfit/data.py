@@ -372,6 +372,8 @@ class TrainingData:
         Row numbers of X that take part; None means all.
     meta : TrainingData or None
         Rows with labels known to be right, for methods that learn from them.
+    weights : Tensor of shape (n_samples,) or None
+        What each row counts in the loss, 1 on average; None means all alike.
     """
 
     rows: Rows
@@ -382,6 +384,7 @@ class TrainingData:
     augment: Augment = field(default_factory=NoAugment)
     index: Tensor | None = None
     meta: TrainingData | None = None
+    weights: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -406,8 +409,13 @@ class TrainingData:
             self,
             labels=self.labels[idx],
             trusted=self.trusted[idx],
+            weights=None if self.weights is None else self.weights[idx],
             index=idx if self.index is None else self.index[idx],
         )
+
+    def mean(self, losses: Tensor, idx: Tensor) -> Tensor:
+        """Return the mean of the losses (B,) of rows ``idx``, each with its weight."""
+        return (losses if self.weights is None else self.weights[idx] * losses).mean()
 
     def known(self) -> TrainingData | None:
         """Return the rows whose labels are known to be right, None if there are none."""

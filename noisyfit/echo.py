@@ -285,8 +285,13 @@ class EchoSelect(EchoMod):
         from them without labels. Objects with ``embed`` are handed
         tensors, and trained first if they have ``fit``; those with ``transform``, and functions,
         arrays of the user's shape. Never pass a classifier trained on the same labels.
+    score : "similarity" or classifier, default="similarity"
+        What tells which originals to keep. A classifier of this package, or any whose ``fit``
+        leaves ``label_quality_``, is cloned, fitted on the rows and rates their labels instead:
+        ``CrossEntropyClassifier(max_epochs=70)`` is the small-loss selector of the released code,
+        by mean probabilities of the given labels in place of mean losses.
     threshold : float in [-1, 1], {"otsu", "gmm"} or ("quantile", float), default="otsu"
-        Similarity from which an original is kept. "otsu" splits the similarities into the two
+        Score from which an original is kept. "otsu" splits the scores into the two
         groups of least variance, "gmm" where the posteriors of a mixture of two normals are equal.
         ("quantile", q) drops the share `q` of each label's rows, for similarities that differ
         between labels.
@@ -300,6 +305,8 @@ class EchoSelect(EchoMod):
     ----------
     similarities_ : ndarray of shape (n_samples,)
         In [-1, 1]; low means suspicious.
+    label_quality_ : ndarray of shape (n_samples,)
+        In [0, 1]: ``(1 + similarity) / 2``, or what the classifier in ``score`` says.
     support_ : ndarray of bool of shape (n_samples,)
         Rows whose originals are kept.
     threshold_ : float or ndarray of shape (n_classes,)
@@ -308,6 +315,7 @@ class EchoSelect(EchoMod):
         All modified rows.
     classes_ : ndarray of shape (n_classes,)
     modifier_, embedder_ : objects
+    score_ : "similarity" or classifier, fitted
     n_features_in_ : int
     layout_ : str
 
@@ -339,6 +347,7 @@ class EchoSelect(EchoMod):
         modifier: Any = None,
         embedder: Any = None,
         *,
+        score: Any = "similarity",
         threshold: float | str | tuple[str, float] = "otsu",
         n_rounds: int = 2,
         batch_size: int = 512,
@@ -356,6 +365,7 @@ class EchoSelect(EchoMod):
             random_state=random_state,
         )
         self.embedder = embedder
+        self.score = score
         self.threshold = threshold
         self.n_rounds = n_rounds
 
@@ -386,10 +396,18 @@ class EchoSelect(EchoMod):
         y = column_or_1d(y)
         return self._similarities(self._features(x), self._modified(x, y))
 
+    def score_labels(self, X: Any, y: Any) -> NDArray[np.float64]:
+        """Rate the labels of new rows, in [0, 1], low = suspicious."""
+        check_is_fitted(self)
+        if isinstance(self.score_, str):
+            return (1 + self.similarity(X, y)) / 2
+        return self.score_.score_labels(X, y)
+
     def _align(self, X: Any, y: Any, clean_mask: Any) -> NDArray[Any]:
         """Run the algorithm and return X as it was read."""
         X, y = self._read_training_rows(X, y)
         check_threshold(self.threshold)
+        check_score(self.score)
         codes = np.searchsorted(self.classes_, y)
         trusted = check_clean_mask(clean_mask, codes)
         x = self._as_tensor(X)
@@ -402,9 +420,21 @@ class EchoSelect(EchoMod):
             similarities = self._similarities(originals, modified)  # step 2, Eq. 1
             chosen = most_similar_half(similarities, codes) | trusted
         self.modified_, self.similarities_ = self._as_array(modified, X), similarities
-        self.threshold_ = find_threshold(similarities, codes, self.threshold)
-        self.support_ = (similarities >= _at(self.threshold_, codes)) | trusted
+        scores = self._rate(X, y, similarities)
+        self.threshold_ = find_threshold(scores, codes, self.threshold)
+        self.support_ = (scores >= _at(self.threshold_, codes)) | trusted
         return X
+
+    def _rate(
+        self, X: NDArray[Any], y: NDArray[Any], similarities: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return what originals are kept by: similarities, or what a classifier says of labels."""
+        if isinstance(self.score, str):
+            self.score_, self.label_quality_ = self.score, (1 + similarities) / 2
+            return similarities
+        self.score_ = seeded(self.score, self.seed_).fit(X, y)
+        self.label_quality_ = np.asarray(self.score_.label_quality_, np.float64)
+        return self.label_quality_
 
     def _count_rounds(self) -> int:
         trains = self.modifier is None or isinstance(self.modifier, Trainable)
@@ -480,6 +510,15 @@ class EchoSelectSampler(BaseEstimator):
         return (X.iloc[kept] if hasattr(X, "iloc") else np.asarray(X)[kept]), np.asarray(y)[kept]
 
 
+def check_score(score: Any) -> None:
+    """Refuse what can rate no labels."""
+    if score != "similarity" and not (hasattr(score, "fit") and hasattr(score, "score_labels")):
+        raise ValueError(
+            "score must be 'similarity' or a classifier of noisyfit, which rates labels. Got "
+            f"{score!r}. Pass CrossEntropyClassifier(), for example."
+        )
+
+
 def check_threshold(threshold: Any) -> None:
     """Refuse what is no rule for a threshold."""
     if isinstance(threshold, str) and threshold in ("otsu", "gmm"):
@@ -550,6 +589,14 @@ def most_similar_half(similarities: NDArray[np.float64], codes: NDArray[Any]) ->
         own = codes == c
         chosen[own] = similarities[own] >= np.median(similarities[own])
     return chosen
+
+
+def seeded(estimator: Any, seed: int) -> Any:
+    """Return a clone; it gets the seed if it has none of its own."""
+    estimator = clone(estimator)
+    if estimator.get_params(deep=False).get("random_state", 0) is None:
+        estimator.set_params(random_state=seed)
+    return estimator
 
 
 def _identity(thing: Any) -> Any:

@@ -80,3 +80,25 @@ def check_clean_mask(clean_mask: Any, codes: NDArray[np.int64]) -> NDArray[np.bo
             f"{int(np.flatnonzero(mask & (codes < 0))[0])}, which has none. Unmark it."
         )
     return mask
+
+
+def check_sample_weight(sample_weight: Any, n: int) -> NDArray[np.float64] | None:
+    """Return one weight a row; None where all weigh alike.
+
+    Raises
+    ------
+    ValueError
+        If there is not one finite weight of at least 0 for each row, or all are 0.
+    """
+    if sample_weight is None:
+        return None
+    weights = np.asarray(sample_weight, dtype=np.float64)
+    shape = weights.shape
+    fits = shape == (n,) and np.isfinite(weights).all() and (weights >= 0).all() and weights.any()
+    if not fits:
+        got = f"{weights.min()} to {weights.max()}" if weights.size else "nothing"
+        raise ValueError(
+            f"sample_weight must be a finite number of at least 0 for each of the {n} rows of X, "
+            f"and not 0 for all. Got shape {shape} and values from {got}."
+        )
+    return None if np.ptp(weights) == 0 else weights

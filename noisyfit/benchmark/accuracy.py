@@ -35,12 +35,11 @@ from noisyfit import (
     noise,
 )
 from noisyfit.metrics import detection_auroc
-from noisyfit.nn.losses import cross_entropy
 
 WEAK_SETS = ("music_genre_crowd", "trec_weak", "hausa_news_weak", "youtube_spam_weak")
 
 
-FINE_TUNING_STEPS = 50
+FINE_TUNING_EPOCHS = 50
 BASE: dict[str, Any] = {
     "mixing": "symmetric",
     "gated": False,
@@ -226,23 +225,8 @@ def fit(
     given[known] = task.y_clean[known]
     clf.fit(task.X, given, clean_mask=trusted)
     if fine_tune:
-        continue_training(clf, task.X[known], np.searchsorted(clf.classes_, given[known]))
+        clf.fine_tune(task.X[known], given[known], epochs=FINE_TUNING_EPOCHS, lr=clf.lr / 10)
     return clf
-
-
-def continue_training(clf: Any, X: Any, codes: Any) -> None:
-    """Train on a few rows more, at a tenth of the learning rate."""
-    labels, network, augment = torch.as_tensor(codes), clf.module_, clf._augment()
-    optimizer = torch.optim.SGD(network.parameters(), lr=clf.lr / 10, momentum=0.9)
-    rows = torch.cat(list(clf._read(X, reset=False).in_order()))
-    torch.manual_seed(clf.seed_)
-    network.train()
-    for _ in range(FINE_TUNING_STEPS):
-        loss = cross_entropy(network(augment.weak(rows)), labels).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    network.eval()
 
 
 def run(section: str, methods: Sequence[str], n_tasks: int | None = None) -> None:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
+from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin
 from sklearn.utils import _safe_indexing, check_consistent_length, check_random_state
 from sklearn.utils._param_validation import (
     Interval,
@@ -15,11 +15,10 @@ from sklearn.utils._param_validation import (
     validate_parameter_constraints,
 )
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted, column_or_1d
+from sklearn.utils.validation import check_is_fitted, column_or_1d, has_fit_parameter
 
 from noisyfit import quality
-from noisyfit.base import NoisyLabelClassifier
-from noisyfit.echo import EchoSelect
+from noisyfit.echo import EchoSelect, seeded
 from noisyfit.labels import LabelProtocol
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 from noisyfit.validation import check_clean_mask, encode, is_missing
@@ -63,11 +62,12 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
         Whether the originals that were kept are learned from. False with
         ``include_modified="all"`` is the paper's ablation "modification only".
     domain_weighting : bool, default=False
-        Repeat the rows of the smaller domain, originals or modified, until there are as many as of
-        the other. The released code weighs the losses so.
+        Weigh the rows so that originals and modified rows count alike in total, as the released
+        code does: an original by the share of modified rows, and the other way round. Only for
+        classifiers whose ``fit`` takes ``sample_weight``.
     finetune_epochs : int >= 0, default=0
         Epochs on the kept originals alone afterwards, at a hundredth of the learning rate; 40 in
-        the released code. Only for classifiers of this package that train one network.
+        the released code. Only for classifiers with ``fine_tune``, as `CrossEntropyClassifier`.
     missing_label : scalar or None, default=None
         Marks rows without a label, for example -1, "" or NaN. They are predicted, but neither
         modified nor learned from.
@@ -83,8 +83,8 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
     support_ : ndarray of bool of shape (n_samples,)
         Rows whose originals were kept.
     label_quality_ : ndarray of shape (n_samples,)
-        ``(1 + similarity) / 2``; 1 for trusted rows, NaN without a label. Low means suspicious;
-        the threshold lies at ``(1 + selector_.threshold_) / 2``.
+        That of ``selector_``, ``(1 + similarity) / 2`` by default; 1 for trusted rows, NaN without
+        a label. Low means suspicious.
     label_distribution_ : ndarray of shape (n_samples, n_classes)
         What the classifier predicts of the original row; where it is kept, mixed with the given
         label, which has the weight of its quality.
@@ -171,12 +171,14 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
         validate_parameter_constraints(
             self._parameter_constraints, self.get_params(deep=False), type(self).__name__
         )
+        estimator = self._default_estimator() if self.estimator is None else self.estimator
+        self._check_estimator(estimator)
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         self.given_labels_, has_label = self._read_labels(X, y)
         labels, trusted = self.given_labels_[has_label], clean_mask
         if clean_mask is not None and not has_label.all():
             trusted = check_clean_mask(clean_mask, np.where(has_label, 0, -1))[has_label]
-        self.selector_ = _seeded(EchoSelect() if self.selector is None else self.selector, seed)
+        self.selector_ = seeded(EchoSelect() if self.selector is None else self.selector, seed)
         self.selector_.fit(_rows(X, has_label), labels, clean_mask=trusted)  # steps 1, 2, Eq. 1
         self.classes_ = self.selector_.classes_
         if len(self.classes_) < 2:
@@ -185,13 +187,14 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
                 f"present: {self.classes_[0]!r}."
             )
         X = self.selector_.transform(X)
-        rows, labels = self._refined(X[has_label], labels)  # step 3
-        estimator = self._default_estimator() if self.estimator is None else self.estimator
-        self.estimator_ = _seeded(estimator, seed).fit(rows, labels)  # step 4
+        rows, labels, weights = self._refined(X[has_label], labels)  # step 3
+        self.estimator_ = seeded(estimator, seed).fit(rows, labels, **weights)  # step 4
         self.support_ = np.zeros(len(X), dtype=bool)
         self.support_[has_label] = self.selector_.support_
         if self.finetune_epochs:
-            self._finetune(X[self.support_], self.given_labels_[self.support_])
+            originals = X[self.support_], self.given_labels_[self.support_]
+            rate = FINE_TUNING_RATE * self.estimator_.lr
+            self.estimator_.fine_tune(*originals, epochs=self.finetune_epochs, lr=rate)
         self.n_features_in_ = self.selector_.n_features_in_
         if hasattr(self.selector_, "feature_names_in_"):
             self.feature_names_in_ = self.selector_.feature_names_in_
@@ -217,8 +220,25 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
     def _default_estimator(self) -> Any:
         return CrossEntropyClassifier()
 
-    def _refined(self, X: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return the rows to learn from and their labels."""
+    def _check_estimator(self, estimator: Any) -> None:
+        """Refuse, before a generator is trained, what the classifier cannot do."""
+        name = type(estimator).__name__
+        if self.domain_weighting and not has_fit_parameter(estimator, "sample_weight"):
+            raise ValueError(
+                "domain_weighting needs a classifier whose fit takes sample_weight. Got "
+                f"{name}. Pass another one, such as CrossEntropyClassifier, or "
+                "domain_weighting=False."
+            )
+        if self.finetune_epochs and not hasattr(estimator, "fine_tune"):
+            raise ValueError(
+                "finetune_epochs needs a classifier that trains one network and can go on with it. "
+                f"Got {name}. Pass CrossEntropyClassifier, or finetune_epochs=0."
+            )
+
+    def _refined(
+        self, X: NDArray[Any], y: NDArray[Any]
+    ) -> tuple[NDArray[Any], NDArray[Any], dict[str, NDArray[Any]]]:
+        """Return the rows to learn from, their labels and, as fit takes it, their weights."""
         support = self.selector_.support_
         modified_rows = {
             "rejected": np.flatnonzero(~support),
@@ -226,10 +246,6 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
             "none": np.arange(0),
         }[self.include_modified]
         original_rows = np.flatnonzero(support & self.include_originals)
-        if self.domain_weighting and len(original_rows) and len(modified_rows):
-            size = max(len(original_rows), len(modified_rows))
-            original_rows = np.resize(original_rows, size)
-            modified_rows = np.resize(modified_rows, size)
         source = np.concatenate([original_rows, modified_rows])
         labels = y[source]
         lost = np.setdiff1d(self.classes_, labels)
@@ -240,28 +256,17 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
                 "threshold=('quantile', 0.4), or include_modified='rejected'."
             )
         modified = self.selector_.modified_[modified_rows]
-        return np.concatenate([X[original_rows], modified]), labels
-
-    def _finetune(self, X: NDArray[Any], y: NDArray[Any]) -> None:
-        """Go on training the network on the kept originals."""
-        if not isinstance(self.estimator_, NoisyLabelClassifier):
-            raise ValueError(
-                "finetune_epochs needs a classifier of noisyfit, whose network can go on learning. "
-                f"Got {type(self.estimator_).__name__}. Pass finetune_epochs=0."
-            )
-        continued = clone(self.estimator_).set_params(
-            module=self.estimator_.module_.network,
-            max_epochs=self.finetune_epochs,
-            lr=FINE_TUNING_RATE * self.estimator_.lr,
-            lr_schedule="constant",
-        )
-        self.estimator_ = continued.fit(X, y)
+        weights = {}
+        if self.domain_weighting and len(original_rows) and len(modified_rows):
+            sizes = len(original_rows), len(modified_rows)
+            weights = {"sample_weight": np.repeat(sizes[::-1], sizes) / len(source)}
+        return np.concatenate([X[original_rows], modified]), labels, weights
 
     def _rate_labels(self, X: NDArray[Any], has_label: NDArray[np.bool_], clean_mask: Any) -> None:
         """Write what the label protocol promises."""
         codes = encode(self.given_labels_, self.classes_, ~has_label)
         rating = np.full(len(X), np.nan)
-        rating[has_label] = (1 + self.selector_.similarities_) / 2
+        rating[has_label] = self.selector_.label_quality_
         rating[check_clean_mask(clean_mask, codes)] = 1.0
         trust = np.where(self.support_, rating, 0.0)[:, None]
         if hasattr(self.estimator_, "predict_proba"):
@@ -292,15 +297,12 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
         return frame
 
     def score_labels(self, X: Any, y: Any) -> NDArray[np.float64]:
-        """Rate the labels of new rows: ``(1 + similarity) / 2``, low = suspicious.
-
-        NaN where there is no label.
-        """
+        """Rate the labels of new rows as `EchoSelect.score_labels` does; NaN without a label."""
         check_is_fitted(self)
         y = column_or_1d(y)
         has_label, rating = ~is_missing(y, self.missing_label), np.full(len(y), np.nan)
         rows = _rows(X, has_label)
-        rating[has_label] = (1 + self.selector_.similarity(rows, y[has_label])) / 2
+        rating[has_label] = self.selector_.score_labels(rows, y[has_label])
         return rating
 
     # ------------------------------------------------------------------------------- predict
@@ -326,11 +328,3 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
 def _rows(X: Any, chosen: NDArray[np.bool_]) -> Any:
     """Return some rows; of all, X itself, whatever it is."""
     return X if chosen.all() else _safe_indexing(X, chosen)
-
-
-def _seeded(estimator: Any, seed: int) -> Any:
-    """Return a clone; it gets the seed if it has none of its own."""
-    estimator = clone(estimator)
-    if estimator.get_params(deep=False).get("random_state", 0) is None:
-        estimator.set_params(random_state=seed)
-    return estimator

@@ -72,6 +72,7 @@ class GCEClassifier(CrossEntropyClassifier):
     True
     """
 
+    fit = NoisyLabelClassifier.fit  # without sample_weight
     _parameter_constraints: ClassVar = {
         **NoisyLabelClassifier._parameter_constraints,
         "q": [Interval(Real, 0, 1, closed="right")],

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from numpy.typing import NDArray
 from sklearn.datasets import make_blobs
 from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -42,7 +44,7 @@ class Recording(LogisticRegression):
     """Remembers what it was fitted on."""
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Recording:
-        self.rows_, self.labels_ = X, y
+        self.rows_, self.labels_, self.weights_ = X, y, sample_weight
         return super().fit(X, y)
 
 
@@ -70,8 +72,9 @@ def test_wrong_labels__cost_less_than_with_cross_entropy(seed: int) -> None:
         ({"include_modified": "none"}, 144, 0),
         ({"include_modified": "all"}, 144, 240),
         ({"include_modified": "all", "include_originals": False}, 0, 240),
-        ({"domain_weighting": True}, 144, 144),
-        ({"include_modified": "all", "domain_weighting": True}, 240, 240),
+        ({"domain_weighting": True}, 144, 96),
+        ({"include_modified": "all", "domain_weighting": True}, 144, 240),
+        ({"include_modified": "none", "domain_weighting": True}, 144, 0),
     ],
 )
 def test_settings__say_what_is_learned_from(
@@ -83,12 +86,65 @@ def test_settings__say_what_is_learned_from(
     assert len(rows) == len(given) == n_originals + n_modified
     originals = np.flatnonzero(~flipped)
     if n_originals:
-        kept = np.resize(originals, n_originals)
-        np.testing.assert_array_equal(rows[:n_originals], X[kept])
-        np.testing.assert_array_equal(given[:n_originals], labels[kept])
-    if settings.get("include_modified") == "all" and not settings.get("domain_weighting"):
+        np.testing.assert_array_equal(rows[:n_originals], X[originals])
+        np.testing.assert_array_equal(given[:n_originals], labels[originals])
+    if settings.get("include_modified") == "all":
         np.testing.assert_allclose(rows[n_originals:], np.where(flipped[:, None], -X, X), rtol=1e-6)
         np.testing.assert_array_equal(given[n_originals:], labels)
+
+
+def test_domain_weighting__weighs_every_row_of_a_domain_alike() -> None:
+    """The first rows of the smaller domain were repeated: sorted labels, unequal classes."""
+    X, labels, flipped = noisy_table()
+    order = np.argsort(labels, kind="stable")
+    X, labels, flipped = X[order], labels[order], flipped[order]
+    clf = EchoAlignClassifier(Recording(), by_truth(flipped, X), domain_weighting=True)
+    weights = clf.fit(X, labels).estimator_.weights_
+    np.testing.assert_allclose(weights[:144], 96 / 240)
+    np.testing.assert_allclose(weights[144:], 144 / 240)
+    assert weights[:144].sum() == pytest.approx(weights[144:].sum())
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"domain_weighting": True}, "fit takes sample_weight. Got KNeighborsClassifier"),
+        ({"finetune_epochs": 1}, "can go on with it. Got KNeighborsClassifier"),
+    ],
+)
+def test_classifier__that_cannot_do_it__is_refused_before_any_training(
+    settings: dict[str, Any], message: str
+) -> None:
+    X, labels, _ = noisy_table()
+
+    def modify(x: Any, y: Any, generator: Any) -> Any:
+        raise AssertionError("was trained")
+
+    clf = EchoAlignClassifier(KNeighborsClassifier(), EchoSelect(modify), **settings)
+    with pytest.raises(ValueError, match=message):
+        clf.fit(X, labels)
+
+
+def test_score__classifier__decides_by_its_label_quality() -> None:
+    X, labels, flipped = noisy_table()
+    rater = CrossEntropyClassifier(max_epochs=8, random_state=3)
+    turned = by_truth(flipped, X).set_params(score=rater, threshold=("quantile", 0.5))
+    clf = EchoAlignClassifier(LogisticRegression(), turned, random_state=0).fit(X, labels)
+    quality = rater.fit(X, labels).label_quality_
+    np.testing.assert_array_equal(clf.label_quality_, quality)
+    for label in range(3):
+        own = labels == label
+        kept = quality[own] >= np.quantile(quality[own], 0.5)
+        np.testing.assert_array_equal(clf.support_[own], kept)
+    np.testing.assert_array_equal(clf.score_labels(X, labels), rater.score_labels(X, labels))
+    np.testing.assert_allclose(clf.selector_.similarities_, np.where(flipped, -1, 1), atol=1e-6)
+
+
+def test_score__that_rates_nothing__is_an_error() -> None:
+    X, labels, flipped = noisy_table()
+    turned = by_truth(flipped, X).set_params(score=LogisticRegression())
+    with pytest.raises(ValueError, match="score must be 'similarity' or a classifier of noisyfit"):
+        turned.fit(X, labels)
 
 
 def test_label_protocol__comes_from_the_similarities() -> None:
@@ -171,15 +227,19 @@ def test_finetuning__moves_the_network_towards_the_originals() -> None:
     loss = [-np.log(clf.predict_proba(kept[0])[np.arange(144), kept[1]]).mean()
             for clf in (plain, tuned)]  # fmt: skip
     assert loss[1] < loss[0]
-    assert tuned.estimator_.n_iter_ == 5
+    # The originals' mean and deviation were measured again, under a network trained with others.
+    for name, value in plain.estimator_.module_.named_buffers():
+        if name in ("mean", "std"):
+            assert torch.equal(value, dict(tuned.estimator_.module_.named_buffers())[name])
 
 
-def test_finetuning__needs_a_network() -> None:
-    X, labels, flipped = noisy_table()
-    with pytest.raises(ValueError, match="Got LogisticRegression"):
-        EchoAlignClassifier(LogisticRegression(), by_truth(flipped, X), finetune_epochs=1).fit(
-            X, labels
-        )
+def test_finetuning__class_without_an_original__is_still_known() -> None:
+    """It failed after the whole training."""
+    X, labels, _ = noisy_table()
+    estimator = CrossEntropyClassifier(max_epochs=4, random_state=0)
+    clf = EchoAlignClassifier(estimator, by_truth(labels == 2, X), finetune_epochs=2)
+    assert clf.fit(X, labels).predict_proba(X).shape == (240, 3)
+    assert not clf.support_[labels == 2].any()
 
 
 def test_class_without_a_row__is_an_error_that_names_it() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from math import cos, sin
 from pathlib import Path
 from types import SimpleNamespace
@@ -199,6 +200,9 @@ def test_canny__weak_edges__count_where_they_touch_strong_ones() -> None:
 # ControlNet.
 
 
+NAMES = {k: str(k) for k in range(10)}
+
+
 class Painter:
     """Stands for a pipeline: paints squares of the grey level that the prompt names."""
 
@@ -223,7 +227,9 @@ def test_controlnet__asks_for_the_label_at_the_papers_settings() -> None:
     X, _ = images(5)
     x = torch.as_tensor(X).permute(0, 3, 1, 2)
     painter = Painter()
-    modifier = ControlNetGenerator(painter, class_names={7: "8"}, image_size=64, progress=False)
+    modifier = ControlNetGenerator(
+        painter, class_names=NAMES | {7: "8"}, image_size=64, progress=False
+    )
     found = modifier.modify(x, np.array([1, 2, 3, 4, 7]), generator())
     prompts, settings = painter.calls[0]
     assert prompts == [f"a photo of {k}" for k in (1, 2, 3, 4, 8)]
@@ -240,7 +246,9 @@ def test_controlnet__out_of_memory__halves_the_batch() -> None:
     X, _ = images(6)
     x = torch.as_tensor(X).permute(0, 3, 1, 2)
     painter = Painter(limit=2)
-    modifier = ControlNetGenerator(painter, image_size=16, batch_size=8, progress=False)
+    modifier = ControlNetGenerator(
+        painter, class_names=NAMES, image_size=16, batch_size=8, progress=False
+    )
     modifier.modify(x, np.arange(6), generator())
     assert [len(prompts) for prompts, _ in painter.calls] == [2, 2, 2]
 
@@ -249,12 +257,46 @@ def test_controlnet__blanked_images__stay_the_originals_and_are_reported() -> No
     X, _ = images(3)
     x = torch.as_tensor(X).permute(0, 3, 1, 2)
     painter = Painter(blanked=("a photo of 1",))
-    modifier = ControlNetGenerator(painter, image_size=16, progress=False)
+    modifier = ControlNetGenerator(painter, class_names=NAMES, image_size=16, progress=False)
     with pytest.warns(NoisyFitWarning, match="blanked 1 images"):
         found = modifier.modify(x, np.arange(3), generator())
     assert torch.equal(found[1], x[1])
     assert not torch.equal(found[2], x[2])
     assert modifier.n_blanked_ == 1
+
+
+@pytest.mark.parametrize("names", [None, {0: "cat", 1: "dog"}])
+def test_controlnet__label_without_a_word__is_an_error(names: dict[Any, str] | None) -> None:
+    """3 became "a photo of 3"."""
+    x = torch.zeros(3, 3, 8, 8)
+    modifier = ControlNetGenerator(Painter(), class_names=names, image_size=16, progress=False)
+    with pytest.raises(ValueError, match="Got the label .* Pass class_names"):
+        modifier.modify(x, np.array([0, 1, 3]), generator())
+    words = np.array(["photo of 1", "2", "3"])
+    with pytest.warns(NoisyFitWarning):  # no edges in blank images
+        assert modifier.modify(x, words, generator()).shape == x.shape
+
+
+def test_controlnet__small_images__edges_are_found_at_their_size() -> None:
+    """At 512 pixels a 32-pixel image has hardly an edge, and nothing conditioned the drawing."""
+    ramp = torch.linspace(60, 160, 32).repeat(2, 3, 32, 1)
+    ramp[:, :, 8:24, 8:24] += 40
+    painter = Painter()
+    settings: dict[str, Any] = {"class_names": NAMES, "image_size": 512, "progress": False}
+    with pytest.warns(NoisyFitWarning, match='edges_at="data"'):
+        ControlNetGenerator(painter, **settings).modify(ramp, np.arange(2), generator())
+    at_data = ControlNetGenerator(painter, edges_at="data", **settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        at_data.modify(ramp, np.arange(2), generator())
+    few, enough = (settings["image"] for _, settings in painter.calls)
+    assert float(few.mean()) < 0.005 < 0.05 < float(enough.mean())
+    expected = canny(ramp.mean(1, keepdim=True), 75, 75).float()
+    assert torch.equal(enough[:, :1, ::16, ::16], expected)
+    with pytest.raises(ValueError, match="edges_at must be"):
+        ControlNetGenerator(painter, edges_at="pixels", **settings).modify(
+            ramp, np.arange(2), generator()
+        )
 
 
 def test_controlnet__of_tables__is_an_error() -> None:
@@ -318,7 +360,9 @@ def tiny_tokenizer(folder: Path, transformers: Any) -> Any:
 def test_controlnet__tiny_pipeline__runs_end_to_end_and_from_a_folder(tmp_path: Path) -> None:
     pipeline = tiny_pipeline(tmp_path)
     X, y = images(4)
-    settings: dict[str, Any] = {"n_steps": 2, "image_size": 32, "progress": False}
+    settings: dict[str, Any] = {
+        "n_steps": 2, "image_size": 32, "progress": False, "class_names": NAMES
+    }  # fmt: skip
     modifier = ControlNetGenerator(pipeline, **settings)
     memory = tmp_path / "memory"
     echo = EchoSelect(modifier, embed_pixels, memory=memory, random_state=0).fit(X, y)

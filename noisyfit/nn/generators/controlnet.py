@@ -15,13 +15,15 @@ from torch.nn import functional as F
 from noisyfit.exceptions import NoisyFitWarning
 from noisyfit.nn.generators.edges import canny
 
+FEWEST_EDGES = 0.005  # share of the pixels
+
 
 class ControlNetGenerator:
     """Draw each image anew from its label, along its own edges ([1]_; appendix of [2]_).
 
-    Needs the extra ``generators`` (diffusers and transformers). Edges are found by Canny's detector
-    at the size of the drawing, the prompt names the label, and the drawing is brought back to the
-    size of the data by averaging areas.
+    Needs the extra ``generators`` (diffusers and transformers). Edges are found by Canny's
+    detector, the prompt names the label, and the drawing is brought back to the size of the data by
+    averaging areas.
 
     Parameters
     ----------
@@ -34,7 +36,7 @@ class ControlNetGenerator:
     prompt : str, default="a photo of {label}"
         ``{label}`` is replaced by the label, or by what `class_names` has for it.
     class_names : dict or None, default=None
-        From labels, as in y, to words.
+        From labels, as in y, to words. Needed where labels are no text.
     n_steps : int, default=20
     guidance : float, default=7.5
         Weight of the prompt, diffusers' default; the paper does not give it.
@@ -42,6 +44,11 @@ class ControlNetGenerator:
         Pixels a side of the drawing, a multiple of 8.
     low_threshold, high_threshold : float, default=75
         Of Canny's detector.
+    edges_at : {"drawing", "data"}, default="drawing"
+        Where edges are looked for. ``"drawing"``, the paper's, is the image enlarged to
+        `image_size`: its gradients are as much smaller as it is larger, so that hardly any edge of
+        a 32-pixel image is found at 512. ``"data"`` finds them in the image as it is and enlarges
+        them.
     value_range : tuple of float, default=(0, 255)
         Black and white of the rows.
     batch_size : int, default=8
@@ -74,6 +81,7 @@ class ControlNetGenerator:
         image_size: int = 512,
         low_threshold: float = 75.0,
         high_threshold: float = 75.0,
+        edges_at: str = "drawing",
         value_range: tuple[float, float] = (0.0, 255.0),
         batch_size: int = 8,
         device: str | torch.device | None = None,
@@ -88,6 +96,7 @@ class ControlNetGenerator:
         self.image_size = image_size
         self.low_threshold = low_threshold
         self.high_threshold = high_threshold
+        self.edges_at = edges_at
         self.value_range = value_range
         self.batch_size = batch_size
         self.device = device
@@ -113,7 +122,7 @@ class ControlNetGenerator:
         Raises
         ------
         ValueError
-            If the rows are no images.
+            If the rows are no images, a label has no word, or ``edges_at`` is neither of its names.
         ImportError
             If diffusers is missing.
         """
@@ -122,18 +131,46 @@ class ControlNetGenerator:
                 "ControlNetGenerator modifies images (n, C, H, W). Got rows of shape "
                 f"{tuple(x.shape[1:])}. Use ConditionalDiffusion for tables."
             )
-        pipeline = self._pipeline()
-        grey = self._levels(x).mean(1, keepdim=True)
-        size = (self.image_size, self.image_size)
-        enlarged = F.interpolate(grey, size, mode="bicubic", antialias=True).clamp(0, 255)
-        edges = canny(enlarged, self.low_threshold, self.high_threshold)
         prompts = [self._prompt(label) for label in np.asarray(y).tolist()]
+        edges = self._edges(self._levels(x).mean(1, keepdim=True))
+        pipeline = self._pipeline()
         seeds = torch.randint(2**31, (len(x),), generator=generator).tolist()
-        drawn = self._drawn(pipeline, edges.float().expand(-1, 3, -1, -1), prompts, seeds)
+        drawn = self._drawn(pipeline, edges.expand(-1, 3, -1, -1), prompts, seeds)
         return self._at_data_size(drawn, x)
 
     def _prompt(self, label: Any) -> str:
-        return self.prompt.format(label=(self.class_names or {}).get(label, label))
+        names = self.class_names or {}
+        if label not in names and not isinstance(label, str):
+            raise ValueError(
+                "The prompt must name each label in words. Got the label "
+                f"{label!r} and words for {list(names)[:10]}. Pass class_names, a dict from labels "
+                "to words."
+            )
+        return self.prompt.format(label=names.get(label, label))
+
+    def _edges(self, grey: Tensor) -> Tensor:
+        """Return the edges (n, 1, image_size, image_size) of grey images, 0 or 1."""
+        size = (self.image_size, self.image_size)
+        thresholds = self.low_threshold, self.high_threshold
+        if self.edges_at not in ("drawing", "data"):
+            raise ValueError(
+                f"edges_at must be 'drawing' or 'data'. Got {self.edges_at!r}. Choose one of them."
+            )
+        if self.edges_at == "data":
+            edges = F.interpolate(canny(grey, *thresholds).float(), size, mode="nearest")
+        else:
+            enlarged = F.interpolate(grey, size, mode="bicubic", antialias=True).clamp(0, 255)
+            edges = canny(enlarged, *thresholds).float()
+        share = float(edges.mean())
+        if share < FEWEST_EDGES:
+            warnings.warn(
+                f"At least {FEWEST_EDGES:.1%} of the pixels should be edges, or nothing but the "
+                f"label says what is drawn. Got {share:.2%}. Lower the thresholds, or pass "
+                'edges_at="data" for images much smaller than the drawing.',
+                NoisyFitWarning,
+                stacklevel=3,
+            )
+        return edges
 
     def _levels(self, x: Tensor) -> Tensor:
         low, high = self.value_range
