@@ -99,6 +99,6 @@ def check_sample_weight(sample_weight: Any, n: int) -> NDArray[np.float64] | Non
         got = f"{weights.min()} to {weights.max()}" if weights.size else "nothing"
         raise ValueError(
             f"sample_weight must be a finite number of at least 0 for each of the {n} rows of X, "
-            f"and not 0 for all. Got shape {shape} and values from {got}."
+            f"and not zero for all. Got shape {shape} and values from {got}."
         )
     return None if np.ptp(weights) == 0 else weights

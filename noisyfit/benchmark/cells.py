@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.metrics import top_k_accuracy_score
 from sklearn.model_selection import train_test_split
 from skorch.callbacks import EpochScoring
 from threadpoolctl import threadpool_limits
@@ -26,7 +27,7 @@ from noisyfit.devices import device_name, resolve_device
 from noisyfit.metrics import detection_auroc, detection_average_precision
 
 COLUMNS = (
-    "data", "noise", "rate", "method", "seed", "accuracy_last", "accuracy_clid",
+    "data", "noise", "rate", "method", "seed", "accuracy_last", "top5_last", "accuracy_clid",
     "accuracy_noisy_validation", "accuracy_oracle", "epoch_clid", "epoch_noisy_validation",
     "epoch_oracle", "noisy_validation", "neg_clid", "auroc", "average_precision", "seconds",
     "ratio_to_cross_entropy", "scoring_seconds", "peak_memory_mb", "noise_rate", "n_train",
@@ -286,6 +287,7 @@ def measure(clf: Any, problem: Problem, *, on_gpu: bool = False) -> Measured:
         for name, value in last.items()
         if value is not None
     }
+    row["top5_last"] = _top_five(clf, problem)
     row |= {"neg_clid": last.get("neg_clid"), "noisy_validation": last.get("noisy_validation")}
     return row | _accuracies(curves, bool(history)) | _found(clf, problem.wrong)
 
@@ -304,6 +306,15 @@ def _scores(problem: Problem) -> dict[str, Callable[[Any], float]]:
 
 def _accuracy(clf: Any, X: Any, y: Any) -> float:
     return float(np.mean(np.asarray(clf.predict(X)) == np.asarray(y)))
+
+
+def _top_five(clf: Any, problem: Problem) -> float | None:
+    """Return the share of test rows whose class is among the five most probable ones."""
+    classes = clf.classes_
+    if problem.X_test is None or len(classes) <= 5:
+        return None
+    probs = clf.predict_proba(problem.X_test)
+    return float(top_k_accuracy_score(problem.y_test, probs, k=5, labels=classes))
 
 
 def _try(score: Callable[[Any], float], clf: Any) -> float | None:

@@ -65,7 +65,7 @@ def summarize(results: pd.DataFrame) -> pd.DataFrame:
         measure; spreads of a single run are NaN.
     """
     measures = [
-        *PERCENT, "gap_recovery", "neg_clid", "auroc", "average_precision", *COST,
+        *PERCENT, "top5_last", "gap_recovery", "neg_clid", "auroc", "average_precision", *COST,
     ]  # fmt: skip
     speed = results["n_train"] * results["epochs"] / results["seconds"]
     of = results.assign(gap_recovery=gap_recovery(results), rows_per_second=speed)
@@ -193,6 +193,7 @@ def table_of(part: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """
     columns = {
         **{name: (f"accuracy %, {title}", 100.0, 1) for name, title in ACCURACIES.items()},
+        "top5_last": ("top-5 accuracy %, last epoch", 100.0, 1),
         "gap_recovery": ("gap recovery %", 100.0, 0),
         "noisy_validation": ("noisy validation %", 100.0, 1),
         "neg_clid": ("CLID", 1.0, 3),

@@ -95,7 +95,8 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
     Notes
     -----
     The three rows of Table 3 of [1]_ are ``include_originals=False, include_modified="all"``,
-    ``include_modified="none"`` and ``include_modified="rejected"``.
+    ``include_modified="none"`` and ``include_modified="rejected"``. Differences from the paper are
+    listed on the page of this method in the documentation.
 
     References
     ----------

@@ -41,6 +41,9 @@ def test_row__holds_what_a_direct_fit_says() -> None:
 
     curve = [np.mean(probs.argmax(1) == source.y_test[test]) for probs in watch.probs]
     assert row["accuracy_last"] == clf.score(source.X_test[test], source.y_test[test]) == curve[-1]
+    ranked = watch.probs[-1].argsort(1)[:, -5:]
+    within = [y in best for y, best in zip(source.y_test[test], ranked, strict=True)]
+    assert row["top5_last"] == pytest.approx(np.mean(within))
     assert row["accuracy_oracle"] == max(curve)
     assert row["epoch_oracle"] == 1 + int(np.argmax(curve))
     valid = clf.history_[:, "valid_acc"]
@@ -130,3 +133,10 @@ def test_key__follows_the_content_of_a_file_and_not_its_place(tmp_path: Path) ->
         (tmp_path / name).write_text(text)
         keys.append(key_of(Cell("cross_entropy", str(tmp_path / name), "given", 0, 0), settings))
     assert keys[0] == keys[1] != keys[2]
+
+
+def test_top_five__of_five_classes_or_fewer__is_not_measured() -> None:
+    X, y = blobs(60)
+    problem = Problem(X, y, X_test=X, y_test=y)
+    clf = CrossEntropyClassifier(max_epochs=2, device="cpu", random_state=0)
+    assert measure(clf, problem)["top5_last"] is None
