@@ -429,8 +429,9 @@ class EchoSelect(EchoMod):
         self, X: NDArray[Any], y: NDArray[Any], similarities: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         """Return what originals are kept by: similarities, or what a classifier says of labels."""
+        self.score_: Any = self.score
         if isinstance(self.score, str):
-            self.score_, self.label_quality_ = self.score, (1 + similarities) / 2
+            self.label_quality_ = (1 + similarities) / 2
             return similarities
         self.score_ = seeded(self.score, self.seed_).fit(X, y)
         self.label_quality_ = np.asarray(self.score_.label_quality_, np.float64)

@@ -87,8 +87,8 @@ def draw_figures(folder: Path, results: pd.DataFrame) -> Figures:
     summary = summarize(results)
     found: Figures = {}
     if _compares_cells(results):
-        drawn = figures.above_baseline(differences(results))
-        found[ALL] = [("above cross-entropy", _save(drawn, folder / "figure_all.png"))]
+        overall = figures.above_baseline(differences(results))
+        found[ALL] = [("above cross-entropy", _save(overall, folder / "figure_all.png"))]
     for number, (data, part) in enumerate(summary.groupby("data", sort=False)):
         drawn: dict[str, Any] = {}
         if part["accuracy_last"].notna().any():

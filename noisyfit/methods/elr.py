@@ -103,7 +103,7 @@ class ELRClassifier(CrossEntropyClassifier):
     True
     """
 
-    fit = NoisyLabelClassifier.fit  # without sample_weight
+    fit = NoisyLabelClassifier.fit  # type: ignore[assignment]  # takes no sample_weight
     _parameter_constraints: ClassVar = {
         **NoisyLabelClassifier._parameter_constraints,
         "regularization": [Interval(Real, 0, None, closed="left")],

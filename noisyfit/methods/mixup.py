@@ -63,7 +63,7 @@ class MixUpClassifier(CrossEntropyClassifier):
     True
     """
 
-    fit = NoisyLabelClassifier.fit  # without sample_weight
+    fit = NoisyLabelClassifier.fit  # type: ignore[assignment]  # takes no sample_weight
     _parameter_constraints: ClassVar = {
         **NoisyLabelClassifier._parameter_constraints,
         "mixup_alpha": [Interval(Real, 0, None, closed="neither")],

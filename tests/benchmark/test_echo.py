@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from noisyfit import EchoSelect
+from noisyfit import CrossEntropyClassifier, EchoSelect
 from noisyfit.benchmark import echo as module
 from noisyfit.benchmark.echo import main, n_kept
 from noisyfit.nn.generators import ConditionalDiffusion
@@ -32,8 +32,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     generator = ConditionalDiffusion(n_train_steps=150, n_steps=5, width=64)
     monkeypatch.setattr(module, "EchoSelect", partial(EchoSelect, generator))
     monkeypatch.setattr(module, "THRESHOLDS", (-1.0, 0.9))
-    few = {"max_epochs": 2, "random_state": 0}
-    baseline = partial(module.CrossEntropyClassifier, **few)
+    few: dict[str, Any] = {"max_epochs": 2, "random_state": 0}
+    baseline = partial(CrossEntropyClassifier, **few)
     monkeypatch.setattr(module, "CrossEntropyClassifier", baseline)
     settings: dict[str, Any] = {"by small loss": {"score": baseline(), "include_modified": "all"}}
     monkeypatch.setattr(module, "SETTINGS", settings)
