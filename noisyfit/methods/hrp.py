@@ -250,7 +250,8 @@ class HRPClassifier(WarmUp, Peers):
         drawn, clean, directions = data.subset(self.state_.meta_rows), self._clean(data), {}
         epochs = epoch - int(self.state_.first_epoch) + 1
         ramp = min(1.0, epochs / self.warmup_epochs_)  # w(t) of Eq. 15
-        targets = {teacher: self._select(data, teacher, epoch) for teacher in self._networks}
+        late = ramp == 1 and epoch >= EXPANSION * self.max_epochs_
+        targets = {teacher: self._select(data, teacher, late) for teacher in self._networks}
         for step, (idx, x, strong, labels) in enumerate(data.batches("weak", "strong")):
             trusted = data.trusted[idx]
             batches, reliabilities = {}, {}
@@ -297,17 +298,21 @@ class HRPClassifier(WarmUp, Peers):
         direction: dict[str, Tensor] | None,
     ) -> Reliability:
         """Rate both labels of every row by what a step on them does to the outer loss."""
+        labelled = (labels >= 0).float()
         if direction is None:
-            ones = x.new_ones(len(x), dtype=torch.float32)
-            return Reliability(ones, ones, ones)
+            ones = torch.ones_like(labelled)
+            return Reliability(labelled, ones, ones)
         logits, tangents = logit_jvp(self._network(teacher), x, direction)
         unit = self.unit_gradients
         given = normalized(gains(logits, tangents, labels, unit=unit), self.norm)  # Eq. 4
         guessed = normalized(gains(logits, tangents, pseudo, unit=unit), self.norm)  # Eq. 5
+        given = given * labelled  # also where nothing gains and all rows are alike
         if self.reliability == "coupled":
-            guessed = (1 - given).clamp(min=0)
+            given = given.clamp(max=1)
+            guessed = 1 - given
         total = given + guessed
-        return Reliability(given, guessed, total.clamp(*self.reliability_range))  # Eq. 6
+        total = (total / total.mean()).clamp(*self.reliability_range)  # Eq. 6
+        return Reliability(given, guessed, total)
 
     def _loss(
         self,
@@ -320,18 +325,17 @@ class HRPClassifier(WarmUp, Peers):
         ramp: float,
     ) -> Tensor:
         """Return Eq. 15 of one network; targets and reliabilities are the other one's."""
-        network, total = self._network(learner), reliability.total
+        network = self._network(learner)
         logits, embeddings = logits_and_embeddings(network, torch.cat([x, strong]))
         weak_logits, strong_logits = logits.chunk(2)
         n_used = targets.used.sum().clamp(min=1)
-        weights = 1 + self.reweighting * (total / total.mean() - 1)
-        weights = torch.where(trusted, 1.0, weights) * targets.used
-        loss = (weights * cross_entropy(weak_logits, targets.label)).sum() / n_used  # Eq. 13
+        losses = self._reweighted(weak_logits, targets, reliability, trusted)
+        loss = (targets.used * losses).sum() / n_used  # Eq. 13
         guess = weak_logits.detach().float().softmax(1)
         consistency = targets.used * cross_entropy(strong_logits, guess)
         loss = loss + ramp * consistency.sum() / n_used  # Eq. 14
         if self.mixing:
-            loss = loss + ramp * self._mixed(network, x, targets.label, total)
+            loss = loss + ramp * self._mixed(network, x, targets.label, reliability.total)
         if self.contrastive_weight:
             projected = getattr(self, f"{learner}_projector_")(embeddings.float()).chunk(2)
             consensus = min_max(reliability.pseudo)  # Eq. 10
@@ -343,12 +347,24 @@ class HRPClassifier(WarmUp, Peers):
             self._log("pair_agreement", pair_agreement(targets, consensus))
         return loss
 
+    def _reweighted(
+        self, logits: Tensor, targets: Targets, reliability: Reliability, trusted: Tensor
+    ) -> Tensor:
+        """Return the cross-entropy of each row times its weight in Eq. 13; trusted rows have 1."""
+        losses = cross_entropy(logits, targets.label)
+        if self.reliability == "coupled":  # alpha and beta divide the row between its two labels
+            share = torch.where(trusted, 1.0, reliability.label)
+            losses = torch.lerp(cross_entropy(logits, targets.pseudo), losses, share)
+        total = reliability.total
+        weights = 1 + self.reweighting * (total / total.mean() - 1)
+        return torch.where(trusted, 1.0, weights) * losses
+
     def _mixed(self, network: nn.Module, x: Tensor, labels: Tensor, total: Tensor) -> Tensor:
         """Mix rows in the proportion of their reliabilities, and gate the pairs: RAM and GRG."""
         partner = torch.randperm(len(x), device=x.device)
         own, other = total, total[partner]
         if self.mixing == "symmetric":
-            own = other = torch.full_like(total, 2.0)  # Beta(kappa / 2, kappa / 2)
+            own = other = torch.ones_like(total)  # Beta(kappa / 2, kappa / 2)
         share = mixing_share(own, other, self.concentration)  # Eq. 7
         column = share.reshape(-1, *[1] * (x.ndim - 1))
         mixed_logits = network(column * x + (1 - column) * x[partner])
@@ -364,7 +380,7 @@ class HRPClassifier(WarmUp, Peers):
 
     # ------------------------------------------------------------------------------- selection
 
-    def _select(self, data: TrainingData, teacher: str, epoch: int) -> Targets:
+    def _select(self, data: TrainingData, teacher: str, late: bool) -> Targets:
         """Choose the rows whose given label counts, and guess the labels of the others."""
         beliefs = getattr(self.state_, f"{teacher}_beliefs")
         confidence, pseudo = beliefs.max(1)
@@ -373,7 +389,7 @@ class HRPClassifier(WarmUp, Peers):
         small_loss = best_of_each_class(given, data.labels, SELECTED_SHARE, data.n_classes)
         kept = kept.index_fill(0, small_loss, True)
         used = kept
-        if epoch >= EXPANSION * self.max_epochs_:  # late label guessing
+        if late:  # label guessing
             votes = self.state_.module_beliefs.argmax(1) == self.state_.peer_beliefs.argmax(1)
             used = kept | (votes & (confidence > CONFIDENT))
         return Targets(torch.where(kept, data.labels, pseudo), pseudo, used)
@@ -491,16 +507,17 @@ def gains(logits: Tensor, tangents: Tensor, labels: Tensor, *, unit: bool) -> Te
 
 
 def normalized(gains: Tensor, norm: str) -> Tensor:
-    """Return the positive part on the scale of a batch, Eqs. 4 and 5; 1 where nothing gains."""
+    """Return the positive part on the scale of a batch, Eqs. 4 and 5; all alike if nothing gains."""
     positive = gains.clamp(min=0)
-    scale = {"mean": positive.mean(), "sum": positive.sum(), "max": positive.max()}[norm]
-    return torch.where(positive.sum() > TINY, positive / scale.clamp(min=TINY), 1.0)
+    positive = torch.where(positive.sum() > TINY, positive, 1.0)
+    return positive / {"mean": positive.mean(), "sum": positive.sum(), "max": positive.max()}[norm]
 
 
 def min_max(values: Tensor) -> Tensor:
-    """Map a batch to [0, 1], Eq. 10."""
+    """Map a batch to [0, 1], Eq. 10; to 1 if all are alike."""
     low, high = values.aminmax()
-    return (values - low) / (high - low).clamp(min=TINY)
+    spread = high - low
+    return torch.where(spread > TINY, (values - low) / spread.clamp(min=TINY), 1.0)
 
 
 def mixing_share(own: Tensor, other: Tensor, concentration: float) -> Tensor:
