@@ -32,7 +32,7 @@ CONFIDENT = 0.95
 EXPANSION = 0.6  # of the epochs, after which confident rows without a believed label join
 CONTRASTIVE_TEMPERATURE = 0.1
 BETA_SHAPES = (0.05, 50.0)
-STARVED = 0.9  # share of gates at the lower bound that is worth a warning
+STARVED = 0.5  # share of gates at the lower bound that is worth a warning
 
 
 class HRPClassifier(WarmUp, Peers):
@@ -57,21 +57,26 @@ class HRPClassifier(WarmUp, Peers):
     Parameters
     ----------
     reliability : {"disentangled", "coupled"} or None, default="disentangled"
-        ``"coupled"`` has one signal, beta = 1 - alpha. None has none: all are 1.
+        ``"coupled"`` has one signal: alpha is cut at 1, beta = 1 - alpha, and the row's
+        cross-entropy is divided between its two labels in this proportion. None has none: all rows
+        count alike, and the contrastive term is plain supervised contrast on the guesses.
     mixing : {"asymmetric", "symmetric"} or None, default="asymmetric"
         ``"symmetric"`` mixes without regard to the reliabilities, None not at all.
     gated : bool, default=True
         Whether pairs count by the reliability of the mixture.
     contrastive_weight : float >= 0, default=0.05
-        Weight of the contrastive term, ``lambda_c`` of Eq. 15.
+        Weight of the contrastive term, ``lambda_c`` of Eq. 15. Zero leaves it out.
     concentration : float > 0, default=4.0
         Of the Beta distribution of the mixing, ``kappa`` of Eq. 7.
     reliability_range : tuple of two floats, default=(0.1, 2.0)
-        Bounds of alpha + beta, Eq. 6; the lower one must be positive.
+        Bounds of alpha + beta, Eq. 6, in units of its mean over the batch:
+        ``0 < lower < 1 < upper``.
     reweighting : float in [0, 1], default=0.5
         How far the reliability weighs the cross-entropy, ``eta_r`` of Eq. 13.
     norm : {"mean", "sum", "max"}, default="mean"
-        What alpha and beta of a batch are divided by.
+        What alpha and beta of a batch are divided by. ``"sum"`` is Eqs. 4 and 5 as published; with
+        separate reliabilities it differs from ``"mean"`` only in the scale of
+        ``label_reliability_``.
     unit_gradients : bool, default=True
         Divide what a row gains by the length of its gradient in the logits. False is the published
         form.
@@ -95,8 +100,8 @@ class HRPClassifier(WarmUp, Peers):
     Attributes
     ----------
     label_reliability_ : ndarray of shape (n_training_rows,)
-        Mean of alpha over epochs and networks; at least 0, 1 on average. ``label_quality_`` is its
-        rank.
+        Mean of alpha over epochs and networks; at least 0, 0 without a label. On average 1 with
+        ``norm="mean"``. ``label_quality_`` is its rank.
     pseudo_label_reliability_ : ndarray of shape (n_training_rows,)
         The same of beta.
     peer_ : torch.nn.Module
@@ -108,40 +113,73 @@ class HRPClassifier(WarmUp, Peers):
     Warns
     -----
     NoisyFitWarning
-        If in the last epoch nearly all gates are at their lower bound: no label looks reliable, and
-        the networks hardly learn ("gradient starvation" in [1]_).
+        If in the last epoch most gates are at their lower bound: a few rows have all the
+        reliability, and the networks hardly learn from the others ("gradient starvation" in [1]_).
 
     Notes
     -----
-    Differences from the paper:
+    ``history_`` has for each epoch the mean ``gate``, the share ``gate_at_lower_bound`` of pairs,
+    the share ``rows_at_upper_bound`` and ``pair_agreement``: the share of positive pairs, by
+    weight, whose targets agree.
+
+    Differences from the paper, whose printed equations are lost in the copy at hand; what its text
+    leaves open follows ProMix [2]_, on which it builds:
 
     1. CLID is in the outer loss, with or without trusted rows; the paper needs clean rows. A few
        trusted rows are soon fitted, and their gradient then says little: on synthetic tables with
        100 of them alpha found wrong labels with an AUROC of 0.88 without CLID, and 0.97 with it
-       (one seed).
-    2. A row's gain is divided by the length of its gradient (``unit_gradients``). As published, a
+       (one seed). Each outer loss takes 100 rows at random.
+    2. The derivatives at weight 0 are taken in closed form, not by an unrolled step; they are the
+       same, and the learning rate of the step cancels.
+    3. A row's gain is divided by the length of its gradient (``unit_gradients``). As published, a
        wrong label, which is never fitted, has the longer gradient and so the larger alpha whenever
        it points the right way by chance: on synthetic tables alpha found wrong labels with an AUROC
        of 0.3 to 0.5 without, 0.85 to 0.9 with it, at equal accuracy.
-    3. Rows are selected by predictions averaged over epochs, not by those of one step; half of each
-       class by the smallest loss, and all labels predicted with 0.95 or more. After 60 % of the
-       epochs rows without a believed label join where both networks agree with 0.95.
-    4. The stripped constants (bounds, concentration, weights, temperature 0.1 of the contrastive
-       term) are ours; Eqs. 7, 8, 11 and 13 are reconstructions.
-    5. The weight of all but the first loss rises over as many epochs as a warm-up of tables has. On
-       images the warm-up ends when learning stalls: networks that are still learning lose 3 points
-       and more by what they select themselves (4,000 images, symmetric noise of 40 %, one seed).
-    6. A contrastive head of two layers on the embeddings.
+    4. Eqs. 4 and 5 divide by the mean (``norm``). The paper adds a small constant to its sum; here
+       a batch in which nothing gains has equal reliabilities, but for rows without a label.
+    5. Eq. 6 bounds alpha + beta in units of the batch mean, so that neither the batch size nor
+       ``norm`` moves the bounds, and the term of the mixed pairs keeps its weight: the published
+       sums would have to be bounded at ``2 / batch_size`` times ours, and that term be weighted by
+       as much. The paper's bounds are unknown. With ours about 15 % of rows are at the upper, 25 %
+       at the lower one, and the mean gate is 1.0 to 1.1 (synthetic tables). An upper one of 4 has
+       3 % of rows, but a mean gate of 1.4: mixtures lean towards the more reliable row.
+    6. Eqs. 7, 8, 11 and 13 are reconstructions. The shapes of the Beta distribution stay within
+       0.05 and 50. Eq. 10 is 1 in a batch whose guesses are all alike.
+    7. The other constants are ours, too: the weights, the concentration, and the temperature 0.1 of
+       the contrastive term.
+    8. The guess is the class with the highest probability averaged over epochs
+       (``temporal_momentum``), not that of one step, and the guesses of all rows make positives;
+       the paper speaks of those with high confidence.
+    9. Selection uses these averages: half of each class by the smallest loss, and all labels
+       predicted with 0.95 or more. Once 60 % of the epochs have passed and the ramp has ended, rows
+       without a believed label join where both networks agree and the partner is sure by 0.95.
+    10. The target of Eq. 14 is the learner's own distribution on the weak view, without a gradient.
+    11. The weight of all but the first loss rises over as many epochs as a warm-up of tables has,
+        and only after the warm-up, of which the paper does not speak. On images that ends when
+        learning stalls: networks that are still learning lose 3 points and more by what they select
+        themselves (4,000 images, symmetric noise of 40 %, one seed).
+    12. The contrastive term sees the embeddings through a head of two layers; the paper compares
+        the features themselves.
+    13. The meta set may lie among the training rows (``clean_mask``). Trusted rows are then in the
+        loss with full weight.
+    14. ``"coupled"`` divides the cross-entropy as L2B does [3]_; the paper does not say how its
+        ablation uses the coupled weight. As alpha + beta is 1, mixing is symmetric and not gated.
+    15. Both networks predict (``inference``), and labels are rated; the paper says nothing of
+        either.
 
-    Trusted rows are in the loss with full weight. Rows without a label have alpha 0 and are trained
-    on by mixing and contrast, and later by their guess. Cost: 16 passes through each network per
-    row and epoch, cross-entropy needs 3; 6 of them are for the reliabilities, up to 9 with trusted
-    rows, and fewer with ``meta_every``. ``2 n_classes + 2`` floats per sample.
+    Rows without a label have alpha 0 and are trained on by mixing and contrast, and later by their
+    guess. Cost: 16 passes through each network per row and epoch, cross-entropy needs 3; 6 of them
+    are for the reliabilities, up to 9 with trusted rows, and fewer with ``meta_every``.
+    ``2 n_classes + 2`` floats per sample.
 
     References
     ----------
     .. [1] Holistic Reliability Propagation: Decoupling Annotation and Prediction for Robust
        Noisy-Label Learning.
+    .. [2] Xiao et al. ProMix: Combating Label Noise via Maximizing Clean Sample Utility. IJCAI,
+       2023. arXiv:2207.10276
+    .. [3] Zhou et al. L2B: Learning to Bootstrap Robust Models for Combating Label Noise. CVPR,
+       2024. arXiv:2202.04291
 
     Examples
     --------
@@ -211,10 +249,11 @@ class HRPClassifier(WarmUp, Peers):
 
     def _fit(self, data: TrainingData) -> None:
         low, high = self.reliability_range
-        if not 0 < low < high:
+        if not 0 < low < 1 < high:
             raise ValueError(
-                f"reliability_range must have 0 < lower < upper. Got {self.reliability_range}. "
-                "The lower bound keeps every row in the training."
+                "reliability_range must have 0 < lower < 1 < upper. Got "
+                f"{self.reliability_range}. It is in units of the mean of a batch, and the lower "
+                "bound keeps every row in the training."
             )
         check_meta_set(self._clean(data) or data.subset(self.state_.meta_rows))
         for epoch in self._epochs():
@@ -373,9 +412,10 @@ class HRPClassifier(WarmUp, Peers):
         if not self.gated:
             return losses.mean()
         gate = share * total + (1 - share) * total[partner]  # Eq. 8
-        low = 1.001 * self.reliability_range[0]
+        low, high = self.reliability_range
         self._log("gate", gate.mean())
-        self._log("gate_at_lower_bound", (gate <= low).float().mean())
+        self._log("gate_at_lower_bound", (gate <= 1.001 * low).float().mean())
+        self._log("rows_at_upper_bound", (total >= high).float().mean())
         return (gate * losses).mean()  # Eq. 9
 
     # ------------------------------------------------------------------------------- selection
@@ -452,9 +492,10 @@ class HRPClassifier(WarmUp, Peers):
         if last.get("gate_at_lower_bound", 0) > STARVED:
             warnings.warn(
                 "The gate of the mixed rows should be above its lower bound for most pairs. In the "
-                f"last epoch {last['gate_at_lower_bound']:.0%} were at it: no label looks reliable "
-                "and the networks hardly learn. Give more trusted rows (clean_mask or X_meta), "
-                "raise warmup_epochs, or raise the lower bound in reliability_range.",
+                f"last epoch {last['gate_at_lower_bound']:.0%} were at it: a few rows have all the "
+                "reliability, and the networks hardly learn from the others. Check the labels of "
+                "the trusted rows and give more of them (clean_mask or X_meta), raise "
+                "warmup_epochs, or raise the lower bound in reliability_range.",
                 NoisyFitWarning,
                 stacklevel=4,
             )
@@ -479,7 +520,17 @@ class Targets(NamedTuple):
 
 
 class Reliability(NamedTuple):
-    """How far to trust the given label (alpha), the guess (beta), and the row (rho)."""
+    """How far to trust the given label (alpha), the guess (beta), and the row (rho).
+
+    Attributes
+    ----------
+    label : tensor of shape (n_samples,)
+        At least 0; 0 without a label.
+    pseudo : tensor of shape (n_samples,)
+        At least 0.
+    total : tensor of shape (n_samples,)
+        Their sum in units of its mean, within ``reliability_range``.
+    """
 
     label: Tensor
     pseudo: Tensor
@@ -507,7 +558,7 @@ def gains(logits: Tensor, tangents: Tensor, labels: Tensor, *, unit: bool) -> Te
 
 
 def normalized(gains: Tensor, norm: str) -> Tensor:
-    """Return the positive part on the scale of a batch, Eqs. 4 and 5; all alike if nothing gains."""
+    """Return the positive part on the scale of a batch, Eqs. 4 and 5; alike if nothing gains."""
     positive = gains.clamp(min=0)
     positive = torch.where(positive.sum() > TINY, positive, 1.0)
     return positive / {"mean": positive.mean(), "sum": positive.sum(), "max": positive.max()}[norm]
