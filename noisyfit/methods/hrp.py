@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple
 
@@ -21,13 +20,7 @@ from noisyfit.data import (
 from noisyfit.exceptions import NoisyFitWarning
 from noisyfit.nn.build import projection_head
 from noisyfit.nn.features import embedding_size, logits_and_embeddings
-from noisyfit.nn.losses import (
-    clid,
-    cross_entropy,
-    newest_share,
-    refurbish,
-    reliability_contrastive,
-)
+from noisyfit.nn.losses import clid, cross_entropy, newest_share, reliability_contrastive
 from noisyfit.nn.metagrad import logit_jvp
 from noisyfit.peers import Peers
 from noisyfit.warmup import WarmUp
@@ -39,7 +32,7 @@ CONFIDENT = 0.95
 EXPANSION = 0.6  # of the epochs, after which confident rows without a believed label join
 CONTRASTIVE_TEMPERATURE = 0.1
 BETA_SHAPES = (0.05, 50.0)
-STARVED = 0.9  # share of gates at the lower bound that is worth a warning
+STARVED = 0.5  # share of gates at the lower bound that is worth a warning
 
 
 class HRPClassifier(WarmUp, Peers):
@@ -64,26 +57,26 @@ class HRPClassifier(WarmUp, Peers):
     Parameters
     ----------
     reliability : {"disentangled", "coupled"} or None, default="disentangled"
-        ``"coupled"`` has one signal: alpha at most 1, and beta = 1 - alpha, which mix given label
-        and guess into one target, as in L2B [2]_; all rows are then equally reliable. None has no
-        signal.
+        ``"coupled"`` has one signal: alpha is cut at 1, beta = 1 - alpha, and the row's
+        cross-entropy is divided between its two labels in this proportion. None has none: all rows
+        count alike, and the contrastive term is plain supervised contrast on the guesses.
     mixing : {"asymmetric", "symmetric"} or None, default="asymmetric"
         ``"symmetric"`` mixes without regard to the reliabilities, None not at all.
     gated : bool, default=True
-        Whether pairs count by the reliability of the mixture. False is the ablation "w/o GRG": all
-        count alike. The mean gate is close to 1, so that the weight of the term hardly changes.
+        Whether pairs count by the reliability of the mixture.
     contrastive_weight : float >= 0, default=0.05
-        Weight of the contrastive term, ``lambda_c`` of Eq. 15.
+        Weight of the contrastive term, ``lambda_c`` of Eq. 15. Zero leaves it out.
     concentration : float > 0, default=4.0
         Of the Beta distribution of the mixing, ``kappa`` of Eq. 7.
     reliability_range : tuple of two floats, default=(0.1, 2.0)
-        Bounds of a row's alpha + beta, Eq. 6, in means of the batch; the lower one must be
-        positive.
+        Bounds of alpha + beta, Eq. 6, in units of its mean over the batch:
+        ``0 < lower < 1 < upper``.
     reweighting : float in [0, 1], default=0.5
         How far the reliability weighs the cross-entropy, ``eta_r`` of Eq. 13.
     norm : {"mean", "sum", "max"}, default="mean"
-        What alpha and beta of a batch are divided by. ``"sum"`` is the published form; it has the
-        bits of ``"mean"`` but for the scale of the fitted attributes.
+        What alpha and beta of a batch are divided by. ``"sum"`` is Eqs. 4 and 5 as published; with
+        separate reliabilities it differs from ``"mean"`` only in the scale of
+        ``label_reliability_``.
     unit_gradients : bool, default=True
         Divide what a row gains by the length of its gradient in the logits. False is the published
         form.
@@ -107,8 +100,8 @@ class HRPClassifier(WarmUp, Peers):
     Attributes
     ----------
     label_reliability_ : ndarray of shape (n_training_rows,)
-        Mean of alpha over epochs and networks; at least 0, 1 on average. ``label_quality_`` is its
-        rank.
+        Mean of alpha over epochs and networks; at least 0, 0 without a label. On average 1 with
+        ``norm="mean"``. ``label_quality_`` is its rank.
     pseudo_label_reliability_ : ndarray of shape (n_training_rows,)
         The same of beta.
     peer_ : torch.nn.Module
@@ -120,54 +113,73 @@ class HRPClassifier(WarmUp, Peers):
     Warns
     -----
     NoisyFitWarning
-        If in the last epoch nearly all gates are at their lower bound: a few rows hold all the
-        reliability, and the networks hardly learn ("gradient starvation" in [1]_).
+        If in the last epoch most gates are at their lower bound: a few rows have all the
+        reliability, and the networks hardly learn from the others ("gradient starvation" in [1]_).
 
     Notes
     -----
-    Differences from the paper:
+    ``history_`` has for each epoch the mean ``gate``, the share ``gate_at_lower_bound`` of pairs,
+    the share ``rows_at_upper_bound`` and ``pair_agreement``: the share of positive pairs, by
+    weight, whose targets agree.
+
+    Differences from the paper, whose printed equations are lost in the copy at hand; what its text
+    leaves open follows ProMix [2]_, on which it builds:
 
     1. CLID is in the outer loss, with or without trusted rows; the paper needs clean rows. A few
        trusted rows are soon fitted, and their gradient then says little: on synthetic tables with
        100 of them alpha found wrong labels with an AUROC of 0.88 without CLID, and 0.97 with it
-       (one seed). ``meta_objective="ce"`` is the published form.
-    2. A row's gain is divided by the length of its gradient (``unit_gradients``). As published, a
+       (one seed). Each outer loss takes 100 rows at random.
+    2. The derivatives at weight 0 are taken in closed form, not by an unrolled step; they are the
+       same, and the learning rate of the step cancels.
+    3. A row's gain is divided by the length of its gradient (``unit_gradients``). As published, a
        wrong label, which is never fitted, has the longer gradient and so the larger alpha whenever
        it points the right way by chance: on synthetic tables alpha found wrong labels with an AUROC
        of 0.3 to 0.5 without, 0.85 to 0.9 with it, at equal accuracy.
-    3. Eqs. 4 and 5 divide by the mean over the batch instead of the sum (``norm``), and Eq. 6
-       bounds alpha + beta in means of the batch: the published bounds are lost, and values that sum
-       to 1 over a batch reach no fixed one. On synthetic tables 15 % of the rows are at the upper
-       bound, 7 % of the gates at the lower one, and the mean gate is 1.08. It is above 1 because
-       Eq. 7 gives the more reliable row of a pair the larger share.
-    4. Where nothing in a batch gains, or with ``reliability=None``, all rows are equally reliable;
-       Eq. 10 then maps all to 1. A row without a label has alpha 0.
-    5. The guess is the most probable class of predictions averaged over epochs, not of one step.
-       Rows are selected by them as well: half of each class by the smallest loss, and all labels
-       predicted with 0.95 or more. The paper names no rule; these are ProMix's, whose share falls
-       with time. After 60 % of the epochs, and not before the ramp of Eq. 15 has ended, rows
-       without a believed label join where both networks agree with 0.95.
-    6. Positives of the contrastive term share a guess, of whatever confidence; Eq. 10 weakens them.
-       Its head has two layers, its temperature is 0.1.
-    7. The other stripped constants (bounds, concentration, weights) are ours; Eqs. 7, 8, 11 and 13
-       are reconstructions. Eq. 14 takes the weak view's prediction as a soft target.
-    8. The weight of all but the first loss rises over as many epochs as a warm-up of tables has. On
-       images the warm-up ends when learning stalls: networks that are still learning lose 3 points
-       and more by what they select themselves (4,000 images, symmetric noise of 40 %, one seed).
-    9. Both networks predict, by their mean logits; the paper does not say. Networks, learning rate
-       and its cosine, epochs, batches and views are those of all methods of this package.
+    4. Eqs. 4 and 5 divide by the mean (``norm``). The paper adds a small constant to its sum; here
+       a batch in which nothing gains has equal reliabilities, but for rows without a label.
+    5. Eq. 6 bounds alpha + beta in units of the batch mean, so that neither the batch size nor
+       ``norm`` moves the bounds, and the term of the mixed pairs keeps its weight: the published
+       sums would have to be bounded at ``2 / batch_size`` times ours, and that term be weighted by
+       as much. The paper's bounds are unknown. With ours about 15 % of rows are at the upper, 25 %
+       at the lower one, and the mean gate is 1.0 to 1.1 (synthetic tables). An upper one of 4 has
+       3 % of rows, but a mean gate of 1.4: mixtures lean towards the more reliable row.
+    6. Eqs. 7, 8, 11 and 13 are reconstructions. The shapes of the Beta distribution stay within
+       0.05 and 50. Eq. 10 is 1 in a batch whose guesses are all alike.
+    7. The other constants are ours, too: the weights, the concentration, and the temperature 0.1 of
+       the contrastive term.
+    8. The guess is the class with the highest probability averaged over epochs
+       (``temporal_momentum``), not that of one step, and the guesses of all rows make positives;
+       the paper speaks of those with high confidence.
+    9. Selection uses these averages: half of each class by the smallest loss, and all labels
+       predicted with 0.95 or more. Once 60 % of the epochs have passed and the ramp has ended, rows
+       without a believed label join where both networks agree and the partner is sure by 0.95.
+    10. The target of Eq. 14 is the learner's own distribution on the weak view, without a gradient.
+    11. The weight of all but the first loss rises over as many epochs as a warm-up of tables has,
+        and only after the warm-up, of which the paper does not speak. On images that ends when
+        learning stalls: networks that are still learning lose 3 points and more by what they select
+        themselves (4,000 images, symmetric noise of 40 %, one seed).
+    12. The contrastive term sees the embeddings through a head of two layers; the paper compares
+        the features themselves.
+    13. The meta set may lie among the training rows (``clean_mask``). Trusted rows are then in the
+        loss with full weight.
+    14. ``"coupled"`` divides the cross-entropy as L2B does [3]_; the paper does not say how its
+        ablation uses the coupled weight. As alpha + beta is 1, mixing is symmetric and not gated.
+    15. Both networks predict (``inference``), and labels are rated; the paper says nothing of
+        either.
 
-    Trusted rows are in the loss with full weight. Rows without a label have alpha 0 and are trained
-    on by mixing and contrast, and later by their guess. Cost: 16 passes through each network per
-    row and epoch, cross-entropy needs 3; 6 of them are for the reliabilities, up to 9 with trusted
-    rows, and fewer with ``meta_every``. ``2 n_classes + 2`` floats per sample.
+    Rows without a label have alpha 0 and are trained on by mixing and contrast, and later by their
+    guess. Cost: 16 passes through each network per row and epoch, cross-entropy needs 3; 6 of them
+    are for the reliabilities, up to 9 with trusted rows, and fewer with ``meta_every``.
+    ``2 n_classes + 2`` floats per sample.
 
     References
     ----------
     .. [1] Holistic Reliability Propagation: Decoupling Annotation and Prediction for Robust
        Noisy-Label Learning.
-    .. [2] Zhou et al. L2B: Learning to Bootstrap Robust Models for Combating Label Noise. CVPR,
-       2024.
+    .. [2] Xiao et al. ProMix: Combating Label Noise via Maximizing Clean Sample Utility. IJCAI,
+       2023. arXiv:2207.10276
+    .. [3] Zhou et al. L2B: Learning to Bootstrap Robust Models for Combating Label Noise. CVPR,
+       2024. arXiv:2202.04291
 
     Examples
     --------
@@ -237,10 +249,11 @@ class HRPClassifier(WarmUp, Peers):
 
     def _fit(self, data: TrainingData) -> None:
         low, high = self.reliability_range
-        if not 0 < low < high:
+        if not 0 < low < 1 < high:
             raise ValueError(
-                f"reliability_range must have 0 < lower < upper. Got {self.reliability_range}. "
-                "The lower bound keeps every row in the training."
+                "reliability_range must have 0 < lower < 1 < upper. Got "
+                f"{self.reliability_range}. It is in units of the mean of a batch, and the lower "
+                "bound keeps every row in the training."
             )
         check_meta_set(self._clean(data) or data.subset(self.state_.meta_rows))
         for epoch in self._epochs():
@@ -276,7 +289,8 @@ class HRPClassifier(WarmUp, Peers):
         drawn, clean, directions = data.subset(self.state_.meta_rows), self._clean(data), {}
         epochs = epoch - int(self.state_.first_epoch) + 1
         ramp = min(1.0, epochs / self.warmup_epochs_)  # w(t) of Eq. 15
-        targets = {teacher: self._select(data, teacher, epoch) for teacher in self._networks}
+        late = ramp == 1 and epoch >= EXPANSION * self.max_epochs_
+        targets = {teacher: self._select(data, teacher, late) for teacher in self._networks}
         for step, (idx, x, strong, labels) in enumerate(data.batches("weak", "strong")):
             trusted = data.trusted[idx]
             batches, reliabilities = {}, {}
@@ -323,20 +337,21 @@ class HRPClassifier(WarmUp, Peers):
         direction: dict[str, Tensor] | None,
     ) -> Reliability:
         """Rate both labels of every row by what a step on them does to the outer loss."""
-        has_label = labels >= 0
+        labelled = (labels >= 0).float()
         if direction is None:
-            ones = x.new_ones(len(x), dtype=torch.float32)
-            return Reliability(has_label * ones, ones, ones)
+            ones = torch.ones_like(labelled)
+            return Reliability(labelled, ones, ones)
         logits, tangents = logit_jvp(self._network(teacher), x, direction)
         unit = self.unit_gradients
         given = normalized(gains(logits, tangents, labels, unit=unit), self.norm)  # Eq. 4
-        given = torch.where(has_label, given, 0.0)
         guessed = normalized(gains(logits, tangents, pseudo, unit=unit), self.norm)  # Eq. 5
+        given = given * labelled  # also where nothing gains and all rows are alike
         if self.reliability == "coupled":
             given = given.clamp(max=1)
             guessed = 1 - given
-        rho = total_reliability(given, guessed, self.reliability_range)  # Eq. 6
-        return Reliability(given, guessed, rho)
+        total = given + guessed
+        total = (total / total.mean()).clamp(*self.reliability_range)  # Eq. 6
+        return Reliability(given, guessed, total)
 
     def _loss(
         self,
@@ -349,19 +364,17 @@ class HRPClassifier(WarmUp, Peers):
         ramp: float,
     ) -> Tensor:
         """Return Eq. 15 of one network; targets and reliabilities are the other one's."""
-        network, total = self._network(learner), reliability.total
+        network = self._network(learner)
         logits, embeddings = logits_and_embeddings(network, torch.cat([x, strong]))
         weak_logits, strong_logits = logits.chunk(2)
-        labels = self._labels(targets, reliability, trusted)
         n_used = targets.used.sum().clamp(min=1)
-        weights = 1 + self.reweighting * (total / total.mean() - 1)
-        weights = torch.where(trusted, 1.0, weights) * targets.used
-        loss = (weights * cross_entropy(weak_logits, labels)).sum() / n_used  # Eq. 13
+        losses = self._reweighted(weak_logits, targets, reliability, trusted)
+        loss = (targets.used * losses).sum() / n_used  # Eq. 13
         guess = weak_logits.detach().float().softmax(1)
         consistency = targets.used * cross_entropy(strong_logits, guess)
         loss = loss + ramp * consistency.sum() / n_used  # Eq. 14
         if self.mixing:
-            loss = loss + ramp * self._mixed(network, x, labels, total)
+            loss = loss + ramp * self._mixed(network, x, targets.label, reliability.total)
         if self.contrastive_weight:
             projected = getattr(self, f"{learner}_projector_")(embeddings.float()).chunk(2)
             consensus = min_max(reliability.pseudo)  # Eq. 10
@@ -373,13 +386,17 @@ class HRPClassifier(WarmUp, Peers):
             self._log("pair_agreement", pair_agreement(targets, consensus))
         return loss
 
-    def _labels(self, targets: Targets, reliability: Reliability, trusted: Tensor) -> Tensor:
-        """Return what a network learns: classes or, from coupled reliabilities, distributions."""
-        if self.reliability != "coupled":
-            return targets.label
-        alpha = torch.where(trusted, 1.0, reliability.label)
-        guess = nn.functional.one_hot(targets.pseudo, self.n_classes_).float()
-        return refurbish(alpha, targets.label, guess)
+    def _reweighted(
+        self, logits: Tensor, targets: Targets, reliability: Reliability, trusted: Tensor
+    ) -> Tensor:
+        """Return the cross-entropy of each row times its weight in Eq. 13; trusted rows have 1."""
+        losses = cross_entropy(logits, targets.label)
+        if self.reliability == "coupled":  # alpha and beta divide the row between its two labels
+            share = torch.where(trusted, 1.0, reliability.label)
+            losses = torch.lerp(cross_entropy(logits, targets.pseudo), losses, share)
+        total = reliability.total
+        weights = 1 + self.reweighting * (total / total.mean() - 1)
+        return torch.where(trusted, 1.0, weights) * losses
 
     def _mixed(self, network: nn.Module, x: Tensor, labels: Tensor, total: Tensor) -> Tensor:
         """Mix rows in the proportion of their reliabilities, and gate the pairs: RAM and GRG."""
@@ -395,15 +412,15 @@ class HRPClassifier(WarmUp, Peers):
         if not self.gated:
             return losses.mean()
         gate = share * total + (1 - share) * total[partner]  # Eq. 8
-        low = 1.001 * self.reliability_range[0]
+        low, high = self.reliability_range
         self._log("gate", gate.mean())
-        self._log("gate_at_lower_bound", (gate <= low).float().mean())
-        self._log("at_upper_bound", (total >= self.reliability_range[1]).float().mean())
+        self._log("gate_at_lower_bound", (gate <= 1.001 * low).float().mean())
+        self._log("rows_at_upper_bound", (total >= high).float().mean())
         return (gate * losses).mean()  # Eq. 9
 
     # ------------------------------------------------------------------------------- selection
 
-    def _select(self, data: TrainingData, teacher: str, epoch: int) -> Targets:
+    def _select(self, data: TrainingData, teacher: str, late: bool) -> Targets:
         """Choose the rows whose given label counts, and guess the labels of the others."""
         beliefs = getattr(self.state_, f"{teacher}_beliefs")
         confidence, pseudo = beliefs.max(1)
@@ -412,15 +429,10 @@ class HRPClassifier(WarmUp, Peers):
         small_loss = best_of_each_class(given, data.labels, SELECTED_SHARE, data.n_classes)
         kept = kept.index_fill(0, small_loss, True)
         used = kept
-        if self._guesses_late(epoch):
+        if late:  # label guessing
             votes = self.state_.module_beliefs.argmax(1) == self.state_.peer_beliefs.argmax(1)
             used = kept | (votes & (confidence > CONFIDENT))
         return Targets(torch.where(kept, data.labels, pseudo), pseudo, used)
-
-    def _guesses_late(self, epoch: int) -> bool:
-        """Whether confident rows without a believed label join: late, after the ramp of Eq. 15."""
-        end_of_ramp = int(self.state_.first_epoch) + self.warmup_epochs_
-        return epoch >= max(EXPANSION * self.max_epochs_, end_of_ramp)
 
     def _refresh(self, data: TrainingData, epoch: int) -> None:
         """Average each network's predictions over the epochs so far."""
@@ -480,9 +492,10 @@ class HRPClassifier(WarmUp, Peers):
         if last.get("gate_at_lower_bound", 0) > STARVED:
             warnings.warn(
                 "The gate of the mixed rows should be above its lower bound for most pairs. In the "
-                f"last epoch {last['gate_at_lower_bound']:.0%} were at it: a few rows hold all the "
-                "reliability and the networks hardly learn. Give more trusted rows (clean_mask or "
-                "X_meta), raise warmup_epochs, or raise the lower bound in reliability_range.",
+                f"last epoch {last['gate_at_lower_bound']:.0%} were at it: a few rows have all the "
+                "reliability, and the networks hardly learn from the others. Check the labels of "
+                "the trusted rows and give more of them (clean_mask or X_meta), raise "
+                "warmup_epochs, or raise the lower bound in reliability_range.",
                 NoisyFitWarning,
                 stacklevel=4,
             )
@@ -507,7 +520,17 @@ class Targets(NamedTuple):
 
 
 class Reliability(NamedTuple):
-    """How far to trust the given label (alpha), the guess (beta), and the row (rho)."""
+    """How far to trust the given label (alpha), the guess (beta), and the row (rho).
+
+    Attributes
+    ----------
+    label : tensor of shape (n_samples,)
+        At least 0; 0 without a label.
+    pseudo : tensor of shape (n_samples,)
+        At least 0.
+    total : tensor of shape (n_samples,)
+        Their sum in units of its mean, within ``reliability_range``.
+    """
 
     label: Tensor
     pseudo: Tensor
@@ -535,23 +558,17 @@ def gains(logits: Tensor, tangents: Tensor, labels: Tensor, *, unit: bool) -> Te
 
 
 def normalized(gains: Tensor, norm: str) -> Tensor:
-    """Return the positive part on the scale of a batch, Eqs. 4 and 5; 1 where nothing gains."""
+    """Return the positive part on the scale of a batch, Eqs. 4 and 5; alike if nothing gains."""
     positive = gains.clamp(min=0)
-    scale = {"mean": positive.mean(), "sum": positive.sum(), "max": positive.max()}[norm]
-    return torch.where(positive.sum() > TINY, positive / scale.clamp(min=TINY), 1.0)
-
-
-def total_reliability(given: Tensor, guessed: Tensor, bounds: Sequence[float]) -> Tensor:
-    """Return alpha + beta, Eq. 6, in means of the batch and within bounds."""
-    both = given + guessed
-    return (both / both.mean().clamp(min=TINY)).clamp(*bounds)
+    positive = torch.where(positive.sum() > TINY, positive, 1.0)
+    return positive / {"mean": positive.mean(), "sum": positive.sum(), "max": positive.max()}[norm]
 
 
 def min_max(values: Tensor) -> Tensor:
-    """Map a batch to [0, 1], Eq. 10; where all are alike, to 1."""
+    """Map a batch to [0, 1], Eq. 10; to 1 if all are alike."""
     low, high = values.aminmax()
-    scaled = (values - low) / (high - low).clamp(min=TINY)
-    return torch.where(high > low, scaled, 1.0)
+    spread = high - low
+    return torch.where(spread > TINY, (values - low) / spread.clamp(min=TINY), 1.0)
 
 
 def mixing_share(own: Tensor, other: Tensor, concentration: float) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from noisyfit import CrossEntropyClassifier, HRPClassifier, NoisyFitWarning, noise
+from noisyfit.data import TrainingData
 from noisyfit.methods.hrp import (
     Reliability,
     Targets,
@@ -23,7 +25,6 @@ from noisyfit.methods.hrp import (
     normalized,
     pair_agreement,
     ranks,
-    total_reliability,
 )
 from noisyfit.metrics import detection_auroc
 from noisyfit.nn.metagrad import logit_jvp
@@ -45,9 +46,9 @@ def test_digits__pairflip__is_far_better_than_cross_entropy(with_trusted: bool) 
         noisy = noise.pairflip(y_train, 0.4, random_state=seed)
         trusted = np.arange(len(y_train)) < 100
         given = np.where(trusted & with_trusted, y_train, noisy.labels)
-        ours = HRPClassifier(max_epochs=25, meta_every=4, random_state=seed)
+        ours = HRPClassifier(max_epochs=20, meta_every=4, random_state=seed)
         ours.fit(X_train, given, clean_mask=trusted if with_trusted else None)
-        baseline = CrossEntropyClassifier(max_epochs=25, random_state=seed).fit(X_train, given)
+        baseline = CrossEntropyClassifier(max_epochs=20, random_state=seed).fit(X_train, given)
         gained.append(ours.score(X_test, y_test) - baseline.score(X_test, y_test))
         found.append(detection_auroc(given != y_train, ours.label_reliability_))
     assert min(gained) > 0.05
@@ -107,84 +108,17 @@ def test_normalized__negative_gains_are_nothing(norm: str, expected: list[float]
     assert found.tolist() == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("norm", ["mean", "sum", "max"])
-def test_normalized__nothing_gains__trusts_all(norm: str) -> None:
-    assert normalized(torch.tensor([-5.0, 0.0, -1.0]), norm).tolist() == [1, 1, 1]
+@pytest.mark.parametrize("norm, alike", [("mean", 1), ("sum", 1 / 3), ("max", 1)])
+def test_normalized__nothing_gains__rates_all_alike(norm: str, alike: float) -> None:
+    found = normalized(torch.tensor([-5.0, 0.0, -1.0]), norm)
+    assert found.tolist() == pytest.approx([alike] * 3)
 
 
-def test_min_max__constant__is_finite() -> None:
+def test_min_max__constant__is_fully_reliable() -> None:
+    """The contrastive term was switched off in every batch whose reliabilities were all alike."""
     assert min_max(torch.tensor([1.0, 3.0, 2.0])).tolist() == [0, 1, 0.5]
-    assert min_max(torch.ones(3)).tolist() == [1, 1, 1]  # was 0: no contrast at all
-
-
-def test_total_reliability__is_eq_6_in_means_of_the_batch__on_any_scale() -> None:
-    """Values that sum to 1 over the batch were all at the lower bound."""
-    given = torch.tensor([0.0, 1.0, 4.0, 0.2], dtype=torch.float64)
-    guessed = torch.tensor([0.0, 2.0, 0.4, 0.4], dtype=torch.float64)
-    for scale in (1.0, 1e-3, 50.0):
-        found = total_reliability(scale * given, scale * guessed, (0.1, 2.0))
-        mean = sum(float(a + b) for a, b in zip(given, guessed, strict=True)) / 4
-        for rho, a, b in zip(found.tolist(), given.tolist(), guessed.tolist(), strict=True):
-            assert rho == pytest.approx(min(2.0, max(0.1, (a + b) / mean)), rel=1e-12)
-
-
-def fitted_reliability(labels: list[int], **params: Any) -> Reliability:
-    """Rate nine rows by a fitted estimator; ``direction=0`` is one in which nothing gains."""
-    X, y, _ = noisy_blobs()
-    scale = params.pop("direction", 1)
-    clf = quick(**params).fit(X, y)
-    torch.manual_seed(0)
-    named = clf.module_.named_parameters()
-    direction = {name: scale * torch.randn_like(p) for name, p in named}
-    x, given = torch.as_tensor(X[: len(labels)]), torch.tensor(labels)
-    return clf._reliability("module", x, given, torch.zeros_like(given), direction)
-
-
-def test_coupled__alpha_and_beta_sum_to_1_in_every_row() -> None:
-    """alpha was above 1 and beta 0 in a third of the rows."""
-    found = fitted_reliability([0, 1, 2, 0, 1, 2, 0, -1, -1], reliability="coupled")
-    assert 0 < float(found.label[:7].max()) <= 1
-    torch.testing.assert_close(found.label + found.pseudo, torch.ones(9))
-    assert found.label[7:].tolist() == [0, 0]
-
-
-def test_coupled__mixes_given_label_and_guess__but_not_of_trusted_rows() -> None:
-    """Equal totals of all rows left it without any effect on what was learned."""
-    X, y, _ = noisy_blobs()
-    clf = quick(reliability="coupled").fit(X, y)
-    alpha = torch.tensor([0.25, 0.25, 1.0, 0.0])
-    targets = Targets(
-        torch.tensor([0, 0, 1, 2]), torch.tensor([1, 1, 1, 2]), torch.ones(4, dtype=torch.bool)
-    )
-    trusted = torch.tensor([False, True, False, False])
-    found = clf._labels(targets, Reliability(alpha, 1 - alpha, torch.ones(4)), trusted)
-    assert found.tolist() == [[0.25, 0.75, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]
-
-
-@pytest.mark.parametrize("reliability", ["disentangled", "coupled", None])
-def test_nothing_gains__unlabelled_rows_have_alpha_0(reliability: str | None) -> None:
-    found = fitted_reliability([0, -1, 2, -1], direction=0, reliability=reliability)
-    assert found.label.tolist() == [1, 0, 1, 0]
-
-
-def test_late_guesses__wait_for_the_end_of_the_ramp() -> None:
-    X, y, _ = noisy_blobs()
-    clf = quick(max_epochs=10, warmup_epochs=4).fit(X, y)
-    assert [clf._guesses_late(epoch) for epoch in (5, 6, 7, 8, 9)] == [False] * 3 + [True] * 2
-    clf = quick(max_epochs=10, warmup_epochs=2).fit(X, y)
-    assert [clf._guesses_late(epoch) for epoch in (4, 5, 6)] == [False, False, True]
-
-
-@pytest.mark.parametrize("kind", ["symmetric", "pairflip"])
-def test_gate__weighs_pairs_and_hardly_the_term(kind: str) -> None:
-    """The upper bound was the mean: a third of the rows at it, and a mean gate of 1.4."""
-    for seed in SEEDS:
-        X, y = make_classification(600, 12, n_informative=8, n_classes=4, random_state=seed)
-        given = getattr(noise, kind)(y, 0.4, random_state=seed).labels
-        clf = quick(max_epochs=12, random_state=seed).fit(X, given)
-        assert abs(np.mean(clf.history_[-6:, "gate"]) - 1) < 0.15
-        assert np.mean(clf.history_[-6:, "at_upper_bound"]) < 0.2
-        assert np.mean(clf.history_[-6:, "gate_at_lower_bound"]) < 0.2
+    assert min_max(torch.ones(3)).tolist() == [1, 1, 1]
+    assert min_max(torch.zeros(1)).tolist() == [1]
 
 
 def test_mixing_share__the_more_reliable_row_has_the_larger_share() -> None:
@@ -194,6 +128,14 @@ def test_mixing_share__the_more_reliable_row_has_the_larger_share() -> None:
     # Beta(3, 1): mean 3/4, variance 3/80
     assert float(share.mean()) == pytest.approx(0.75, abs=0.01)
     assert float(share.var()) == pytest.approx(3 / 80, abs=0.003)
+
+
+def test_mixing_share__alike__is_symmetric() -> None:
+    torch.manual_seed(0)
+    share = mixing_share(torch.ones(20000), torch.ones(20000), 4.0)
+    # Beta(2, 2): mean 1/2, variance 1/20
+    assert float(share.mean()) == pytest.approx(0.5, abs=0.01)
+    assert float(share.var()) == pytest.approx(1 / 20, abs=0.003)
 
 
 def test_mixing_share__reliability_of_nothing__is_finite() -> None:
@@ -218,6 +160,128 @@ def test_pair_agreement_is_a_weighted_share() -> None:
 
 def test_ranks__lie_in_the_unit_interval() -> None:
     assert ranks(torch.tensor([0.3, -1.0, 7.0, 2.0])).tolist() == [0.5, 0.25, 1.0, 0.75]
+
+
+# What is made of the reliabilities of a batch.
+
+
+class Recorded(HRPClassifier):
+    """Keeps the labels and reliabilities of every batch, and the epochs with late guesses."""
+
+    batches_: list[tuple[Tensor, Reliability]]
+    late_: list[bool]
+
+    def _fit(self, data: TrainingData) -> None:
+        self.batches_, self.late_ = [], []
+        super()._fit(data)
+
+    def _reliability(self, teacher: str, x: Tensor, labels: Tensor, *rest: Any) -> Reliability:
+        found = super()._reliability(teacher, x, labels, *rest)
+        self.batches_.append((labels, found))
+        return found
+
+    def _select(self, data: TrainingData, teacher: str, late: bool) -> Targets:
+        self.late_.append(late)
+        return super()._select(data, teacher, late)
+
+
+def recorded(**params: Any) -> Recorded:
+    """Fit blobs with wrong labels, of which one in four is missing."""
+    X, y, _ = noisy_blobs()
+    given = np.where(np.arange(len(y)) % 4 == 0, -1, y)
+    clf = Recorded(**{"max_epochs": 6, "random_state": 0, "device": "cpu"} | params)
+    return clf.fit(X, given)
+
+
+@pytest.mark.parametrize("norm", ["mean", "sum", "max"])
+def test_total_reliability__any_norm__is_bounded_in_units_of_the_batch_mean(norm: str) -> None:
+    for _, found in recorded(norm=norm, missing_label=-1, batch_size=8).batches_:
+        alpha, beta = found.label.double().tolist(), found.pseudo.double().tolist()
+        mean = sum(a + b for a, b in zip(alpha, beta, strict=True)) / len(alpha)
+        for a, b, rho in zip(alpha, beta, found.total.tolist(), strict=True):
+            assert rho == pytest.approx(min(max((a + b) / mean, 0.1), 2.0), rel=1e-5)
+
+
+def test_norm__sum__trains_like_the_mean() -> None:
+    X, y, _ = noisy_blobs()
+    mean, total = quick(batch_size=48).fit(X, y), quick(batch_size=48, norm="sum").fit(X, y)
+    np.testing.assert_allclose(mean.predict_proba(X), total.predict_proba(X), atol=1e-3)
+    assert total.label_reliability_.mean() == pytest.approx(1 / 48, rel=0.01)
+
+
+def test_reliability__coupled__sums_to_one_in_every_row() -> None:
+    """Alpha was above 1 for one row in three, and alpha + beta with it."""
+    batches = recorded(reliability="coupled", missing_label=-1).batches_
+    assert max(float(found.label.max()) for _, found in batches) == 1
+    for labels, found in batches:
+        np.testing.assert_array_equal(found.label[labels < 0], 0)
+        np.testing.assert_array_equal(found.pseudo, 1 - found.label)
+        np.testing.assert_array_equal(found.total, 1)
+
+
+@pytest.mark.parametrize("reliability", ["disentangled", "coupled", None])
+def test_reliability__nothing_gains__a_row_without_a_label_has_no_alpha(
+    reliability: str | None,
+) -> None:
+    """Rows without a label had alpha 1 in batches in which nothing gains."""
+    X, y, _ = noisy_blobs()
+    clf = quick(reliability=reliability).fit(X, y)
+    x, labels = torch.as_tensor(X[:8], dtype=torch.float32), torch.tensor([0, -1, 2, 1] * 2)
+    still = {name: torch.zeros_like(p) for name, p in clf.module_.named_parameters()}
+    direction = still if reliability else None
+    found = clf._reliability("module", x, labels, torch.zeros(8, dtype=torch.long), direction)
+    assert found.label.tolist() == [1, 0, 1, 1] * 2
+    expected = {"disentangled": [1, 1, 1, 1], "coupled": [0, 1, 0, 0], None: [1, 1, 1, 1]}
+    assert found.pseudo.tolist() == expected[reliability] * 2
+    share = [8 / 7, 4 / 7, 8 / 7, 8 / 7] if reliability == "disentangled" else [1, 1, 1, 1]
+    assert found.total.tolist() == pytest.approx(share * 2)
+
+
+@pytest.mark.parametrize("reliability", ["disentangled", "coupled"])
+def test_reweighted__is_equation_13(reliability: str) -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(6, 3, dtype=torch.float64)
+    label, pseudo = torch.randint(3, (2, 6))
+    trusted = torch.tensor([True, False, False, True, False, False])
+    alpha, rho = torch.rand(6), torch.rand(6) + 0.1
+    targets = Targets(label, pseudo, torch.ones(6, dtype=torch.bool))
+    found = HRPClassifier(reliability=reliability, reweighting=0.3)._reweighted(
+        logits, targets, Reliability(alpha, 1 - alpha, rho), trusted
+    )
+    log_p = logits.log_softmax(1).tolist()
+    mean = sum(rho.tolist()) / 6
+    for i in range(6):
+        a = 1.0 if trusted[i] or reliability == "disentangled" else float(alpha[i])
+        weight = 1.0 if trusted[i] else 1 + 0.3 * (float(rho[i]) / mean - 1)
+        loss = -a * log_p[i][label[i]] - (1 - a) * log_p[i][pseudo[i]]
+        assert float(found[i]) == pytest.approx(weight * loss, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "warmup_epochs, first",
+    [(2, 8), (5, 9), (6, 11), (8, None)],
+    ids=["60 % of the epochs", "the end of the ramp", "the last epoch", "never"],
+)
+def test_late_guesses__start_when_both_the_epochs_and_the_ramp_allow(
+    warmup_epochs: int, first: int | None
+) -> None:
+    """They could start while the other terms were still being phased in."""
+    late = recorded(max_epochs=12, warmup_epochs=warmup_epochs, missing_label=-1).late_[::2]
+    epochs = range(warmup_epochs, 12)
+    assert late == [first is not None and epoch >= first for epoch in epochs]
+
+
+def test_gate__leaves_the_weight_of_the_term_as_it_is() -> None:
+    """The mean gate was 1.4: without the gate the mixed pairs had another weight, too."""
+    for seed in SEEDS:
+        X, y = make_classification(
+            600, 20, n_informative=12, n_classes=5, n_clusters_per_class=1, random_state=seed
+        )
+        noisy = noise.symmetric(y, 0.4, random_state=seed).labels
+        last = quick(max_epochs=12, random_state=seed).fit(X, noisy).history_[-1]
+        assert last["gate"] == pytest.approx(1, abs=0.15)
+        assert 0 <= last["gate_at_lower_bound"] < 0.25
+        assert 0 < last["rows_at_upper_bound"] < 0.25
 
 
 # Switches.
@@ -250,11 +314,24 @@ def test_reliability__none__trusts_every_label_alike() -> None:
     X, y, _ = noisy_blobs()
     clf = quick(reliability=None).fit(X, y)
     np.testing.assert_array_equal(clf.label_reliability_, 1)
-    assert clf.history_[-1, "gate"] == 1
-    # The contrastive term had weights of 0: 0.05 and 50 gave the same bits.
-    heavier = quick(reliability=None, contrastive_weight=5.0).fit(X, y)
-    assert not np.array_equal(heavier.predict_proba(X), clf.predict_proba(X))
     assert set(clf.history_[-1]) >= {"gate", "pair_agreement", "peer_loss"}
+
+
+def test_reliability__none__leaves_the_contrastive_term() -> None:
+    """Without reliabilities no weight of the contrastive term changed a bit."""
+    X, y, _ = noisy_blobs()
+    low, high = (
+        quick(reliability=None, contrastive_weight=weight).fit(X, y) for weight in (0.05, 1.0)
+    )
+    assert not np.allclose(low.predict_proba(X), high.predict_proba(X), atol=1e-5)
+
+
+def test_reliability__none__gates_nothing() -> None:
+    X, y, _ = noisy_blobs()
+    clf = quick(reliability=None).fit(X, y)
+    assert clf.history_[-1]["gate"] == pytest.approx(1)
+    free = quick(reliability=None, gated=False, mixing="symmetric").fit(X, y)
+    np.testing.assert_allclose(clf.predict_proba(X), free.predict_proba(X), atol=1e-4)
 
 
 def test_inference__first__predicts_with_one_network() -> None:
@@ -294,12 +371,21 @@ def test_meta_objective__clid__does_not_look_at_labels_of_the_meta_set() -> None
 
 
 def test_gate__at_its_lower_bound__warns_of_starvation() -> None:
-    X, y, _ = noisy_blobs()
-    with pytest.warns(NoisyFitWarning, match="trusted rows"):
-        quick(reliability_range=(8.0, 9.0)).fit(X, y)
+    X, y = blobs()
+    wrong = (y[:120] + 1) % 3  # rows whose labels are right gain nothing
+    with pytest.warns(NoisyFitWarning, match="a few rows have all the reliability"):
+        quick(meta_objective="ce").fit(X, y, X_meta=X[:120], y_meta=wrong)
 
 
-def test_reliability_range__without_room__is_an_error() -> None:
+def test_gate__above_its_lower_bound__does_not_warn() -> None:
+    X, y = blobs()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NoisyFitWarning)
+        quick(meta_objective="ce").fit(X, y, X_meta=X[:120], y_meta=y[:120])
+
+
+@pytest.mark.parametrize("bounds", [(0.0, 2.0), (0.1, 0.9), (1.5, 2.0)], ids=str)
+def test_reliability_range__without_the_mean__is_an_error(bounds: tuple[float, float]) -> None:
     X, y, _ = noisy_blobs()
-    with pytest.raises(ValueError, match="0 < lower < upper"):
-        quick(reliability_range=(0.0, 2.0)).fit(X, y)
+    with pytest.raises(ValueError, match="0 < lower < 1 < upper"):
+        quick(reliability_range=bounds).fit(X, y)
