@@ -164,7 +164,7 @@ def half() -> Iterator[Task]:
 
 
 def ablation() -> Iterator[Task]:
-    """Three seeds of pairflip 45 % on digits, and 4,000 rows of CIFAR-10N as features."""
+    """Three seeds of pairflip 45 % on digits, and 2,000 rows of CIFAR-10N as features."""
     X, y = load_digits(return_X_y=True)
     with np.load(data_file("cifar10n_features")) as file:
         x, x_test = (file[f"X_{part}"].astype(np.float32) for part in ("train", "test"))
@@ -175,9 +175,9 @@ def ablation() -> Iterator[Task]:
         X_train, X_test, y_train, y_held = parts
         given = noise.pairflip(y_train, 0.45, random_state=seed).labels
         yield Task("digits pairflip 45 %", X_train, given, y_train, X_test, y_held, seed, {})
-        rows = np.random.default_rng(seed).permutation(len(x))[:4000]
+        rows = np.random.default_rng(seed).permutation(len(x))[:2000]
         task = (x[rows], worst[rows], clean[rows], x_test, y_test)
-        yield Task("CIFAR-10N features, worst", *task, seed, {"max_epochs": 30}, n_clean=500)
+        yield Task("CIFAR-10N features, worst", *task, seed, {"max_epochs": 30}, n_clean=250)
 
 
 def human() -> Iterator[Task]:
