@@ -17,6 +17,25 @@ def add_command(commands: Any) -> None:
         "it again. Data by name, except digits and synthetic, are read from the folder named by "
         "the environment variable NOISYFIT_DATA.",
     )
+    _add_grid(parser)
+    _add_settings(parser)
+    parser.add_argument("--jobs", type=_count, default=1, help="processes, of one thread each")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path, default=Path("noisyfit-benchmark"), help="folder")
+    parser.add_argument(
+        "--again",
+        nargs="+",
+        default=[],
+        metavar="METHOD",
+        help="throw away what the folder holds of these methods, whose code has changed, and fit "
+        "them anew",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="say what it would cost, and stop")
+    parser.set_defaults(run=run, parser=parser)
+
+
+def _add_grid(parser: argparse.ArgumentParser) -> None:
+    """Add what is combined with each other."""
     parser.add_argument(
         "--methods",
         nargs="+",
@@ -48,6 +67,10 @@ def add_command(commands: Any) -> None:
         help="shares of wrong labels; 'auto' is 0.4, and 0.3 for two classes",
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add what all fits share."""
     parser.add_argument("--rows", type=_count, help="training rows at most")
     parser.add_argument("--test-rows", type=_count, default=5000, help="at most, default 5000")
     parser.add_argument("--epochs", type=_epochs, help="of every fit; default: each method's own")
@@ -62,19 +85,6 @@ def add_command(commands: Any) -> None:
         metavar="NAME",
         help="network of all methods, such as preact_resnet18; default: that of the data",
     )
-    parser.add_argument("--jobs", type=_count, default=1, help="processes, of one thread each")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--out", type=Path, default=Path("noisyfit-benchmark"), help="folder")
-    parser.add_argument(
-        "--again",
-        nargs="+",
-        default=[],
-        metavar="METHOD",
-        help="throw away what the folder holds of these methods, whose code has changed, and fit "
-        "them anew",
-    )
-    parser.add_argument("--dry-run", action="store_true", help="say what it would cost, and stop")
-    parser.set_defaults(run=run, parser=parser)
 
 
 def _share(text: str) -> float:
