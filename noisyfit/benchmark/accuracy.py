@@ -41,12 +41,13 @@ WEAK_SETS = ("music_genre_crowd", "trec_weak", "hausa_news_weak", "youtube_spam_
 
 
 FINE_TUNING_STEPS = 50
-BASE: dict[str, Any] = {
-    "mixing": "symmetric",
-    "gated": False,
+BASE: dict[str, Any] = {  # Eq. 15 of HRP without what its ablation (Table 4) adds or takes away
+    "reliability": None,
+    "mixing": None,
     "contrastive_weight": 0.0,
-    "reweighting": 0.0,
 }
+PLAIN_MIXING: dict[str, Any] = BASE | {"mixing": "symmetric", "gated": False}
+RATED: dict[str, Any] = {"reliability": "disentangled", "reweighting": 0.0}  # not in Eq. 13
 METHODS: dict[str, dict[str, tuple[type[Any], dict[str, Any]]]] = {
     "flywheel": {"FlywheelClassifier": (FlywheelClassifier, {})},
     "clid": {
@@ -72,16 +73,20 @@ METHODS: dict[str, dict[str, tuple[type[Any], dict[str, Any]]]] = {
     "hrp_ablation": {
         name: (HRPClassifier, params | {"clean": "among"})
         for name, params in {
-            "base": BASE | {"reliability": None},
-            "+ coupled meta": BASE | {"reliability": "coupled", "reweighting": 0.5},
-            "+ CDCL": BASE | {"contrastive_weight": 0.05},
-            "+ RAM and GRG": BASE | {"mixing": "asymmetric", "gated": True},
+            "base": BASE,
+            "+ coupled meta": BASE | {"reliability": "coupled"},
+            "+ CDCL": BASE | RATED | {"contrastive_weight": 0.05},
+            "+ RAM and GRG": BASE | RATED | {"mixing": "asymmetric"},
             "w/o RAM": {"mixing": None},
             "w/o CDCL": {"contrastive_weight": 0.0},
             "w/o GRG": {"gated": False},
             "symmetric RAM": {"mixing": "symmetric"},
             "full": {},
         }.items()
+    },
+    "hrp_controls": {  # the same terms without reliabilities
+        "+ contrast": (HRPClassifier, BASE | {"contrastive_weight": 0.05, "clean": "among"}),
+        "+ mixing": (HRPClassifier, PLAIN_MIXING | {"clean": "among"}),
     },
     "rld": {"RLDClassifier": (RLDClassifier, {})},
     "rld_ablation": {
@@ -164,6 +169,26 @@ def half() -> Iterator[Task]:
         yield Task("Fashion-MNIST symmetric 50 %", *task, seed, short)
 
 
+def ablation() -> Iterator[Task]:
+    """Three seeds of pairflip 45 % on digits, and of CIFAR-10N ``worst`` as features of a network.
+
+    Row i of the features is row i of the images.
+    """
+    X, y = load_digits(return_X_y=True)
+    with np.load(data_file("cifar10n_features")) as file:
+        features, features_test = (file[k].astype(np.float32) for k in ("X_train", "X_test"))
+    with np.load(data_file("cifar10n")) as file:
+        clean, given, y_test = file["y_clean"], file["y_worst"], file["y_test"]
+    rows = slice(len(features))
+    for seed in range(3):
+        parts = train_test_split(X, y, test_size=0.3, stratify=y, random_state=seed)
+        X_train, X_test, y_train, y_held = parts
+        flipped = noise.pairflip(y_train, 0.45, random_state=seed).labels
+        yield Task("digits pairflip 45 %", X_train, flipped, y_train, X_test, y_held, seed, {})
+        task = (features, given[rows], clean[rows], features_test, y_test)
+        yield Task("CIFAR-10N worst, features", *task, seed, {}, n_clean=500)
+
+
 def human() -> Iterator[Task]:
     """CIFAR-10N, labels ``worst``: 10,000 rows, two seeds."""
     with np.load(data_file("cifar10n")) as file:
@@ -185,7 +210,7 @@ def weak() -> Iterator[Task]:
             yield Task(name, *task, seed, {"missing_label": -1})
 
 
-SECTIONS = {"digits": digits, "half": half, "human": human, "weak": weak}
+SECTIONS = {"digits": digits, "half": half, "ablation": ablation, "human": human, "weak": weak}
 
 
 def data_file(name: str) -> Path:

@@ -55,6 +55,7 @@ _PUBLISHED_VRI = _PUBLISHED_CLID | {
 }
 
 _PUBLISHED_HRP = {
+    "norm": "sum",
     "reweighting": 0.5,
     "temporal_momentum": 0.0,
     "unit_gradients": False,
@@ -122,7 +123,8 @@ def recipe(method: str, dataset: str) -> dict[str, Any]:
     is one.
 
     For holistic reliability propagation the batch size, the number of epochs and the length of the
-    warm-up, which the paper does not state, are those of ProMix, on which it builds. It needs
+    warm-up, which the paper does not state, are those of ProMix, on which it builds; the bounds of
+    the reliabilities and the weights, lost in the copy at hand, are this library's. It needs
     trusted rows: 1,000 in the paper, as ``clean_mask`` or ``X_meta``.
 
     For EchoAlign the settings are those of its classifier, and the generator is the user's:

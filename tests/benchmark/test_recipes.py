@@ -95,6 +95,14 @@ def test_recipe__each_data_set__trains_with_its_schedule(method: str, cls: Any) 
         assert [rate for rate, _ in record.rates] == pytest.approx(wanted)
 
 
+def test_recipe_of_hrp__is_the_published_form() -> None:
+    for dataset in RECIPES["hrp"]:
+        settings = recipe("hrp", dataset)
+        assert (settings["norm"], settings["unit_gradients"]) == ("sum", False)
+        assert (settings["meta_objective"], settings["temporal_momentum"]) == ("ce", 0.0)
+        assert settings["callbacks"][0][1].kwargs == {"milestones": [250, 400], "gamma": 0.1}
+
+
 def test_recipe_of_echoalign__is_the_released_form() -> None:
     settings = recipe("echoalign", "cifar100")
     clf = EchoAlignClassifier(**settings)
