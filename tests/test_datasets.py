@@ -1,4 +1,5 @@
 import pickle
+import struct
 import subprocess
 import sys
 import zipfile
@@ -12,6 +13,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.io import savemat
 
 import noisyfit.datasets
 from noisyfit import CrossEntropyClassifier, datasets
@@ -28,6 +30,7 @@ from noisyfit.datasets import (
     load_food101n,
     load_label_issues,
     load_music_genre,
+    load_ood,
     load_red_mini_imagenet,
     load_sentiment_votes,
     load_table,
@@ -35,6 +38,7 @@ from noisyfit.datasets import (
     load_weak_text,
     load_webvision,
 )
+from noisyfit.datasets.ood import LAYOUTS
 
 Labels = NDArray[np.int64]
 OFFLINE: dict[str, tuple[Callable[..., Any], str]] = {
@@ -112,6 +116,7 @@ def test_load__another_file_of_that_name__lists_what_lacks(name: str, tmp_path: 
         (lambda: load_table("vowels"), "name must be one of .*Did you mean 'vowel'"),
         (lambda: load_table("vowel", categories="code"), "categories must be one of .*'codes'"),
         (lambda: load_label_issues("cifar"), "name must be one of .*Did you mean 'cifar10'"),
+        (lambda: load_ood("svnh"), "name must be one of 'svhn', .*Did you mean 'svhn'"),
         (lambda: fetch_cifar10("worse"), "labels must be one of .*Did you mean 'worst'"),
         (lambda: fetch_cifar100("worst"), "labels must be one of 'clean', 'noisy'"),
     ],
@@ -804,6 +809,105 @@ def test_image_files__estimator_learns_and_predicts_from_them(tmp_path: Path) ->
     assert 0 <= clf.score(train, train.targets) <= 1
     decoded = train.to_memmap(tmp_path / "all.npy")
     np.testing.assert_allclose(clf.predict_proba(decoded), clf.predict_proba(train), atol=1e-6)
+
+
+# Images of other classes
+
+
+def make_svhn(root: Path) -> None:
+    (root / "svhn").mkdir()
+    shades = np.arange(0, 50, 10, dtype=np.uint8)
+    images = np.broadcast_to(shades, (32, 32, 3, 5))
+    savemat(root / "svhn/test_32x32.mat", {"X": images, "y": np.array([[1], [2], [3], [4], [10]])})
+
+
+def make_lsun(root: Path) -> None:
+    for i in range(5):
+        draw(root / f"lsun/scene{i % 2}/ab/{i}.webp", 10 * i, (40, 20))
+
+
+def make_places365(root: Path) -> None:
+    for i in range(5):
+        draw(root / f"places365/val_256/{i}.jpg", 10 * i, (256, 256))
+    lines(root / "places365/categories_places365.txt", "/a/airfield 0", "/a/airport 1")
+    lines(root / "places365/places365_val.txt", *(f"{i}.jpg {i % 2}" for i in range(5)))
+
+
+def make_textures(root: Path) -> None:
+    files = [f"banded/banded_{i}.jpg" for i in range(5)]
+    for i, file in enumerate(files):
+        draw(root / "dtd/dtd/images" / file, 10 * i, (30, 50))
+    lines(root / "dtd/dtd/labels/test1.txt", *files)
+
+
+def make_mnist(root: Path) -> None:
+    folder = root / "MNIST/raw"
+    folder.mkdir(parents=True)
+    images = np.repeat(np.arange(0, 50, 10, dtype=np.uint8), 28 * 28).tobytes()
+    for part in ("train", "t10k"):
+        head = struct.pack(">4i", 2051, 5, 28, 28)
+        (folder / f"{part}-images-idx3-ubyte").write_bytes(head + images)
+        (folder / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">2i5B", 2049, 5, *range(5)))
+
+
+OTHER_IMAGES = {name: globals()[f"make_{name}"] for name in LAYOUTS}
+every_set = pytest.mark.parametrize("name", LAYOUTS)
+
+
+@pytest.fixture
+def any_sum(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let torchvision take files that are not the real ones."""
+    from torchvision.datasets import SVHN, Places365
+
+    monkeypatch.setattr(SVHN, "split_list", {"test": ["", "test_32x32.mat", None]})
+    monkeypatch.setattr(Places365, "_CATEGORIES_META", ("categories_places365.txt", None))
+    monkeypatch.setattr(Places365, "_FILE_LIST_META", {"val": ("places365_val.txt", None)})
+
+
+@every_set
+@pytest.mark.usefixtures("any_sum")
+def test_load_ood__each_set__is_square_images_in_order(name: str, tmp_path: Path) -> None:
+    OTHER_IMAGES[name](tmp_path)
+    bunch = load_ood(name, size=16, data_home=tmp_path)
+    assert (bunch.data.dtype, bunch.data.shape) == (np.uint8, (5, 16, 16, 3))
+    reds = bunch.data[:, 8, 8, 0].astype(int)
+    shades = [0, 20, 40, 10, 30] if name == "lsun" else [0, 10, 20, 30, 40]  # scene by scene
+    assert np.abs(reds - shades).max() <= 3  # JPEG
+    assert load_ood(name, data_home=tmp_path).data.shape == (5, 32, 32, 3)
+    assert bunch.filename == str(tmp_path)
+
+
+@pytest.mark.usefixtures("any_sum")
+def test_load_ood__n_samples__is_a_choice_that_the_seed_repeats(tmp_path: Path) -> None:
+    make_svhn(tmp_path)
+    chosen = [
+        load_ood("svhn", n_samples=3, random_state=seed, data_home=tmp_path).data[:, 0, 0, 0]
+        for seed in (0, 0, 1, 2, 3)
+    ]
+    assert chosen[0].tolist() == chosen[1].tolist() == sorted(chosen[0])
+    assert len({tuple(rows) for rows in chosen}) > 1
+    assert len(load_ood("svhn", n_samples=9, data_home=tmp_path).data) == 5
+
+
+@every_set
+def test_load_ood__not_there__says_what_to_put_where(name: str, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nothing is downloaded") as error:
+        load_ood(name, data_home=tmp_path)
+    assert LAYOUTS[name] in str(error.value)
+    assert repr(str(tmp_path)) in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_load_ood__another_file_of_that_name__is_refused(tmp_path: Path) -> None:
+    make_svhn(tmp_path)  # the real file has another sum
+    with pytest.raises(FileNotFoundError, match="missing or damaged"):
+        load_ood("svhn", data_home=tmp_path)
+
+
+@pytest.mark.parametrize("params", [{"size": 0}, {"n_samples": 0}], ids=str)
+def test_load_ood__number_below_one__is_an_error(params: dict[str, int], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="must be >= 1|== 0"):
+        load_ood("mnist", data_home=tmp_path, **params)  # type: ignore[arg-type]
 
 
 # The package

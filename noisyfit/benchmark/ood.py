@@ -3,8 +3,9 @@
 Networks are trained on noisy labels of the first seven classes, and the four scores of
 `noisyfit.metrics.ood_scores` tell clean test rows of these classes from rows of the other three,
 and from rows of another kind altogether. Methods with a meta set get 100 clean rows; otherwise the
-clean labels only score. The data set ``fashion`` is read from the folder named by the environment
-variable ``NOISYFIT_DATA``.
+clean labels only score. The data sets ``fashion`` and ``cifar10n`` are read from the folder named
+by the environment variable ``NOISYFIT_DATA``. With the latter, of which only the images are used,
+the sets of `noisyfit.datasets.load_ood` are unknown rows, as far as they are in that folder.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ from sklearn.model_selection import train_test_split
 
 import noisyfit
 from noisyfit import NoisyLabelClassifier, noise
-from noisyfit.datasets import load_fashion_mnist
+from noisyfit.datasets import load_cifar10n, load_fashion_mnist, load_ood
+from noisyfit.datasets.ood import LAYOUTS
 from noisyfit.metrics import fpr_at_95_tpr, ood_auroc, ood_scores
 
 N_KNOWN = 7
 CLEAN_ROWS = 100
+UNKNOWN_ROWS = 2000  # at most, of each set of images
 SCORES = ("msp", "energy", "mahalanobis", "knn")
 
 
@@ -59,14 +62,34 @@ def digits(seed: int, rows: int) -> Task:
 
 def fashion(seed: int, rows: int) -> Task:
     """Draw images of Fashion-MNIST; unknown are its last three classes, and digits."""
-    file = load_fashion_mnist()
+    return drawn(load_fashion_mnist(), {"digits": large_digits()}, seed, rows)
+
+
+def cifar10n(seed: int, rows: int) -> Task:
+    """Draw photographs; unknown are the last three classes, and the other sets that are there."""
+    return drawn(load_cifar10n("clean"), other_images(seed), seed, rows)
+
+
+def drawn(file: Any, others: dict[str, Any], seed: int, rows: int) -> Task:
+    """Draw images of known classes; unknown are those of the other classes, and other sets."""
     x, y, x_test, y_test = file.data, file.target, file.data_test, file.target_test
     rng = np.random.default_rng(seed)
     train = rng.permutation(np.flatnonzero(y < N_KNOWN))[:rows]
     test = rng.permutation(np.flatnonzero(y_test < N_KNOWN))[:2000]
-    held_out = rng.permutation(np.flatnonzero(y_test >= N_KNOWN))[:2000]
-    unknown = {"held-out classes": x_test[held_out], "digits": large_digits()}
+    held_out = rng.permutation(np.flatnonzero(y_test >= N_KNOWN))[:UNKNOWN_ROWS]
+    unknown = {"held-out classes": x_test[held_out]} | others
     return Task(x[train], y[train], x_test[test], y_test[test], unknown)
+
+
+def other_images(seed: int) -> dict[str, NDArray[np.uint8]]:
+    """Return the sets of `load_ood` that are in the folder; say which are not."""
+    found = {}
+    for name in LAYOUTS:
+        try:
+            found[name] = load_ood(name, n_samples=UNKNOWN_ROWS, random_state=seed).data
+        except FileNotFoundError as error:
+            print(f"  without {name}: {error}", flush=True)
+    return found
 
 
 def large_digits() -> NDArray[np.uint8]:
@@ -76,7 +99,7 @@ def large_digits() -> NDArray[np.uint8]:
     return larger[:, 0].numpy().astype(np.uint8)
 
 
-DATA = {"digits": digits, "fashion": fashion}
+DATA = {"digits": digits, "fashion": fashion, "cifar10n": cifar10n}
 
 
 def fit(kind: type[Any], task: Task, seed: int, options: argparse.Namespace) -> Any:

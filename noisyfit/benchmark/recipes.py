@@ -156,7 +156,8 @@ def recipe(method: str, dataset: str) -> dict[str, Any]:
     paper averages five snapshots of each.
 
     For holistic reliability propagation the batch size, the number of epochs and the length of the
-    warm-up, which the paper does not state, are those of ProMix, on which it builds. It needs
+    warm-up, which the paper does not state, are those of ProMix, on which it builds; the bounds of
+    the reliabilities and the weights, lost in the copy at hand, are this library's. It needs
     trusted rows: 1,000 in the paper, as ``clean_mask`` or ``X_meta``.
 
     For EchoAlign, "echoalign" is the paper's Algorithm 1, and "echoalign_released" the authors'

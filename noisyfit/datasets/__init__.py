@@ -16,6 +16,7 @@ _HOME = {
     "load_food101n": "food101n",
     "load_label_issues": "label_issues",
     "load_music_genre": "music_genre",
+    "load_ood": "ood",
     "load_red_mini_imagenet": "red_mini_imagenet",
     "load_sentiment_votes": "sentiment_votes",
     "load_table": "tables",

@@ -234,6 +234,14 @@ def test_recipe_of_clid__has_the_numbers_of_appendix_c(
     assert (clf.batch_size, clf.meta_batch_size, clf.meta_lr) == (100, 100, meta_lr)
 
 
+def test_recipe_of_hrp__is_the_published_form() -> None:
+    for dataset in RECIPES["hrp"]:
+        settings = recipe("hrp", dataset)
+        assert (settings["norm"], settings["unit_gradients"]) == ("sum", False)
+        assert (settings["meta_objective"], settings["temporal_momentum"]) == ("ce", 0.0)
+        assert settings["callbacks"][0][1].kwargs == {"milestones": [250, 400], "gamma": 0.1}
+
+
 @pytest.mark.parametrize("method", ["clid", "vri"])
 def test_recipe_of_clid__clothing1m__starts_from_the_weights_of_the_flywheels(method: str) -> None:
     weights = recipe("flywheel", "clothing1m")["module__weights"]

@@ -1,0 +1,57 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from noisyfit import CrossEntropyClassifier
+from noisyfit.benchmark.ood import DATA, measured
+from tests.test_datasets import make_mnist
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with 40 photographs of ten classes, and MNIST."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(40) % 10
+    arrays = {
+        name: rng.integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
+        for name in ("x_train", "x_test")
+    }
+    sets = ("clean", "aggre", "worst", "random1", "random2", "random3", "test")
+    np.savez(
+        tmp_path / "cifar10n.npz",
+        **arrays,
+        **{f"y_{name}": labels for name in sets},
+        train_index=np.arange(40),
+        test_index=np.arange(40),
+        test_human_counts=np.ones((40, 10), dtype=np.int64),
+        class_names=np.array(list("abcdefghij")),
+    )  # type: ignore[arg-type]
+    make_mnist(tmp_path)
+    monkeypatch.setenv("NOISYFIT_DATA", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.usefixtures("home")
+def test_cifar10n__unknown_rows__are_of_the_sets_that_are_there(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    task = DATA["cifar10n"](0, 20)
+    assert (task.X.shape, task.X_test.shape) == ((20, 32, 32, 3), (28, 32, 32, 3))
+    assert max(task.y.max(), task.y_test.max()) < 7
+    assert {name: rows.shape for name, rows in task.unknown.items()} == {
+        "held-out classes": (12, 32, 32, 3),
+        "mnist": (5, 32, 32, 3),
+    }
+    printed = capsys.readouterr().out
+    for name in ("svhn", "lsun", "places365", "textures"):
+        assert f"without {name}: The folder must hold" in printed
+
+
+@pytest.mark.usefixtures("home")
+def test_measured__has_two_figures_for_each_set_and_score() -> None:
+    task = DATA["cifar10n"](0, 20)
+    clf = CrossEntropyClassifier(max_epochs=1, random_state=0).fit(task.X, task.y)
+    found = measured(clf, task)
+    assert found.shape == (2, 4, 2)
+    assert ((found >= 0) & (found <= 100)).all()
