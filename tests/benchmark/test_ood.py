@@ -1,7 +1,9 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from noisyfit import CrossEntropyClassifier
 from noisyfit.benchmark.ood import DATA, measured
@@ -13,20 +15,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with 40 photographs of ten classes, and MNIST."""
     rng = np.random.default_rng(0)
     labels = np.arange(40) % 10
-    arrays = {
-        name: rng.integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
-        for name in ("x_train", "x_test")
-    }
     sets = ("clean", "aggre", "worst", "random1", "random2", "random3", "test")
-    np.savez(
-        tmp_path / "cifar10n.npz",
-        **arrays,
-        **{f"y_{name}": labels for name in sets},
-        train_index=np.arange(40),
-        test_index=np.arange(40),
-        test_human_counts=np.ones((40, 10), dtype=np.int64),
-        class_names=np.array(list("abcdefghij")),
-    )  # type: ignore[arg-type]
+    arrays: dict[str, NDArray[Any]] = {f"y_{name}": labels for name in sets}
+    arrays |= {f"{name}_index": np.arange(40) for name in ("train", "test")}
+    for part in ("train", "test"):
+        arrays[f"x_{part}"] = rng.integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
+    arrays |= {"test_human_counts": np.ones((40, 10)), "class_names": np.array(list("abcdefghij"))}
+    np.savez(tmp_path / "cifar10n.npz", **arrays)  # type: ignore[arg-type]
     make_mnist(tmp_path)
     monkeypatch.setenv("NOISYFIT_DATA", str(tmp_path))
     return tmp_path
