@@ -123,7 +123,8 @@ class FlywheelClassifier(WarmUp, NoisyLabelClassifier):
        architecture and optimizer, which are those of all methods of this package, as are the
        learning rate, its cosine, the number of epochs and the views.
     8. Gamma starts as the agreement of the averaged predictions with the given labels, and Eq. 6
-       is the mean over labelled rows. The paper has neither trusted nor unlabelled rows.
+       is the mean over labelled rows. Eq. 4 sees rows without augmentation, in evaluation mode; the
+       paper does not say. It has neither trusted nor unlabelled rows.
 
     Two classes: with a weight of at most 2 the regulariser rejects no label (a label loses only if
     another class leads by more than ``1 / (cr_weight - 1)``), and with two balanced classes the
