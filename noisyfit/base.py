@@ -28,7 +28,14 @@ from torch.utils.data import Subset
 
 from noisyfit import __version__, persistence
 from noisyfit.checkpoint import Checkpoint, fingerprint
-from noisyfit.data import Augment, CallableAugment, NoAugment, Rows, TrainingData
+from noisyfit.data import (
+    Augment,
+    CallableAugment,
+    NoAugment,
+    Rows,
+    TrainingData,
+    scaled_weights,
+)
 from noisyfit.devices import resolve_device, resolve_precision
 from noisyfit.documentation import complete_documentation, hide_kwargs
 from noisyfit.engine import Engine
@@ -140,7 +147,6 @@ class NoisyLabelClassifier(
     get_metadata_routing = BaseEstimator.get_metadata_routing
 
     _uses_meta: ClassVar[bool] = False
-    _sample_weight: Any = None  # of the fit that runs, where a method takes weights
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "lr": [Interval(Real, 0, None, closed="neither")],
         "lr_schedule": [StrOptions({"cosine", "cyclic", "constant"})],
@@ -291,6 +297,13 @@ class NoisyLabelClassifier(
         NoisyFitError
             If the loss becomes infinite or the GPU's memory is exhausted.
         """
+        with self._all_or_nothing():
+            self._train(X, y, clean_mask, X_meta, y_meta, X_val, y_val)
+        return self
+
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """Check the parameters and forget the earlier fit; take it back if this one fails."""
         before = self.__dict__.copy()
         try:
             self._forget()
@@ -298,21 +311,28 @@ class NoisyLabelClassifier(
                 self._parameter_constraints, self.get_params(deep=False), type(self).__name__
             )
             self._check_prefixes()
-            self._train(X, y, clean_mask, X_meta, y_meta, X_val, y_val)
+            yield
         except Exception:
             self.__dict__.clear()
             self.__dict__.update(before)
             raise
-        return self
 
     def _train(
-        self, X: Any, y: Any, clean_mask: Any, X_meta: Any, y_meta: Any, X_val: Any, y_val: Any
+        self,
+        X: Any,
+        y: Any,
+        clean_mask: Any,
+        X_meta: Any,
+        y_meta: Any,
+        X_val: Any,
+        y_val: Any,
+        sample_weight: Any = None,
     ) -> None:
         self.device_ = resolve_device(self.device)
         rows = self._read(X, reset=True)
         codes = self._read_labels(X, y, len(rows))
         trusted = check_clean_mask(clean_mask, codes)
-        weights = check_sample_weight(self._sample_weight, len(rows))
+        weights = check_sample_weight(sample_weight, len(rows))
         self._resolve_epochs()
         known = (trusted, X_meta, y_meta, X_val, y_val, *([] if weights is None else [weights]))
         checkpoint = self._find_checkpoint(X, codes, *known)
@@ -324,7 +344,7 @@ class NoisyLabelClassifier(
             validation = self._labelled(X_val, y_val, "y_val")
         self.n_rows_ = len(data)
         data.meta = self._read_meta(len(rows), X_meta, y_meta)
-        data.weights = self._of_mean_1(weights, data)
+        data.weights = scaled_weights(weights, data)
         self._datasets = self._callback_datasets(X, data, X_val, y_val)
         self._checkpoint = checkpoint
         with self._training_conditions():
@@ -408,14 +428,6 @@ class NoisyLabelClassifier(
             self._training_data(rows, codes, trusted, np.sort(train)),
             self._training_data(rows, codes, trusted, np.sort(held_out)),
         )
-
-    def _of_mean_1(self, weights: NDArray[np.float64] | None, data: TrainingData) -> Tensor | None:
-        """Return the weights of the training rows, 1 on average over the labelled ones."""
-        if weights is None:
-            return None
-        tensor = torch.as_tensor(weights, dtype=torch.float32, device=self.device_)
-        tensor = tensor if data.index is None else tensor[data.index]
-        return tensor / tensor[data.has_label].mean()
 
     def _augment(self) -> Augment:
         if self.augmentation is None:

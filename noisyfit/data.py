@@ -352,6 +352,38 @@ def best_of_each_class(rating: Tensor, labels: Tensor, share: float, n_classes: 
     return torch.cat(kept)
 
 
+def scaled_weights(weights: np.ndarray[Any, Any] | None, data: TrainingData) -> Tensor | None:
+    """Return the weights of the training rows, 1 on average over those with a label.
+
+    None where all are equal, so that the loss is the plain mean to the bit.
+
+    Parameters
+    ----------
+    weights : float64 ndarray or None
+        One for each row of X.
+    data : TrainingData
+        Which rows take part.
+
+    Raises
+    ------
+    ValueError
+        If no row is left to learn from.
+    """
+    if weights is None:
+        return None
+    own = torch.as_tensor(weights)
+    own = own if data.index is None else own[data.index.cpu()]
+    labelled = own[data.has_label.cpu()]
+    if not labelled.any():
+        raise ValueError(
+            "sample_weight must not be zero for all rows that are learned from, which have a label "
+            f"and are not held out. Got zero for all {len(labelled)}. Weigh some of them."
+        )
+    if (labelled == labelled[0]).all():
+        return None
+    return (own / labelled.mean()).float().to(data.device)
+
+
 @dataclass
 class TrainingData:
     """Rows, given labels and trust, served as shuffled batches of views on the device.

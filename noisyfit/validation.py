@@ -83,7 +83,7 @@ def check_clean_mask(clean_mask: Any, codes: NDArray[np.int64]) -> NDArray[np.bo
 
 
 def check_sample_weight(sample_weight: Any, n: int) -> NDArray[np.float64] | None:
-    """Return one weight a row; None where all weigh alike.
+    """Return one weight a row; None weighs nothing.
 
     Raises
     ------
@@ -101,4 +101,4 @@ def check_sample_weight(sample_weight: Any, n: int) -> NDArray[np.float64] | Non
             f"sample_weight must be a finite number of at least 0 for each of the {n} rows of X, "
             f"and not zero for all. Got shape {shape} and values from {got}."
         )
-    return None if np.ptp(weights) == 0 else weights
+    return weights

@@ -316,6 +316,7 @@ OTHERS: dict[str, tuple[dict[str, Any], tuple[Any, Any], dict[str, Any]]] = {
     "callbacks": ({"callbacks": [Doom(), EarlyStopping("train_loss")]}, (X, Y), {}),
     "patience": ({"callbacks": [Doom(), EarlyStopping("train_loss", patience=9)]}, (X, Y), {}),
     "trusted rows": ({}, (X, Y), {"clean_mask": np.arange(150) < 9}),
+    "weights of rows": ({}, (X, Y), {"sample_weight": 1 + np.arange(150)}),
     "validation set": ({}, (X, Y), {"X_val": X[:9], "y_val": Y[:9]}),
 }
 

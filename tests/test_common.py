@@ -79,7 +79,6 @@ def test_estimators_are_found_by_folder() -> None:
     assert {"CrossEntropyClassifier", "FlywheelClassifier"} <= names
 
 
-@pytest.mark.filterwarnings("ignore")
 def not_promised(estimator: Any) -> dict[str, str]:
     """Name the checks that cannot hold, and why."""
     batches = "a row left out or repeated makes other mini-batches than a weight"
@@ -87,6 +86,7 @@ def not_promised(estimator: Any) -> dict[str, str]:
     return {check: batches} if has_fit_parameter(estimator, "sample_weight") else {}
 
 
+@pytest.mark.filterwarnings("ignore")
 @parametrize_with_checks(
     [cls(**({} if cls.__name__ in FULL else FEW)) for cls in ESTIMATORS],
     expected_failed_checks=not_promised,

@@ -80,7 +80,6 @@ class CoTeachingClassifier(WarmUp, Peers, CrossEntropyClassifier):
     True
     """
 
-    fit = NoisyLabelClassifier.fit  # type: ignore[assignment]  # takes no sample_weight
     _parameter_constraints: ClassVar = {
         **NoisyLabelClassifier._parameter_constraints,
         "warmup_epochs": [Interval(Integral, 1, None, closed="left"), None],

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+from numbers import Integral, Real
 from typing import Any, Self
 
 import torch
+from sklearn.utils._param_validation import Interval, validate_parameter_constraints
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from noisyfit.base import NoisyLabelClassifier
 from noisyfit.data import TrainingData
+from noisyfit.devices import resolve_precision
+from noisyfit.exceptions import NoisyFitError
 from noisyfit.nn.losses import cross_entropy
+
+FINE_TUNING = {
+    "epochs": [Interval(Integral, 1, None, closed="left")],
+    "lr": [Interval(Real, 0, None, closed="neither")],
+}
+
+
+def _has_the_plain_loss(clf: CrossEntropyClassifier) -> bool:
+    """Whether the class trains one network by cross-entropy, and not by a loss of its own."""
+    return type(clf)._fit is CrossEntropyClassifier._fit
 
 
 class CrossEntropyClassifier(NoisyLabelClassifier):
@@ -49,6 +63,15 @@ class CrossEntropyClassifier(NoisyLabelClassifier):
     True
     """
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Take ``sample_weight`` out of the signature of subclasses with a loop of their own.
+
+        One whose loop weighs its losses, with ``data.mean``, says ``_weighs_rows = True``.
+        """
+        if "_fit" in vars(cls) and not vars(cls).get("_weighs_rows", False):
+            cls.fit = NoisyLabelClassifier.fit  # type: ignore[assignment, method-assign]
+        super().__init_subclass__(**kwargs)
+
     def fit(
         self,
         X: Any,
@@ -68,7 +91,9 @@ class CrossEntropyClassifier(NoisyLabelClassifier):
         X, y : arrays
             As for every method: see `NoisyLabelClassifier.fit`.
         sample_weight : array-like of shape (n_samples,), default=None
-            What each row counts in the loss, at least 0; only the proportions matter.
+            What each row counts in the loss, at least 0; only the proportions matter. 0 leaves a
+            row out of the loss; it is rated all the same. ``valid_loss``, ``valid_acc`` and the
+            fitted attributes count each row once.
         clean_mask, X_meta, y_meta, X_val, y_val : arrays, default=None
             As for every method.
 
@@ -76,19 +101,9 @@ class CrossEntropyClassifier(NoisyLabelClassifier):
         -------
         self
         """
-        self._sample_weight = sample_weight
-        try:
-            return super().fit(
-                X,
-                y,
-                clean_mask=clean_mask,
-                X_meta=X_meta,
-                y_meta=y_meta,
-                X_val=X_val,
-                y_val=y_val,
-            )
-        finally:
-            self.__dict__.pop("_sample_weight", None)
+        with self._all_or_nothing():
+            self._train(X, y, clean_mask, X_meta, y_meta, X_val, y_val, sample_weight)
+        return self
 
     def _init_state(self, n: int, n_classes: int) -> dict[str, Tensor]:
         return {"probs_sum": torch.zeros(n, n_classes)}
@@ -107,42 +122,63 @@ class CrossEntropyClassifier(NoisyLabelClassifier):
         given = data.labels.clamp(min=0)[:, None]
         return distribution.gather(1, given)[:, 0], distribution
 
-    @available_if(lambda self: self._networks == ("module",))
+    @available_if(_has_the_plain_loss)
     def fine_tune(self, X: Any, y: Any, *, epochs: int, lr: float) -> Self:
-        """Go on training the fitted network by cross-entropy, on some rows and at a constant rate.
+        """Go on training the fitted network by cross-entropy on weak views, at a constant rate.
 
-        Classes and the scale of the input stay those of ``fit``, and so does all that was found
-        about its labels.
+        The network keeps its input layer and all known classes, also those without a row in ``y``.
+        ``predict_proba``, ``transform`` and ``score_labels`` change; ``history_``, ``n_iter_``,
+        ``label_quality_`` and the other attributes of the training rows stay those of `fit`. No
+        callback is called. Subclasses with a loss of their own do not have this method.
 
         Parameters
         ----------
         X : array-like
-            Rows as in ``fit``.
+            Rows in the layout and on the scale of `fit`.
         y : array-like of shape (n_samples,)
-            Their labels, not necessarily of all classes.
-        epochs : int >= 0
+            Labels among ``classes_``; rows with ``missing_label`` are left out.
+        epochs : int >= 1
         lr : float > 0
-
-        Returns
-        -------
-        self
+            Learning rate. Groups of ``optimizer__param_groups`` keep their ratio to it.
 
         Raises
         ------
         ValueError
-            If a label is none of the classes of ``fit``, or X does not look like its rows.
+            If the data cannot be used, or fewer than two rows have a label.
+        NoisyFitError
+            If the weights diverge; the network is then what it was.
         """
         check_is_fitted(self)
+        validate_parameter_constraints(FINE_TUNING, {"epochs": epochs, "lr": lr}, "fine_tune")
         data = self._labelled(X, y, "y")
-        with self._training_conditions():
-            optimizer = self._make_optimizer("module", self.module_)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-            self.module_.train()
-            for _ in range(epochs):
-                for _, x, labels in data.batches("weak", labelled=True):
-                    optimizer.zero_grad()
-                    cross_entropy(self.module_(x), labels).mean().backward()
-                    optimizer.step()
-            self.module_.eval()
+        if data.has_label.sum() < 2:
+            raise ValueError(
+                "fine_tune needs at least two rows with a label. Got "
+                f"{int(data.has_label.sum())} of {len(data)}. Pass more rows."
+            )
+        before = {name: value.clone() for name, value in self.module_.state_dict().items()}
+        try:
+            with self._training_conditions():
+                self._train_on(data, epochs, lr)
+        except BaseException:
+            self.module_.load_state_dict(before)
+            raise
         return self
+
+    def _train_on(self, data: TrainingData, epochs: int, lr: float) -> None:
+        """Train ``module_``, with the optimizer of `fit` made afresh."""
+        optimizer = self._make_optimizer("module", self.module_)
+        for group in optimizer.param_groups:
+            group["lr"] *= lr / optimizer.defaults["lr"]
+        self._autocast(resolve_precision(self.precision, self.device_, self.row_shape_))
+        self.module_.train()
+        for _ in range(epochs):
+            for _, x, labels in data.batches("weak", labelled=True):
+                optimizer.zero_grad()
+                cross_entropy(self.module_(x), labels).mean().backward()
+                optimizer.step()
+        if not self._probabilities(data).isfinite().all():
+            raise NoisyFitError(
+                f"Predictions must be finite. Got NaN after fine_tune with lr={lr:g}: the weights "
+                f"have diverged. Try lr={lr / 10:g}."
+            )

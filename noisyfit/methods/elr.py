@@ -103,7 +103,6 @@ class ELRClassifier(CrossEntropyClassifier):
     True
     """
 
-    fit = NoisyLabelClassifier.fit  # type: ignore[assignment]  # takes no sample_weight
     _parameter_constraints: ClassVar = {
         **NoisyLabelClassifier._parameter_constraints,
         "regularization": [Interval(Real, 0, None, closed="left")],

@@ -72,7 +72,6 @@ class GCEClassifier(CrossEntropyClassifier):
     True
     """
 
-    fit = NoisyLabelClassifier.fit  # type: ignore[assignment]  # takes no sample_weight
     _parameter_constraints: ClassVar = {
         **NoisyLabelClassifier._parameter_constraints,
         "q": [Interval(Real, 0, 1, closed="right")],

@@ -63,7 +63,6 @@ class MixUpClassifier(CrossEntropyClassifier):
     True
     """
 
-    fit = NoisyLabelClassifier.fit  # type: ignore[assignment]  # takes no sample_weight
     _parameter_constraints: ClassVar = {
         **NoisyLabelClassifier._parameter_constraints,
         "mixup_alpha": [Interval(Real, 0, None, closed="neither")],
