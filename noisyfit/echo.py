@@ -285,16 +285,17 @@ class EchoSelect(EchoMod):
         from them without labels. Objects with ``embed`` are handed
         tensors, and trained first if they have ``fit``; those with ``transform``, and functions,
         arrays of the user's shape. Never pass a classifier trained on the same labels.
-    score : "similarity" or classifier, default="similarity"
+    rating : "similarity" or classifier, default="similarity"
         What tells which originals to keep. A classifier of this package, or any whose ``fit``
         leaves ``label_quality_``, is cloned, fitted on the rows and rates their labels instead:
         ``CrossEntropyClassifier(max_epochs=70)`` is the small-loss selector of the released code,
-        by mean probabilities of the given labels in place of mean losses.
+        by mean probabilities of the given labels in place of mean losses. It is not told which
+        rows are trusted: they are kept whatever their rating.
     threshold : float in [-1, 1], {"otsu", "gmm"} or ("quantile", float), default="otsu"
-        Score from which an original is kept. "otsu" splits the scores into the two
-        groups of least variance, "gmm" where the posteriors of a mixture of two normals are equal.
-        ("quantile", q) drops the share `q` of each label's rows, for similarities that differ
-        between labels.
+        Similarity, or quality in [0, 1] where a classifier rates, from which an original is kept.
+        "otsu" splits them into the two groups of least variance, "gmm" where the posteriors of a
+        mixture of two normals are equal. ("quantile", q) drops the share `q` of each label's rows,
+        for ratings that differ between labels.
     n_rounds : int >= 1, default=2
         How often the generator is trained; 1 is the paper's algorithm. Generators without ``fit``
         have one round.
@@ -306,7 +307,7 @@ class EchoSelect(EchoMod):
     similarities_ : ndarray of shape (n_samples,)
         In [-1, 1]; low means suspicious.
     label_quality_ : ndarray of shape (n_samples,)
-        In [0, 1]: ``(1 + similarity) / 2``, or what the classifier in ``score`` says.
+        In [0, 1]: ``(1 + similarity) / 2``, or what ``rater_`` says.
     support_ : ndarray of bool of shape (n_samples,)
         Rows whose originals are kept.
     threshold_ : float or ndarray of shape (n_classes,)
@@ -315,7 +316,8 @@ class EchoSelect(EchoMod):
         All modified rows.
     classes_ : ndarray of shape (n_classes,)
     modifier_, embedder_ : objects
-    score_ : "similarity" or classifier, fitted
+    rater_ : classifier or None
+        The fitted `rating`; None for the similarity.
     n_features_in_ : int
     layout_ : str
 
@@ -347,7 +349,7 @@ class EchoSelect(EchoMod):
         modifier: Any = None,
         embedder: Any = None,
         *,
-        score: Any = "similarity",
+        rating: Any = "similarity",
         threshold: float | str | tuple[str, float] = "otsu",
         n_rounds: int = 2,
         batch_size: int = 512,
@@ -365,7 +367,7 @@ class EchoSelect(EchoMod):
             random_state=random_state,
         )
         self.embedder = embedder
-        self.score = score
+        self.rating = rating
         self.threshold = threshold
         self.n_rounds = n_rounds
 
@@ -399,17 +401,18 @@ class EchoSelect(EchoMod):
     def score_labels(self, X: Any, y: Any) -> NDArray[np.float64]:
         """Rate the labels of new rows, in [0, 1], low = suspicious."""
         check_is_fitted(self)
-        if isinstance(self.score_, str):
+        if self.rater_ is None:
             return (1 + self.similarity(X, y)) / 2
-        return self.score_.score_labels(X, y)
+        return self.rater_.score_labels(self._read_rows(X, reset=False), y)
 
     def _align(self, X: Any, y: Any, clean_mask: Any) -> NDArray[Any]:
         """Run the algorithm and return X as it was read."""
         X, y = self._read_training_rows(X, y)
         check_threshold(self.threshold)
-        check_score(self.score)
+        check_rating(self.rating)
         codes = np.searchsorted(self.classes_, y)
         trusted = check_clean_mask(clean_mask, codes)
+        self.rater_ = self._trained_rater(X, y)
         x = self._as_tensor(X)
         self.embedder_ = self._trained_embedder(x)
         originals = self._features(x)
@@ -420,22 +423,27 @@ class EchoSelect(EchoMod):
             similarities = self._similarities(originals, modified)  # step 2, Eq. 1
             chosen = most_similar_half(similarities, codes) | trusted
         self.modified_, self.similarities_ = self._as_array(modified, X), similarities
-        scores = self._rate(X, y, similarities)
-        self.threshold_ = find_threshold(scores, codes, self.threshold)
-        self.support_ = (scores >= _at(self.threshold_, codes)) | trusted
+        ratings = similarities if self.rater_ is None else self.rater_.label_quality_.astype(float)
+        self.label_quality_ = (1 + similarities) / 2 if self.rater_ is None else ratings
+        self.threshold_ = find_threshold(ratings, codes, self.threshold)
+        self.support_ = (ratings >= _at(self.threshold_, codes)) | trusted
         return X
 
-    def _rate(
-        self, X: NDArray[Any], y: NDArray[Any], similarities: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        """Return what originals are kept by: similarities, or what a classifier says of labels."""
-        self.score_: Any = self.score
-        if isinstance(self.score, str):
-            self.label_quality_ = (1 + similarities) / 2
-            return similarities
-        self.score_ = seeded(self.score, self.seed_).fit(X, y)
-        self.label_quality_ = np.asarray(self.score_.label_quality_, np.float64)
-        return self.label_quality_
+    def _trained_rater(self, X: NDArray[Any], y: NDArray[Any]) -> Any:
+        """Return the classifier that rates the labels, None where the similarity does."""
+        if isinstance(self.rating, str):
+            return None
+        rater = seeded(self.rating, self.seed_)
+        kind = type(rater)
+        self._remember(kind.__module__, kind.__name__, rater.get_params(deep=False), X, y)
+        rater = self._kept("rater", rater, X, y)
+        if np.isnan(rater.label_quality_).any():
+            raise ValueError(
+                "The classifier in rating must rate every label. Got "
+                f"{kind.__name__}, which takes some for missing. Leave its missing_label away; "
+                "EchoAlignClassifier has one for rows without a label."
+            )
+        return rater
 
     def _count_rounds(self) -> int:
         trains = self.modifier is None or isinstance(self.modifier, Trainable)
@@ -511,12 +519,13 @@ class EchoSelectSampler(BaseEstimator):
         return (X.iloc[kept] if hasattr(X, "iloc") else np.asarray(X)[kept]), np.asarray(y)[kept]
 
 
-def check_score(score: Any) -> None:
+def check_rating(rating: Any) -> None:
     """Refuse what can rate no labels."""
-    if score != "similarity" and not (hasattr(score, "fit") and hasattr(score, "score_labels")):
+    rates = hasattr(rating, "fit") and hasattr(rating, "score_labels")
+    if not rates and not (isinstance(rating, str) and rating == "similarity"):
         raise ValueError(
-            "score must be 'similarity' or a classifier of noisyfit, which rates labels. Got "
-            f"{score!r}. Pass CrossEntropyClassifier(), for example."
+            "rating must be 'similarity' or a classifier of noisyfit, which rates labels. Got "
+            f"{rating!r}. Pass CrossEntropyClassifier(), for example."
         )
 
 
@@ -530,29 +539,29 @@ def check_threshold(threshold: Any) -> None:
         if 0 <= threshold[1] < 1:
             return
     raise ValueError(
-        "threshold must be a similarity in [-1, 1], 'otsu', 'gmm' or ('quantile', share) with a "
-        f"share in [0, 1). Got {threshold!r}."
+        "threshold must be a similarity in [-1, 1] (of a classifier a quality in [0, 1]), 'otsu', "
+        f"'gmm' or ('quantile', share) with a share in [0, 1). Got {threshold!r}."
     )
 
 
 def find_threshold(
-    similarities: NDArray[np.float64], codes: NDArray[Any], rule: Any
+    ratings: NDArray[np.float64], codes: NDArray[Any], rule: Any
 ) -> float | NDArray[np.float64]:
-    """Return the similarity from which originals are kept, one per class for quantiles.
+    """Return the rating from which originals are kept, one per class for quantiles.
 
     Parameters
     ----------
-    similarities : ndarray of shape (n_samples,)
+    ratings : ndarray of shape (n_samples,)
     codes : integer ndarray of shape (n_samples,)
         Labels as 0..K-1, all of which occur.
     rule : float, "otsu", "gmm" or ("quantile", float)
     """
     if rule == "otsu":
-        return otsu(similarities)
+        return otsu(ratings)
     if rule == "gmm":
-        return mixture_boundary(similarities)
+        return mixture_boundary(ratings)
     if isinstance(rule, tuple | list):
-        by_class = [similarities[codes == c] for c in range(codes.max() + 1)]
+        by_class = [ratings[codes == c] for c in range(codes.max() + 1)]
         return np.array([np.quantile(values, rule[1]) for values in by_class])
     return float(rule)
 

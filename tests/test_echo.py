@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, clone
 from sklearn.datasets import make_blobs
 from sklearn.decomposition import PCA
 from sklearn.model_selection import GridSearchCV, cross_val_predict
@@ -20,7 +20,14 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import Tensor, nn
 
-from noisyfit import EchoMod, EchoSelect, EchoSelectSampler, FlywheelClassifier, noise
+from noisyfit import (
+    CrossEntropyClassifier,
+    EchoMod,
+    EchoSelect,
+    EchoSelectSampler,
+    FlywheelClassifier,
+    noise,
+)
 from noisyfit.echo import find_threshold, mixture_boundary, most_similar_half, otsu
 from noisyfit.metrics import detection_auroc
 from noisyfit.nn.generators import ConditionalDiffusion, PrecomputedModifier
@@ -181,6 +188,89 @@ def test_same_random_state__gives_identical_bits_and_leaves_the_global_one() -> 
     np.testing.assert_array_equal(first, second)
     assert torch.equal(torch.get_rng_state(), before)
     assert not np.array_equal(first, EchoSelect(BRIEF, random_state=1).fit(X, y).similarities_)
+
+
+# Ratings by an estimator.
+
+
+class Rater(BaseEstimator):
+    """Rates a label by the first column of its row; counts how often it is fitted."""
+
+    n_fits = 0
+
+    def __init__(self, random_state: int | None = None) -> None:
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any) -> Rater:
+        Rater.n_fits += 1
+        self.label_quality_ = self.score_labels(X, y)
+        return self
+
+    def score_labels(self, X: Any, y: Any) -> NDArray[Any]:
+        return (X[:, 0] > 0).astype(np.float32)
+
+
+def test_rating__of_an_estimator__takes_the_place_of_the_similarity() -> None:
+    X, y = table()
+    modifier = PrecomputedModifier(X, y, np.where(np.arange(60)[:, None] % 3 == 0, -X, X))
+    echo = EchoSelect(modifier, lambda rows: rows, threshold=0.5, rating=Rater(), random_state=0)
+    refined = echo.fit_transform(X, y)
+    kept = X[:, 0] > 0
+    np.testing.assert_array_equal(echo.support_, kept)
+    np.testing.assert_array_equal(echo.label_quality_, kept)
+    np.testing.assert_allclose(echo.similarities_, np.where(np.arange(60) % 3 == 0, -1, 1))
+    np.testing.assert_allclose(refined, np.where(kept[:, None], X, echo.modified_), rtol=1e-6)
+    np.testing.assert_array_equal(echo.score_labels(X[:9], y[:9]), kept[:9])
+    assert echo.rater_.random_state == echo.seed_
+    trusted = echo.fit(X, y, clean_mask=np.arange(60) < 10)
+    np.testing.assert_array_equal(trusted.support_, kept | (np.arange(60) < 10))
+    np.testing.assert_array_equal(trusted.label_quality_, kept)
+
+
+def test_rating__by_default__is_the_similarity() -> None:
+    X, y = table()
+    echo = EchoSelect(BRIEF, random_state=0).fit(X, y)
+    np.testing.assert_array_equal(echo.label_quality_, (1 + echo.similarities_) / 2)
+    np.testing.assert_array_equal(
+        echo.score_labels(X[:9], y[:9]), (1 + echo.similarity(X[:9], y[:9])) / 2
+    )
+    assert echo.rater_ is None
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_rating__small_loss__finds_scattered_wrong_labels(seed: int) -> None:
+    X, y = make_blobs(300, 8, centers=4, cluster_std=2.0, center_box=(-5, 5), random_state=seed)
+    noisy = noise.symmetric(y, 0.3, random_state=seed)
+    rater = CrossEntropyClassifier(max_epochs=10)
+    echo = EchoSelect(lambda x, labels, generator: x, rating=rater, random_state=seed)
+    echo.fit(X, noisy.labels)
+    assert detection_auroc(noisy.flipped, echo.label_quality_) > 0.95
+    assert noisy.flipped[echo.support_].mean() < 0.2 * noisy.flipped.mean()
+
+
+def test_rating__with_memory__is_fitted_once(tmp_path: Path) -> None:
+    X, y = table()
+    Rater.n_fits, found = 0, []
+    for labels in (y, y, (y + 1) % 3):
+        echo = EchoSelect(BRIEF, rating=Rater(), memory=tmp_path, random_state=0).fit(X, labels)
+        found.append(echo)
+    assert Rater.n_fits == 2  # other labels are rated anew
+    np.testing.assert_array_equal(found[0].label_quality_, found[1].label_quality_)
+    np.testing.assert_array_equal(found[0].modified_, found[1].modified_)
+    rater = CrossEntropyClassifier(max_epochs=2)
+    first, second = (
+        EchoSelect(BRIEF, rating=rater, memory=tmp_path, random_state=0).fit(X, y) for _ in range(2)
+    )
+    np.testing.assert_array_equal(first.label_quality_, second.label_quality_)
+
+
+def test_rating__that_takes_labels_for_missing__is_an_error_before_any_modification() -> None:
+    def modify(x: Tensor, labels: Any, generator: Any) -> Tensor:
+        raise AssertionError("rows were modified")
+
+    rater = CrossEntropyClassifier(max_epochs=1, missing_label=0)
+    with pytest.raises(ValueError, match="must rate every label. Got CrossEntropyClassifier"):
+        EchoSelect(modify, rating=rater).fit(*table())
 
 
 # Thresholds.

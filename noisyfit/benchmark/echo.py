@@ -38,7 +38,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "domain_weighting": True,
         "finetune_epochs": 40,
     },
-    "by small loss": {"score": CrossEntropyClassifier(max_epochs=70)},
+    "by small loss": {"rating": CrossEntropyClassifier(max_epochs=70)},
 }
 THRESHOLDS = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -117,8 +117,8 @@ def compare(options: argparse.Namespace, settings: Sequence[str]) -> None:
             with tempfile.TemporaryDirectory() as memory:
                 for setting in settings:
                     params = dict(SETTINGS[setting])
-                    score = params.pop("score", "similarity")
-                    echo = EchoSelect(score=score, memory=memory, random_state=random_state)
+                    rating = params.pop("rating", "similarity")
+                    echo = EchoSelect(rating=rating, memory=memory, random_state=random_state)
                     clf = EchoAlignClassifier(selector=echo, random_state=random_state, **params)
                     clf.fit(X, noisy.labels)
                     accuracy[setting].append(100 * clf.score(X_test, y_test))

@@ -63,8 +63,7 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
         ``include_modified="all"`` is the paper's ablation "modification only".
     domain_weighting : bool, default=False
         Weigh the rows so that originals and modified rows count alike in total, as the released
-        code does: an original by the share of modified rows, and the other way round. Only for
-        classifiers whose ``fit`` takes ``sample_weight``.
+        code does. The mean weight is 1. Only for classifiers whose ``fit`` takes ``sample_weight``.
     finetune_epochs : int >= 0, default=0
         Epochs on the kept originals alone afterwards, at a hundredth of the learning rate; 40 in
         the released code. Only for classifiers with ``fine_tune``, as `CrossEntropyClassifier`.
@@ -167,7 +166,8 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
         Raises
         ------
         ValueError
-            If a parameter or the data cannot be used, or if no row is left to learn from.
+            If a parameter, the classifier or the data cannot be used, or if no row is left to
+            learn from.
         """
         validate_parameter_constraints(
             self._parameter_constraints, self.get_params(deep=False), type(self).__name__
@@ -194,7 +194,7 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
         self.support_[has_label] = self.selector_.support_
         if self.finetune_epochs:
             originals = X[self.support_], self.given_labels_[self.support_]
-            rate = FINE_TUNING_RATE * self.estimator_.lr
+            rate = FINE_TUNING_RATE * self.estimator_.optimizer_.defaults["lr"]
             self.estimator_.fine_tune(*originals, epochs=self.finetune_epochs, lr=rate)
         self.n_features_in_ = self.selector_.n_features_in_
         if hasattr(self.selector_, "feature_names_in_"):
@@ -256,11 +256,17 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
                 f"{lost[:5].tolist()}. Lower the selector's threshold, pass "
                 "threshold=('quantile', 0.4), or include_modified='rejected'."
             )
+        if self.finetune_epochs and support.sum() < 2:
+            raise ValueError(
+                f"finetune_epochs needs at least two originals that are kept. Got {support.sum()}. "
+                "Lower the selector's threshold, or pass finetune_epochs=0."
+            )
         modified = self.selector_.modified_[modified_rows]
         weights = {}
         if self.domain_weighting and len(original_rows) and len(modified_rows):
             sizes = len(original_rows), len(modified_rows)
-            weights = {"sample_weight": np.repeat(sizes[::-1], sizes) / len(source)}
+            each = len(source) / (2 * np.array(sizes))  # the released code's but for a factor
+            weights = {"sample_weight": np.repeat(each, sizes)}
         return np.concatenate([X[original_rows], modified]), labels, weights
 
     def _rate_labels(self, X: NDArray[Any], has_label: NDArray[np.bool_], clean_mask: Any) -> None:

@@ -35,7 +35,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     few: dict[str, Any] = {"max_epochs": 2, "random_state": 0}
     baseline = partial(CrossEntropyClassifier, **few)
     monkeypatch.setattr(module, "CrossEntropyClassifier", baseline)
-    settings: dict[str, Any] = {"by small loss": {"score": baseline(), "include_modified": "all"}}
+    settings: dict[str, Any] = {"by small loss": {"rating": baseline(), "include_modified": "all"}}
     monkeypatch.setattr(module, "SETTINGS", settings)
     return ["--rows", "150", "--noise", "instance", "--seeds", "0"]
 

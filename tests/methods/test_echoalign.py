@@ -9,14 +9,22 @@ import pandas as pd
 import pytest
 import torch
 from numpy.typing import NDArray
+from sklearn.base import clone
 from sklearn.datasets import make_blobs
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from skorch.callbacks import Callback
 
-from noisyfit import CrossEntropyClassifier, EchoAlignClassifier, EchoSelect, noise
+from noisyfit import (
+    CrossEntropyClassifier,
+    EchoAlignClassifier,
+    EchoSelect,
+    ELRClassifier,
+    noise,
+)
 from noisyfit.nn.generators import ConditionalDiffusion
 from noisyfit.quality import transition_matrix
 
@@ -100,8 +108,9 @@ def test_domain_weighting__weighs_every_row_of_a_domain_alike() -> None:
     X, labels, flipped = X[order], labels[order], flipped[order]
     clf = EchoAlignClassifier(Recording(), by_truth(flipped, X), domain_weighting=True)
     weights = clf.fit(X, labels).estimator_.weights_
-    np.testing.assert_allclose(weights[:144], 96 / 240)
-    np.testing.assert_allclose(weights[144:], 144 / 240)
+    np.testing.assert_allclose(weights[:144] / weights[144], 96 / 144)
+    assert np.unique(weights[:144]).size == np.unique(weights[144:]).size == 1
+    assert weights.mean() == pytest.approx(1)  # a regularised classifier sees as much data
     assert weights[:144].sum() == pytest.approx(weights[144:].sum())
 
 
@@ -110,6 +119,8 @@ def test_domain_weighting__weighs_every_row_of_a_domain_alike() -> None:
     [
         ({"domain_weighting": True}, "fit takes sample_weight. Got KNeighborsClassifier"),
         ({"finetune_epochs": 1}, "can go on with it. Got KNeighborsClassifier"),
+        ({"domain_weighting": True, "estimator": ELRClassifier()}, "sample_weight. Got ELR"),
+        ({"finetune_epochs": 1, "estimator": ELRClassifier()}, "can go on with it. Got ELR"),
     ],
 )
 def test_classifier__that_cannot_do_it__is_refused_before_any_training(
@@ -120,15 +131,16 @@ def test_classifier__that_cannot_do_it__is_refused_before_any_training(
     def modify(x: Any, y: Any, generator: Any) -> Any:
         raise AssertionError("was trained")
 
-    clf = EchoAlignClassifier(KNeighborsClassifier(), EchoSelect(modify), **settings)
+    settings = {"estimator": KNeighborsClassifier()} | settings
+    clf = EchoAlignClassifier(selector=EchoSelect(modify), **settings)
     with pytest.raises(ValueError, match=message):
         clf.fit(X, labels)
 
 
-def test_score__classifier__decides_by_its_label_quality() -> None:
+def test_rating__by_a_classifier__decides_by_its_label_quality() -> None:
     X, labels, flipped = noisy_table()
     rater = CrossEntropyClassifier(max_epochs=8, random_state=3)
-    turned = by_truth(flipped, X).set_params(score=rater, threshold=("quantile", 0.5))
+    turned = by_truth(flipped, X).set_params(rating=rater, threshold=("quantile", 0.5))
     clf = EchoAlignClassifier(LogisticRegression(), turned, random_state=0).fit(X, labels)
     quality = rater.fit(X, labels).label_quality_
     np.testing.assert_array_equal(clf.label_quality_, quality)
@@ -140,10 +152,10 @@ def test_score__classifier__decides_by_its_label_quality() -> None:
     np.testing.assert_allclose(clf.selector_.similarities_, np.where(flipped, -1, 1), atol=1e-6)
 
 
-def test_score__that_rates_nothing__is_an_error() -> None:
+def test_rating__that_rates_nothing__is_an_error() -> None:
     X, labels, flipped = noisy_table()
-    turned = by_truth(flipped, X).set_params(score=LogisticRegression())
-    with pytest.raises(ValueError, match="score must be 'similarity' or a classifier of noisyfit"):
+    turned = by_truth(flipped, X).set_params(rating=LogisticRegression())
+    with pytest.raises(ValueError, match="rating must be 'similarity' or a classifier of noisyfit"):
         turned.fit(X, labels)
 
 
@@ -240,6 +252,55 @@ def test_finetuning__class_without_an_original__is_still_known() -> None:
     clf = EchoAlignClassifier(estimator, by_truth(labels == 2, X), finetune_epochs=2)
     assert clf.fit(X, labels).predict_proba(X).shape == (240, 3)
     assert not clf.support_[labels == 2].any()
+
+
+def test_finetuning__goes_on_at_a_hundredth_of_the_rate_of_training() -> None:
+    X, labels, flipped = noisy_table()
+    rates: dict[str, Any] = {"optimizer__lr": 0.2, "module__width": 16}
+    estimator = CrossEntropyClassifier(max_epochs=4, random_state=0, **rates)
+    settings: dict[str, Any] = {"selector": by_truth(flipped, X), "random_state": 0}
+    plain, tuned = (
+        EchoAlignClassifier(estimator, finetune_epochs=n, **settings).fit(X, labels) for n in (0, 5)
+    )
+    plain.estimator_.fine_tune(X[~flipped], labels[~flipped], epochs=5, lr=0.002)
+    np.testing.assert_array_equal(plain.predict_proba(X), tuned.predict_proba(X))
+
+
+@pytest.mark.parametrize("n_kept", [0, 1])
+def test_finetuning__on_fewer_than_two_originals__is_an_error_before_the_classifier(
+    n_kept: int,
+) -> None:
+    """It failed after the whole training."""
+    X, labels, _ = noisy_table()
+    estimator = CrossEntropyClassifier(callbacks=[Forbidden()])
+    clf = EchoAlignClassifier(estimator, by_truth(np.arange(240) >= n_kept, X), finetune_epochs=1)
+    with pytest.raises(ValueError, match=f"at least two originals that are kept. Got {n_kept}"):
+        clf.fit(X, labels)
+
+
+class Forbidden(Callback):
+    def on_train_begin(self, net: Any, **kwargs: Any) -> None:
+        raise AssertionError("the classifier was trained")
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_rating__trusted_rows_and_rows_without_a_label__are_as_everywhere(seed: int) -> None:
+    X, y, _ = noisy_table(seed)
+    noisy = noise.symmetric(y, 0.3, random_state=seed).labels
+    noisy[:20], trusted = -1, np.arange(240) >= 220
+    rater = CrossEntropyClassifier(max_epochs=8, random_state=seed)
+    selector = EchoSelect(lambda x, labels, g: -x, lambda rows: rows, rating=rater, random_state=0)
+    clf = EchoAlignClassifier(LogisticRegression(), selector, missing_label=-1)
+    frame = pd.DataFrame(X)
+    clf.fit(frame, noisy, clean_mask=trusted)
+    alone = clone(rater).fit(X[20:], noisy[20:])
+    expected = np.r_[np.full(20, np.nan), alone.label_quality_]
+    np.testing.assert_allclose(clf.label_quality_, np.where(trusted, 1, expected))
+    kept = alone.label_quality_.astype(float) >= clf.selector_.threshold_
+    np.testing.assert_array_equal(clf.support_, np.r_[np.zeros(20, bool), kept | trusted[20:]])
+    new = clf.score_labels(frame, noisy)
+    np.testing.assert_allclose(new[20:], alone.score_labels(X[20:], noisy[20:]))
+    assert np.isnan(new[:20]).all()
 
 
 def test_class_without_a_row__is_an_error_that_names_it() -> None:

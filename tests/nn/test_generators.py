@@ -269,12 +269,17 @@ def test_controlnet__blanked_images__stay_the_originals_and_are_reported() -> No
 def test_controlnet__label_without_a_word__is_an_error(names: dict[Any, str] | None) -> None:
     """3 became "a photo of 3"."""
     x = torch.zeros(3, 3, 8, 8)
-    modifier = ControlNetGenerator(Painter(), class_names=names, image_size=16, progress=False)
+    settings: dict[str, Any] = {"image_size": 16, "progress": False}
+    modifier = ControlNetGenerator(Painter(), class_names=names, **settings)
     with pytest.raises(ValueError, match="Got the label .* Pass class_names"):
         modifier.modify(x, np.array([0, 1, 3]), generator())
     words = np.array(["photo of 1", "2", "3"])
     with pytest.warns(NoisyFitWarning):  # no edges in blank images
-        assert modifier.modify(x, words, generator()).shape == x.shape
+        found = ControlNetGenerator(Painter(), **settings).modify(x, words, generator())
+    assert found.shape == x.shape
+    if names is not None:
+        with pytest.raises(ValueError, match="Got the label 'photo of 1' and words for .0, 1."):
+            modifier.modify(x, words, generator())
 
 
 def test_controlnet__small_images__edges_are_found_at_their_size() -> None:

@@ -36,7 +36,7 @@ class ControlNetGenerator:
     prompt : str, default="a photo of {label}"
         ``{label}`` is replaced by the label, or by what `class_names` has for it.
     class_names : dict or None, default=None
-        From labels, as in y, to words. Needed where labels are no text.
+        From labels, as in y, to words: all of them. Needed where labels are no text.
     n_steps : int, default=20
     guidance : float, default=7.5
         Weight of the prompt, diffusers' default; the paper does not give it.
@@ -139,14 +139,16 @@ class ControlNetGenerator:
         return self._at_data_size(drawn, x)
 
     def _prompt(self, label: Any) -> str:
+        if self.class_names is None and isinstance(label, str):
+            return self.prompt.format(label=label)
         names = self.class_names or {}
-        if label not in names and not isinstance(label, str):
+        if label not in names:
             raise ValueError(
                 "The prompt must name each label in words. Got the label "
-                f"{label!r} and words for {list(names)[:10]}. Pass class_names, a dict from labels "
-                "to words."
+                f"{label!r} and words for {list(names)[:10]}. Pass class_names, a dict from all "
+                "labels to words."
             )
-        return self.prompt.format(label=names.get(label, label))
+        return self.prompt.format(label=names[label])
 
     def _edges(self, grey: Tensor) -> Tensor:
         """Return the edges (n, 1, image_size, image_size) of grey images, 0 or 1."""
