@@ -309,12 +309,19 @@ def _accuracy(clf: Any, X: Any, y: Any) -> float:
 
 
 def _top_five(clf: Any, problem: Problem) -> float | None:
-    """Return the share of test rows whose class is among the five most probable ones."""
+    """Return the share of test rows whose class is among the five most probable ones.
+
+    A class without a training row is never among them, as in the accuracy.
+    """
     classes = clf.classes_
     if problem.X_test is None or len(classes) <= 5:
         return None
-    probs = clf.predict_proba(problem.X_test)
-    return float(top_k_accuracy_score(problem.y_test, probs, k=5, labels=classes))
+    known = np.isin(problem.y_test, classes)
+    probs, labels = clf.predict_proba(problem.X_test)[known], np.asarray(problem.y_test)[known]
+    if not len(labels):
+        return 0.0
+    n_hits = top_k_accuracy_score(labels, probs, k=5, labels=classes, normalize=False)
+    return float(n_hits / len(known))
 
 
 def _try(score: Callable[[Any], float], clf: Any) -> float | None:

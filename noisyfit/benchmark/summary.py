@@ -62,14 +62,15 @@ def summarize(results: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         With the columns of ``PLACE``, ``method``, ``runs``, and ``name`` and ``name_std`` for each
-        measure; spreads of a single run are NaN.
+        measure. Spreads of a single run are NaN, as are measures that an earlier version did not
+        write.
     """
     measures = [
         *PERCENT, "top5_last", "gap_recovery", "neg_clid", "auroc", "average_precision", *COST,
     ]  # fmt: skip
     speed = results["n_train"] * results["epochs"] / results["seconds"]
     of = results.assign(gap_recovery=gap_recovery(results), rows_per_second=speed)
-    of[measures] = of[measures].astype(np.float64)
+    of[measures] = of.reindex(columns=measures).astype(np.float64)
     groups = of.groupby([*PLACE, "method"], sort=False)[measures]
     means, spreads = groups.mean(), groups.std(ddof=1).add_suffix("_std")
     return means.join(spreads).assign(runs=groups.size()).reset_index()

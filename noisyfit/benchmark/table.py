@@ -21,7 +21,8 @@ Row = dict[str, str]
 class Table:
     """Rows on disk: each is there for good when `append` returns.
 
-    Opening it drops a last line that a kill or a power cut has torn.
+    Opening it drops a last line that a kill or a power cut has torn, and adds the columns that an
+    earlier version did not have, empty.
 
     Parameters
     ----------
@@ -32,7 +33,7 @@ class Table:
     Raises
     ------
     ValueError
-        If the file has other columns.
+        If the file has columns that this version does not know, or the same in another order.
     """
 
     def __init__(self, path: str | os.PathLike[str], columns: Sequence[str]) -> None:
@@ -40,22 +41,24 @@ class Table:
         self.columns = list(columns)
         self.rows: list[Row] = []
         whole = self._whole_lines()
-        if whole and _fields(whole[0]) != self.columns:
+        stored = _fields(whole[0]) if whole else self.columns
+        if not stored or stored != [name for name in self.columns if name in stored]:
             raise ValueError(
-                f"{self.path} must have the columns of this version. Got {_fields(whole[0])}. "
-                "Choose another folder."
+                f"{self.path} must have the columns of this version, or some of them. "
+                f"Got {stored}. Choose another folder."
             )
-        self.rows = [dict(zip(self.columns, _fields(line), strict=True)) for line in whole[1:]]
-        if not whole:
-            whole = [_line(self.columns)]
+        empty = dict.fromkeys(self.columns, "")
+        self.rows = [empty | dict(zip(stored, _fields(line), strict=True)) for line in whole[1:]]
         text = b"".join(whole)
-        if not self.path.exists() or self.path.read_bytes() != text:
+        if not whole or stored != self.columns:
+            self.rewrite(self.rows)
+        elif self.path.read_bytes() != text:
             _write_whole(self.path, text)
 
     def _whole_lines(self) -> list[bytes]:
         """Return the lines up to the first one that is torn; only the last can be."""
         lines = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
-        if lines and not _is_whole(lines[-1], len(self.columns) if len(lines) > 1 else None):
+        if lines and not _is_whole(lines[-1], len(_fields(lines[0])) if len(lines) > 1 else None):
             lines.pop()
         return lines
 

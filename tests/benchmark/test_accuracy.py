@@ -1,10 +1,12 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import load_digits
 
-from noisyfit import noise
+from noisyfit import CrossEntropyClassifier, noise
 from noisyfit.benchmark.accuracy import METHODS, SECTIONS, Task, fit
 
 ROWS = {**METHODS["hrp_ablation"], **METHODS["hrp_controls"]}
@@ -55,6 +57,20 @@ def test_hrp_ablation__no_two_rows__are_the_same(task: Task) -> None:
     for i, probs in enumerate(found):
         for others in found[:i]:
             assert not np.allclose(probs, others, atol=1e-6)
+
+
+def test_fine_tuning__is_fifty_steps_on_all_clean_rows(task: Task) -> None:
+    """It was fifty epochs: with 500 clean rows and batches of 128, two hundred steps."""
+    sizes: list[int] = []
+
+    def watch(x: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(x))
+        return x
+
+    params: dict[str, Any] = {"augmentation": watch, "batch_size": 30, "max_epochs": 4}
+    task.params = {}
+    fit(task, CrossEntropyClassifier, clean="among", fine_tune=True, **params)
+    assert sizes == [30] * 16 + [50] * 50
 
 
 def test_ablation__features__have_the_labels_of_their_images(

@@ -140,3 +140,18 @@ def test_top_five__of_five_classes_or_fewer__is_not_measured() -> None:
     problem = Problem(X, y, X_test=X, y_test=y)
     clf = CrossEntropyClassifier(max_epochs=2, device="cpu", random_state=0)
     assert measure(clf, problem)["top5_last"] is None
+
+
+def test_top_five__class_without_a_training_row__is_missed_and_no_error() -> None:
+    """The cell failed after its fit, where accuracies had been measured."""
+    X, y = blobs(300, 8)
+    fit = (np.arange(300) < 200) & (y != 3)
+    problem = Problem(X[fit], y[fit], X_test=X[200:], y_test=y[200:])
+    clf = CrossEntropyClassifier(max_epochs=4, device="cpu", random_state=0)
+    row = measure(clf, problem)
+    ranked = clf.classes_[clf.predict_proba(X[200:]).argsort(1)[:, -5:]]
+    within = [label in best for label, best in zip(y[200:], ranked, strict=True)]
+    assert row["top5_last"] == pytest.approx(np.mean(within))
+    assert 0 < row["accuracy_last"] <= row["top5_last"] <= np.mean(y[200:] != 3)
+    unknown = Problem(X[fit], y[fit], X_test=X[y == 3], y_test=y[y == 3])
+    assert measure(clf, unknown)["top5_last"] == 0

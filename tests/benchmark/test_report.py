@@ -187,3 +187,14 @@ def test_report__own_data__has_no_accuracy(tmp_path: Path) -> None:
 
 def test_report__nothing_finished__says_so(tmp_path: Path) -> None:
     assert write_report(tmp_path) == ["No cell has finished: there is nothing to report."]
+
+
+def test_report_and_page__table_of_an_earlier_version__have_what_it_has(folder: Path) -> None:
+    """The column top5_last was demanded of tables that were written before there was one."""
+    expected = markdown_of(folder)
+    pd.read_csv(folder / TABLE).drop(columns="top5_last").to_csv(folder / TABLE, index=False)
+    page = folder / "page.md"
+    page.write_text(f"{MARK}\n")
+    write_page(folder, page)
+    assert "cross_entropy" in page.read_text()
+    assert markdown_of(folder) == expected

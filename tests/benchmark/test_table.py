@@ -53,6 +53,33 @@ def test_other_columns__are_refused(tmp_path: Path) -> None:
     assert (tmp_path / "t.csv").read_text() == "something,else\n1,2\n"
 
 
+def test_columns_of_an_earlier_version__are_kept_and_the_new_one_is_empty(tmp_path: Path) -> None:
+    """A folder could not be resumed or reported once the table had one column more."""
+    path = tmp_path / "t.csv"
+    path.write_bytes(b"method\na\nb\n")
+    table = Table(path, COLUMNS)
+    assert table.rows == [{"method": "a", "accuracy": ""}, {"method": "b", "accuracy": ""}]
+    table.append({"method": "c", "accuracy": 2})
+    assert path.read_bytes() == HEAD + b"a,\nb,\nc,2\n"
+    path.write_bytes(b"method\na\nb")
+    assert stored(path) == [{"method": "a", "accuracy": ""}]
+
+
+@pytest.mark.parametrize("head", ["accuracy,method", "method,else", ""])
+def test_columns_in_another_order_or_unknown__are_refused(tmp_path: Path, head: str) -> None:
+    (tmp_path / "t.csv").write_text(f"{head}\n1,2\n")
+    with pytest.raises(ValueError, match="must have the columns of this version"):
+        Table(tmp_path / "t.csv", COLUMNS)
+    assert (tmp_path / "t.csv").read_text() == f"{head}\n1,2\n"
+
+
+def test_whole_file__is_not_written_again_when_it_is_read(tmp_path: Path) -> None:
+    Table(tmp_path / "t.csv", COLUMNS).append({"method": "a", "accuracy": 1})
+    before = (tmp_path / "t.csv").stat()
+    stored(tmp_path / "t.csv")
+    assert (tmp_path / "t.csv").stat().st_ino == before.st_ino
+
+
 def test_rewrite_replaces_all_rows(tmp_path: Path) -> None:
     table = Table(tmp_path / "t.csv", COLUMNS)
     table.append({"method": "a", "accuracy": 1})
