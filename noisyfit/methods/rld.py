@@ -229,6 +229,8 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
         self.warmup_epochs = warmup_epochs
 
     def _fit(self, data: TrainingData) -> None:
+        if self.inference == "diffusion":
+            self._check_diffusion("inference='diffusion'")
         state = self.state_
         for epoch in self._epochs():
             warming_up = self._warming_up(data, epoch, state.denoised)
@@ -370,6 +372,13 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
 
     # ------------------------------------------------------------------------------ prediction
 
+    def _check_diffusion(self, what: str) -> None:
+        if not self.denoising:
+            raise ValueError(
+                f"{what} needs a diffusion that has been trained. Got denoising=False, the control "
+                "without one. Fit with denoising=True."
+            )
+
     def denoise(self, X: Any, y: Any = None, *, return_trajectory: bool = False) -> NDArray[Any]:
         """Return the denoised labels of rows.
 
@@ -389,8 +398,14 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
         -------
         ndarray of shape (n_samples, n_classes) or (steps + 1, n_samples, n_classes)
             Probabilities; with ``return_trajectory`` the start first and the denoised label last.
+
+        Raises
+        ------
+        ValueError
+            If there is no diffusion, ``denoising=False``.
         """
         check_is_fitted(self)
+        self._check_diffusion("denoise")
         if y is None:
             walked = self._walk(self._read(X, reset=False), return_trajectory=return_trajectory)
         else:

@@ -164,6 +164,10 @@ def test_denoising_off__learns_what_the_running_average_says_and_trains_no_diffu
     assert max(float(difference.abs().max()) for difference in seen) < 1e-6
     clf.fit(X, given)
     assert "noise_error" not in clf.history_[-1]
+    with pytest.raises(ValueError, match="denoise needs a diffusion that has been trained"):
+        clf.denoise(X)
+    with pytest.raises(ValueError, match="inference='diffusion' needs a diffusion"):
+        clf.set_params(inference="diffusion").fit(X, given)
 
 
 # The guard.
