@@ -42,12 +42,18 @@ def gap_recovery(results: pd.DataFrame) -> pd.Series:
     """
     method = results["method"]
     clean = results[method == CLEAN].groupby(["data", "seed"])["accuracy_last"].last()
-    noisy = results[method == BASELINE].groupby([*PLACE, "seed"])["accuracy_last"].last()
     top = results.join(clean.rename("top"), on=["data", "seed"])["top"]
-    bottom = results.join(noisy.rename("bottom"), on=[*PLACE, "seed"])["bottom"]
+    bottom = _baseline(results)
     gap = (top - bottom).where(top > bottom)
     part = (results["accuracy_last"] - bottom) / gap
     return part.where(method != CLEAN)
+
+
+def _baseline(results: pd.DataFrame) -> pd.Series:
+    """Return the accuracy of cross-entropy on the rows and labels of each row."""
+    noisy = results[results["method"] == BASELINE]
+    noisy = noisy.groupby([*PLACE, "seed"])["accuracy_last"].last()
+    return results.join(noisy.rename("bottom"), on=[*PLACE, "seed"])["bottom"]
 
 
 def summarize(results: pd.DataFrame) -> pd.DataFrame:
@@ -120,9 +126,7 @@ def differences(results: pd.DataFrame) -> pd.DataFrame:
         epoch on the same rows and labels, a mean over seeds.
     """
     of = results[results["method"] != CLEAN]
-    baseline = of[of["method"] == BASELINE].groupby([*PLACE, "seed"])["accuracy_last"].last()
-    bottom = of.join(baseline.rename("bottom"), on=[*PLACE, "seed"])["bottom"]
-    of = of.assign(difference=100 * (of["accuracy_last"].astype(np.float64) - bottom))
+    of = of.assign(difference=100 * (of["accuracy_last"].astype(np.float64) - _baseline(of)))
     of = of[of["method"] != BASELINE].dropna(subset="difference")
     return of.groupby([*PLACE, "method"], sort=False)["difference"].mean().reset_index()
 
