@@ -286,8 +286,9 @@ class EchoSelect(EchoMod):
         tensors, and trained first if they have ``fit``; those with ``transform``, and functions,
         arrays of the user's shape. Never pass a classifier trained on the same labels.
     rating : "similarity" or classifier, default="similarity"
-        What tells which originals to keep. A classifier of this package, or any whose ``fit``
-        leaves ``label_quality_``, is cloned, fitted on the rows and rates their labels instead:
+        What tells which originals to keep. A classifier of this package, or any with
+        ``score_labels`` whose ``fit`` leaves ``label_quality_``, is cloned, fitted on the rows and
+        rates their labels instead:
         ``CrossEntropyClassifier(max_epochs=70)`` is the small-loss selector of the released code,
         by mean probabilities of the given labels in place of mean losses. It is not told which
         rows are trusted: they are kept whatever their rating.

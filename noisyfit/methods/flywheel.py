@@ -103,9 +103,9 @@ class FlywheelClassifier(WarmUp, NoisyLabelClassifier):
 
     1. The auxiliary network's predictions are averaged over epochs (``temporal_momentum``) wherever
        they are used, sharpened (``temperature``) in Eq. 11, and the corruption matrix has a zero
-       diagonal (``zero_diagonal``). As published, whole
-       classes swap under class-dependent noise. The published form is ``temporal_momentum=0,
-       temperature=1, zero_diagonal=False, warmup_epochs=10``.
+       diagonal (``zero_diagonal``). As published, whole classes swap under class-dependent noise.
+       The published form is ``temporal_momentum=0, temperature=1, zero_diagonal=False,
+       warmup_epochs=10``.
     2. On images the warm-up ends when learning stalls; in the paper after 10 epochs. Convolutional
        networks that are still learning fall behind in the cycles: on 4,000 Fashion-MNIST images
        with symmetric noise of 40 % and the default CNN, cycles after 5 of 30 epochs end 9 points
