@@ -1,29 +1,53 @@
-"""When cross-entropy ends and a method begins."""
+"""When cross-entropy ends and a method begins, and what is known of the labels by then."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from noisyfit.data import TrainingData
+from noisyfit.nn.transition import posterior
+from noisyfit.pilot import run_pilot
 
-PATIENCE = 3  # epochs without progress that end the warm-up
+PATIENCE = 3  # epochs without progress that end the warm-up of images
 HELD_OUT_FRACTION = 0.05  # of the rows, while the warm-up watches for the end of learning
 HELD_OUT_MINIMUM = 20  # rows; with fewer the likelihood tells nothing
+PILOT_MINIMUM = 100  # labelled rows
+LATEST = 0.5  # of the epochs; images that are learnt from longer are learnt from to the end
 
 
 class WarmUp:
-    """Epochs of cross-entropy on the given labels, before a method trusts its own predictions.
+    """Epochs on the given labels, before a method trusts its own predictions.
 
-    Tables are warmed up for a fixed part of the epochs. Convolutional networks learn more slowly,
-    and collapse if they are left to their own predictions too early: on images the warm-up holds a
-    few rows out and ends when the likelihood of their labels stops rising. If it still rises at
-    half time, the warm-up lasts to the end. A number of epochs given by the user holds for both.
+    How long a network learns before it memorises depends on the data: five epochs of one table,
+    all epochs of another. What has not been learnt from the labels by then is lost to a method,
+    which confirms its own mistakes. So the end of learning is looked for, in predictions of given
+    labels that were held out:
+
+    - Tables have a pilot (`noisyfit.pilot`): networks that are trained on one half of the rows and
+      asked about the other. The method begins after the epoch in which they predict best, if they
+      predict worse at the end. What they say also tells which classes are mistaken for which, and
+      how often (`noisyfit.nn.transition`). From then on a given label stands for the probabilities
+      of the true classes that follow from it: in the warm-up with what the network says, later with
+      what the pilot said. In the warm-up that is the forward correction of [1]_, with a transition
+      matrix that is estimated out of sample.
+    - Images, on which that would cost too much, hold a few rows out. The method begins when the
+      likelihood of their labels has stopped rising, if that is before half time.
+
+    Otherwise the network is still learning from the labels, and the warm-up lasts to the end. A
+    number of epochs given by the user holds for both, and there is no pilot then.
 
     A method inherits from this class before the common base, and keeps what `_warm_up_state`
     returns in its state.
+
+    References
+    ----------
+    .. [1] Patrini, Rozza, Menon, Nock and Qu. Making Deep Neural Networks Robust to Label Noise: a
+       Loss Correction Approach. CVPR, 2017. arXiv:1609.03683
     """
 
     warmup_epochs: int | None
@@ -32,8 +56,11 @@ class WarmUp:
     n_iter_: int
     layout_: str
     state_: Any
+    _make_network: Any
+    _make_optimizer: Any
+    _predict: Any
 
-    def _warm_up_state(self, n: int) -> dict[str, Tensor]:
+    def _warm_up_state(self, n: int, n_classes: int) -> dict[str, Tensor]:
         """Return what the warm-up must remember, for ``n`` training rows."""
         watched = torch.rand(n) < HELD_OUT_FRACTION if self._watches(n) else torch.zeros(n)
         return {
@@ -41,6 +68,10 @@ class WarmUp:
             "held_out": watched.bool(),
             "best_likelihood": torch.tensor(-torch.inf),
             "best_epoch": torch.tensor(0),
+            "has_pilot": torch.tensor(False),
+            "pilot_end": torch.tensor(0),
+            "transition": torch.eye(n_classes),
+            "pilot_beliefs": torch.full((n, n_classes), 1 / n_classes),
         }
 
     def _warming_up(self, data: TrainingData, epoch: int, beliefs: Tensor) -> bool:
@@ -54,6 +85,8 @@ class WarmUp:
             Predictions averaged over the epochs so far.
         """
         state = self.state_
+        if epoch == 0 and self._asks_a_pilot(data):
+            self._ask_a_pilot(data)
         if state.first_epoch < 0 and self._has_learnt(data, epoch, beliefs):
             state.first_epoch.fill_(epoch)
             state.held_out.fill_(False)
@@ -61,9 +94,11 @@ class WarmUp:
 
     def _has_learnt(self, data: TrainingData, epoch: int, beliefs: Tensor) -> bool:
         state = self.state_
+        if state.has_pilot:
+            return epoch >= state.pilot_end
         if not self._watches(len(data)):
             return epoch >= self.warmup_epochs_
-        if epoch >= self.max_epochs_ / 2:
+        if epoch >= LATEST * self.max_epochs_:
             state.held_out.fill_(False)  # still learning: take all labels, to the end
             return False
         if epoch == 0:
@@ -90,3 +125,55 @@ class WarmUp:
         """Return the number of epochs it took; all if it lasted to the end."""
         first_epoch = int(self.state_.first_epoch)
         return first_epoch if first_epoch >= 0 else self.n_iter_
+
+    # ------------------------------------------------------------------------------- the pilot
+
+    def _asks_a_pilot(self, data: TrainingData) -> bool:
+        enough = int(data.has_label.sum()) >= PILOT_MINIMUM
+        return self.warmup_epochs is None and self.layout_ == "table" and enough
+
+    def _ask_a_pilot(self, data: TrainingData) -> None:
+        pilot = run_pilot(
+            data,
+            self.max_epochs_,
+            partial(self._make_network, "module", independent=False),
+            partial(self._make_optimizer, "module"),
+            self._predict,
+        )
+        self.state_.has_pilot.fill_(True)
+        self.state_.pilot_end.fill_(pilot.end)
+        self.state_.transition.copy_(pilot.transition)
+        self.state_.pilot_beliefs.copy_(pilot.beliefs)
+
+    def _meant(self, data: TrainingData, idx: Tensor, logits: Tensor) -> Tensor:
+        """Return what the given labels of some rows stand for, as targets of cross-entropy.
+
+        Without a pilot the labels themselves, (n_samples,). Otherwise the probabilities of the true
+        classes, (n_samples, n_classes), given the labels and what a network predicts; once the
+        method has begun, what the pilot predicts.
+
+        Parameters
+        ----------
+        data : TrainingData
+        idx : Tensor of shape (n_samples,)
+            Of the rows.
+        logits : Tensor of shape (n_samples, n_classes)
+        """
+        if not self.state_.has_pilot:
+            return data.labels[idx]
+        begun = self.state_.first_epoch >= 0
+        probs = self.state_.pilot_beliefs[idx] if begun else logits.detach().float().softmax(1)
+        return self._posterior(data, probs, idx)
+
+    def _posterior(
+        self, data: TrainingData, probs: Tensor, idx: Tensor | slice = slice(None)
+    ) -> Tensor:
+        """Return the probabilities of the true classes of rows, of which the labels are known."""
+        labels = data.labels[idx]
+        targets = posterior(probs, labels, self.state_.transition)
+        known = F.one_hot(labels.clamp(min=0), data.n_classes).to(targets.dtype)
+        return torch.where(data.trusted[idx, None], known, targets)
+
+    def _with_pilot(self, probs: Tensor) -> Tensor:
+        """Return the mean of what a method and the pilot believe of all rows."""
+        return (probs + self.state_.pilot_beliefs) / 2 if self.state_.has_pilot else probs

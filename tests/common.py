@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from noisyfit import DivideMixClassifier, ELRClassifier, methods, noise
 from noisyfit.base import NoisyLabelClassifier
+from noisyfit.warmup import WarmUp
 
 torch.set_num_threads(1)  # also in processes that import nothing else of the tests
 
@@ -67,8 +68,10 @@ CLIDDivideMixClassifier = with_defaults(
 
 
 def quick(cls: type[NoisyLabelClassifier], **params: Any) -> Any:
-    """Make an estimator that trains for a moment."""
+    """Make an estimator that trains for a moment, and whose warm-up, if it has one, ends."""
     settings: dict[str, Any] = {"max_epochs": 6, "random_state": 0, "device": "cpu"}
+    if issubclass(cls, WarmUp):
+        settings["warmup_epochs"] = 1
     return cls(**settings | params)
 
 

@@ -215,7 +215,7 @@ def test_epochs_and_warm_up__by_default__depend_on_the_data(
 
 @pytest.mark.parametrize("max_epochs, warmup", [(2, 1), (3, 1), (9, 2), (15, 2), (24, 4)])
 def test_warm_up__by_default__is_a_sixth(max_epochs: int, warmup: int) -> None:
-    clf = quick(FlywheelClassifier, max_epochs=max_epochs).fit(*blobs(20, 2))
+    clf = FlywheelClassifier(max_epochs=max_epochs, device="cpu").fit(*blobs(20, 2))
     assert clf.warmup_epochs_ == warmup == max(1, round(max_epochs / 6))
 
 

@@ -76,9 +76,11 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
         the lowest meta objective on the whole meta set. 1 predicts with the last epoch, as
         ``module_`` and ``transform`` always do, or, if a callback restores it, with the best epoch.
     warmup_epochs : int or None, default=None
-        Epochs of cross-entropy before the first meta step. None means one sixth of the epochs for
-        tables, and until learning stalls for images.
-    lr_schedule : {"cyclic", "cosine", "constant"}, default="cyclic"
+        Epochs of cross-entropy before the first meta step. None means, for tables, after the epoch
+        in which the pilot predicts unseen labels best, or never if it predicts them as well at the
+        end; without a pilot, that is for fewer than 100 labels, one sixth of the epochs. For
+        images, when learning stalls.
+    lr_schedule : {"cosine", "cyclic", "constant"}, default="cosine"
         ``"cyclic"`` starts the cosine again about every twenty epochs; the last epoch ends low.
     {shared parameters}
 
@@ -122,11 +124,13 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
        1e-5 with SGD the weight network does not move.
     4. The rate of the meta-model rises and falls with that of the network; in the paper it is
        constant.
-    5. The learning rate goes down to 0 in about twenty epochs and starts again. The paper has a
-       period of 10 epochs, with which the released code goes down for ten and up for ten, to 0.001
+    5. The learning rate goes down to 0 once; ``lr_schedule="cyclic"`` starts it again. The paper has
+       a period of 10 epochs, with which the released code goes down for ten and up for ten, to 0.001
        and back; batches of 100 rows where the default is 128; and 100 or 150 epochs.
     6. Training begins with a warm-up, for all objectives; the rows whose labels judge later take
-       part in it. The paper has one for CE(p) only, of 10 or 30 epochs; the released code also for
+       part in it. On tables a pilot finds out when it ends, from predictions of rows that it has not
+       seen, and which classes are mistaken for which: instead of the given labels, the
+       probabilities of the true classes under its transition matrix are learnt, and weighed. The paper has one for CE(p) only, of 10 or 30 epochs; the released code also for
        MAE on labels of small loss.
     7. CLID is the mean of the rows' values, 1/m in Eq. 9, as in the released code; the paper prints
        1/m^2. The gradient stops at the embeddings and, without ``normalizer_grad``, at the row sums
@@ -150,7 +154,7 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
     Trusted rows have weight 1. Rows without a label are not trained on; they can be in the meta set
     of CLID.
 
-    Cost: a meta step costs 2.7 training steps, an epoch of ``"ce_pseudo_clean"`` one evaluation of
+    Cost: a pilot costs at most two fits of cross-entropy, a meta step costs 2.7 training steps, an epoch of ``"ce_pseudo_clean"`` one evaluation of
     all rows; ``n_classes + 2`` floats per sample.
 
     References
@@ -206,7 +210,7 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
         low_memory: bool = False,
         n_snapshots: int = 5,
         warmup_epochs: int | None = None,
-        lr_schedule: str = "cyclic",
+        lr_schedule: str = "cosine",
         **kwargs: Any,
     ) -> None:
         super().__init__(module, lr_schedule=lr_schedule, **kwargs)
@@ -242,7 +246,7 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
             "sample_weight": torch.zeros(n),
             "probs_sum": torch.zeros(n, n_classes),
             "given_sum": torch.zeros(n),
-            **self._warm_up_state(n),
+            **self._warm_up_state(n, n_classes),
         }
 
     # ---------------------------------------------------------------------------- steps
@@ -251,7 +255,8 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
         weights = self._warm_up_weights(data)
         for idx, x, labels in data.batches("weak", labelled=True):
             logits = self.module_(x)
-            self._descend((weights[idx] * cross_entropy(logits, labels)).mean())
+            targets = self._meant(data, idx, logits)
+            self._descend((weights[idx] * cross_entropy(logits, targets)).mean())
             self._observe(idx, labels, logits, logits)
 
     def _train_with_meta_steps(self, data: TrainingData, meta: TrainingData) -> None:
@@ -260,7 +265,8 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
         self.state_.sample_weight.zero_()
         for step, (idx, x, labels) in enumerate(data.batches("weak", labelled=True)):
             forward = TrainingPass.of(network, x)
-            batch, logits = forward.seen(labels, data.trusted[idx]), forward.logits
+            targets = self._meant(data, idx, forward.logits)
+            batch, logits = forward.seen(targets, data.trusted[idx]), forward.logits
             if learns and self._takes_meta_step(step, meta):
                 gradient = model.logit_gradient(batch)
                 self._meta_step(forward, self.optimizer_, model, batch, gradient, meta)

@@ -35,8 +35,9 @@ class CoTeachingClassifier(WarmUp, Peers, CrossEntropyClassifier):
     Parameters
     ----------
     warmup_epochs : int or None, default=None
-        Epochs on all rows. None means one sixth of the epochs for tables, and until learning
-        stalls for images.
+        Epochs on all rows. None means, for tables, after the epoch in which the pilot predicts
+        unseen labels best, or never if it predicts them as well at the end; without a pilot, that
+        is for fewer than 100 labels, one sixth of the epochs. For images, when learning stalls.
     {shared parameters}
 
     Attributes
@@ -59,10 +60,12 @@ class CoTeachingClassifier(WarmUp, Peers, CrossEntropyClassifier):
        20 and 40 % symmetric, and 0.39 for 40 % pairflip noise: a little high, as rows not yet
        learned count as wrong. A Gaussian mixture of the losses says 0.27 in the last case.
     2. After the warm-up the whole share is left out at once; in the paper it grows over 10 epochs.
-    3. ``predict`` uses the mean logits of both networks.
+    3. On tables a pilot finds out when the warm-up ends, from predictions of rows that it has not
+       seen: rows are left out from the epoch on after which networks memorise.
+    4. ``predict`` uses the mean logits of both networks.
 
     Trusted rows are never left out. Rows without a label take no part in training. Cost: twice that
-    of cross-entropy; ``n_classes`` floats per sample.
+    of cross-entropy, and a pilot, at most as much again; ``n_classes`` floats per sample.
 
     References
     ----------
@@ -111,7 +114,7 @@ class CoTeachingClassifier(WarmUp, Peers, CrossEntropyClassifier):
                     state.probs_sum[idx] += z.detach().float().softmax(1)
 
     def _init_state(self, n: int, n_classes: int) -> dict[str, Tensor]:
-        own = {"forget_rate": torch.tensor(0.0), **self._warm_up_state(n)}
+        own = {"forget_rate": torch.tensor(0.0), **self._warm_up_state(n, n_classes)}
         return super()._init_state(n, n_classes) | own
 
     def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:

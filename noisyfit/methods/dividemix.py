@@ -58,8 +58,10 @@ class DivideMixClassifier(WarmUp, MetaLearning, Peers):
     mixup_alpha : float > 0, default=4.0
         Parameter of the Beta distribution of MixUp.
     warmup_epochs : int or None, default=None
-        Epochs on the given labels before the first division. None means one sixth of the epochs,
-        and at least 60 batches; for images until learning stalls.
+        Epochs on the given labels before the first division. None means, for tables, after the
+        epoch in which the pilot predicts unseen labels best, or never if it predicts them as well
+        at the end; without a pilot, that is for fewer than 100 labels, one sixth of the epochs. For
+        images, when learning stalls. A sixth is at least 60 batches.
     meta_model : {"wnet", "vri"} or None, default=None
         "DivideMix with CLID" of [2]_: what weighs the believed rows by their loss (``"wnet"``) or
         scales their logits by embedding and target (``"vri"``, the paper's choice), as in
@@ -96,7 +98,10 @@ class DivideMixClassifier(WarmUp, MetaLearning, Peers):
     2. The mixture sees by how much a loss is above the median of its given class. Without that
        whole classes that are learned late are doubted and given up: on tables of 300 rows with
        clean labels, four seeds, 24 points below cross-entropy instead of 5.
-    3. A warm-up of 60 batches at least, for the same reason; then the 5 points are 1. The paper's
+    3. On tables a pilot finds out when the warm-up ends, from predictions of rows that it has not
+       seen, and which classes are mistaken for which; until then given labels become probabilities
+       of the true classes. Without one, a warm-up of 60 batches at least, for the reason of point
+       2; then the 5 points are 1. The paper's
        penalty on confident predictions in the warm-up, for asymmetric noise only, changed nothing.
     4. An epoch is one pass over all rows, each in the part it belongs to; in the paper as many
        batches as the believed rows fill, each with as many doubted ones. The guesses of a batch are
@@ -136,7 +141,7 @@ class DivideMixClassifier(WarmUp, MetaLearning, Peers):
 
     Trusted rows are believed with probability 1. Rows without a label are doubted. If all losses
     are equal, all labels are believed; a batch without believed or doubted rows leaves that term
-    out. Cost: 18 passes through a network per row and epoch, cross-entropy needs 3;
+    out. Cost: that of a pilot, at most twice cross-entropy, and 18 passes through a network per row and epoch, cross-entropy needs 3;
     ``n_classes`` floats per sample.
 
     References
@@ -216,16 +221,16 @@ class DivideMixClassifier(WarmUp, MetaLearning, Peers):
     def _init_state(self, n: int, n_classes: int) -> dict[str, Tensor]:
         uniform = torch.full((n, n_classes), 1 / n_classes)
         judging = {"meta_rows": draw_meta_rows(n)} if self.meta_model else {}
-        return {"predictions": uniform, **self._warm_up_state(n), **judging}
+        return {"predictions": uniform, **self._warm_up_state(n, n_classes), **judging}
 
     # ---------------------------------------------------------------------------- steps
 
     def _warm_up(self, data: TrainingData, epoch: int) -> None:
         weights, share = self._warm_up_weights(data), newest_share(WATCHED, epoch)
-        for idx, x, labels in data.batches("weak", labelled=True):
+        for idx, x, _ in data.batches("weak", labelled=True):
             for name in self._peers:
                 logits = self._network(name)(x)
-                loss = weights[idx] * cross_entropy(logits, labels)
+                loss = weights[idx] * cross_entropy(logits, self._meant(data, idx, logits))
                 self._descend(loss.mean(), self._optimizer(name))
             probs = logits.detach().float().softmax(1)
             self.state_.predictions[idx] = self.state_.predictions[idx].lerp(probs, share)

@@ -93,15 +93,18 @@ class HRPClassifier(WarmUp, Peers):
         ``"both"`` predicts with the mean logits of the two networks; ``"first"`` with ``module_``,
         as it is also where a callback restores the best epoch.
     warmup_epochs : int or None, default=None
-        Epochs of cross-entropy before the first reliability. None means one sixth of the
-        epochs for tables, and until learning stalls for images.
+        Epochs of cross-entropy before the first reliability. None means, for tables, after the
+        epoch in which the pilot predicts unseen labels best, or never if it predicts them as well
+        at the end; without a pilot, that is for fewer than 100 labels, one sixth of the epochs. For
+        images, when learning stalls.
     {shared parameters}
 
     Attributes
     ----------
     label_reliability_ : ndarray of shape (n_training_rows,)
         Mean of alpha over epochs and networks; at least 0, 0 without a label. On average 1 with
-        ``norm="mean"``. ``label_quality_`` is its rank.
+        ``norm="mean"``. ``label_quality_`` is its rank; after a pilot, of its
+        product with the probability of the given label.
     pseudo_label_reliability_ : ndarray of shape (n_training_rows,)
         The same of beta.
     peer_ : torch.nn.Module
@@ -150,7 +153,11 @@ class HRPClassifier(WarmUp, Peers):
     8. The guess is the class with the highest probability averaged over epochs
        (``temporal_momentum``), not that of one step, and the guesses of all rows make positives;
        the paper speaks of those with high confidence.
-    9. Selection uses these averages: half of each class by the smallest loss, and all labels
+    9. On tables a pilot finds out when the warm-up ends, from predictions of rows that it has not
+       seen, and which classes are mistaken for which. From then on the label of each row in Eqs. 9
+       and 13 is the distribution over the true classes that follows from its given label, from these
+       averages and from the pilot, and all rows with a label are used. On images, and for a given
+       number of ``warmup_epochs``, selection uses the averages: half of each class by the smallest loss, and all labels
        predicted with 0.95 or more. Once 60 % of the epochs have passed and the ramp has ended, rows
        without a believed label join where both networks agree and the partner is sure by 0.95.
     10. The target of Eq. 14 is the learner's own distribution on the weak view, without a gradient.
@@ -168,7 +175,7 @@ class HRPClassifier(WarmUp, Peers):
         either.
 
     Rows without a label have alpha 0 and are trained on by mixing and contrast, and later by their
-    guess. Cost: 16 passes through each network per row and epoch, cross-entropy needs 3; 6 of them
+    guess. Cost: that of a pilot, at most twice cross-entropy, and 16 passes through each network per row and epoch, cross-entropy needs 3; 6 of them
     are for the reliabilities, up to 9 with trusted rows, and fewer with ``meta_every``.
     ``2 n_classes + 2`` floats per sample.
 
@@ -272,17 +279,18 @@ class HRPClassifier(WarmUp, Peers):
             "label_reliability": torch.zeros(n),
             "pseudo_reliability": torch.zeros(n),
             "n_rated": torch.tensor(0),
-            **self._warm_up_state(n),
+            **self._warm_up_state(n, n_classes),
         }
 
     # ---------------------------------------------------------------------------- steps
 
     def _warm_up(self, data: TrainingData) -> None:
         weights = self._warm_up_weights(data)
-        for idx, x, labels in data.batches("weak", labelled=True):
+        for idx, x, _ in data.batches("weak", labelled=True):
             for name in self._networks:
-                loss = weights[idx] * cross_entropy(self._network(name)(x), labels)
-                self._descend(loss.mean(), self._optimizer(name))
+                logits = self._network(name)(x)
+                losses = cross_entropy(logits, self._meant(data, idx, logits))
+                self._descend((weights[idx] * losses).mean(), self._optimizer(name))
 
     def _co_train(self, data: TrainingData, epoch: int) -> None:
         """Train each network on what the other one trusts."""
@@ -422,8 +430,10 @@ class HRPClassifier(WarmUp, Peers):
 
     def _select(self, data: TrainingData, teacher: str, late: bool) -> Targets:
         """Choose the rows whose given label counts, and guess the labels of the others."""
-        beliefs = getattr(self.state_, f"{teacher}_beliefs")
+        beliefs = self._with_pilot(getattr(self.state_, f"{teacher}_beliefs"))
         confidence, pseudo = beliefs.max(1)
+        if self.state_.has_pilot:
+            return Targets(self._posterior(data, beliefs), pseudo, data.has_label)
         given = beliefs.gather(1, data.labels.clamp(min=0)[:, None])[:, 0]
         kept = data.trusted | (data.has_label & (given > CONFIDENT))  # matched high confidence
         small_loss = best_of_each_class(given, data.labels, SELECTED_SHARE, data.n_classes)
@@ -482,9 +492,14 @@ class HRPClassifier(WarmUp, Peers):
         self.pseudo_label_reliability_ = (state.pseudo_reliability / n_rated).cpu().numpy()
         self.warmup_epochs_ = self._length_of_warm_up()
         self._warn_of_starvation()
-        beliefs = (state.module_beliefs + state.peer_beliefs) / 2
+        beliefs = self._with_pilot((state.module_beliefs + state.peer_beliefs) / 2)
+        if state.has_pilot:
+            beliefs = self._posterior(data, beliefs)
+        given = beliefs.gather(1, data.labels.clamp(min=0)[:, None])[:, 0]
         if not state.n_rated:  # the warm-up lasted to the end
-            rating = beliefs.gather(1, data.labels.clamp(min=0)[:, None])[:, 0]
+            rating = given
+        elif state.has_pilot:
+            rating = rating * given
         return ranks(rating), beliefs
 
     def _warn_of_starvation(self) -> None:
@@ -582,7 +597,8 @@ def pair_agreement(targets: Targets, consensus: Tensor) -> Tensor:
     """Return the share of positive pairs, by weight, whose targets agree: a proxy of purity."""
     same = targets.pseudo[:, None] == targets.pseudo
     weights = (consensus[:, None] * consensus * same).fill_diagonal_(0)
-    agree = targets.label[:, None] == targets.label
+    label = targets.label if targets.label.ndim == 1 else targets.label.argmax(1)
+    agree = label[:, None] == label
     return (weights * agree).sum() / weights.sum().clamp(min=TINY)
 
 

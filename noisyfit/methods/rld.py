@@ -56,13 +56,17 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
 
     Parameters
     ----------
-    anchor : {"class_median", "ensemble"} or None, default="class_median"
-        What the predictor learns. ``"ensemble"`` is the sharpened mean over epochs of each row's
-        denoised labels. ``"class_median"`` is the same, but the given label where its denoised
-        probability is above the median of the rows with that label: whatever the noise, the better
-        half of a class is right, as long as most of its labels are. Both count a denoised label by
-        its largest probability, a given one fully. None is the denoised label of the batch, all
-        rows alike: the published form, which forgets the given labels after the warm-up.
+    anchor : {"posterior", "class_median", "ensemble"} or None, default="posterior"
+        What the predictor learns. ``"posterior"`` are the probabilities of the true classes that
+        follow from the given label and from the mean of the denoised labels over epochs, averaged
+        with the beliefs of the pilot, under its transition matrix; without a pilot (see
+        ``warmup_epochs``) it is ``"class_median"``. ``"ensemble"`` is the sharpened mean over
+        epochs of each row's denoised labels. ``"class_median"`` is the same, but the given label
+        where its denoised probability is above the median of the rows with that label: whatever the
+        noise, the better half of a class is right, as long as most of its labels are. Both count a
+        denoised label by its largest probability, a given one fully. None is the denoised label of
+        the batch, all rows alike: the published form, which forgets the given labels after the
+        warm-up.
     denoising : bool, default=True
         Whether labels are denoised at all. False is a control: what the predictor's running average
         says of a row stands for its denoised label, and there is no diffusion to train. See the
@@ -94,8 +98,10 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
     inference : {"predictor", "diffusion"}, default="predictor"
         Whether ``predict_proba`` is what the predictor says, or its denoised labels.
     warmup_epochs : int or None, default=None
-        Epochs of cross-entropy before the predictor learns from denoised labels. None means one
-        sixth of the epochs for tables, and until learning stalls for images.
+        Epochs of cross-entropy before the predictor learns from denoised labels. None means, for
+        tables, after the epoch in which the pilot predicts unseen labels best, or never if it
+        predicts them as well at the end; without a pilot, that is for fewer than 100 labels, one
+        sixth of the epochs. For images, when learning stalls.
     {shared parameters}
 
     Attributes
@@ -140,8 +146,11 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
        draws a step and noise for each row; Eq. 8 draws one step and one noise for the batch, as
        published, apart from those of Eq. 6. Its sum runs over the batch.
     6. ``s(t)`` is ``guidance_scale * sqrt(1 - alpha_bar)``.
-    7. On images the warm-up ends when learning stalls; a network that is still learning is held
-       back by its own predictions.
+    7. The warm-up ends when learning does; a network that is still learning is held back by its own
+       predictions. On tables a pilot finds out when, from predictions of rows that it has not seen,
+       and which classes are mistaken for which: in the warm-up, and with ``anchor="posterior"``
+       afterwards, given labels become probabilities of the true classes under its transition
+       matrix.
     8. A guard puts the end of the warm-up back after a collapse. The paper does not say how it
        predicts: here the predictor does, or with ``inference="diffusion"`` its denoised labels.
     9. Networks, learning rate and its cosine, epochs and views are those of all methods of this
@@ -151,7 +160,7 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
     diffusion_every=1, teacher_momentum=0``.
 
     Trusted rows keep their label, with every anchor. Rows without a label are learnt from their
-    denoised label. Cost: 4.5 passes through the network per row and epoch, cross-entropy needs 3,
+    denoised label. Cost: that of a pilot, at most twice cross-entropy, and 4.5 passes through the network per row and epoch, cross-entropy needs 3,
     and the denoiser's, which count for tables. ``n_classes`` floats per sample.
 
     References
@@ -173,7 +182,7 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
     _copies: ClassVar = ("teacher", "warmed_up")
     _parameter_constraints: ClassVar = {
         **NoisyLabelClassifier._parameter_constraints,
-        "anchor": [StrOptions({"class_median", "ensemble"}), None],
+        "anchor": [StrOptions({"posterior", "class_median", "ensemble"}), None],
         "denoising": ["boolean"],
         "conditioning": [StrOptions({"features"}), None],
         "rule": [StrOptions({"ddim", "ddpm_mean"})],
@@ -194,7 +203,7 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
         self,
         module: Any = None,
         *,
-        anchor: str | None = "class_median",
+        anchor: str | None = "posterior",
         denoising: bool = True,
         conditioning: str | None = "features",
         rule: Literal["ddim", "ddpm_mean"] = "ddim",
@@ -248,6 +257,8 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
                 denoised = self._denoised(label)  # Eqs. 10 and 11
                 self._remember(idx, denoised, epoch)
                 target = targets[idx]
+                if warming_up and state.has_pilot:
+                    target = self._meant(data, idx, label.logits)
                 if self.anchor is None and not warming_up:
                     target = torch.where(data.trusted[idx, None], target, denoised)
                 predictions.append(self._train_predictor(x, target, weights[idx]))  # Eq. 12
@@ -260,7 +271,7 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
             "denoised": torch.full((n, n_classes), 1 / n_classes),
             "n_predicted": torch.tensor(0.0),
             "collapsed": torch.tensor(False),
-            **self._warm_up_state(n),
+            **self._warm_up_state(n, n_classes),
         }
 
     # ------------------------------------------------------------------------------ diffusion
@@ -315,7 +326,10 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
         trusted = data.trusted
         if self.anchor is None:
             return one_hot(data), torch.ones(len(data), device=self.device_)
-        if self.anchor == "class_median":
+        if self.anchor == "posterior" and self.state_.has_pilot:
+            targets = self._posterior(data, self._with_pilot(self.state_.denoised))
+            return targets, torch.ones(len(data), device=self.device_)
+        if self.anchor in ("posterior", "class_median"):
             rating, labels = self._given_probability(data), data.labels
             better_half = best_of_each_class(rating, labels, TRUSTED_SHARE, data.n_classes)
             trusted = trusted.index_fill(0, better_half, True)

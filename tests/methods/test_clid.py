@@ -22,7 +22,9 @@ SEEDS = (0, 1, 2)
 
 
 def quick(**params: Any) -> CLIDMetaClassifier:
-    return CLIDMetaClassifier(**{"max_epochs": 6, "random_state": 0, "device": "cpu"} | params)
+    return CLIDMetaClassifier(
+        **{"max_epochs": 6, "warmup_epochs": 1, "random_state": 0, "device": "cpu"} | params
+    )
 
 
 @pytest.mark.parametrize("meta_model", ["wnet", "vri"])

@@ -338,8 +338,9 @@ def test_each_switch_changes_the_result_and_still_learns(params: dict[str, Any])
 
 def test_warm_up__of_few_batches__is_prolonged_unless_it_is_given() -> None:
     X, y, _ = noisy_blobs()
-    clf = quick(DivideMixClassifier, max_epochs=12, batch_size=24).fit(X, y)
-    assert clf.warmup_epochs_ == 6  # 60 batches, 10 an epoch
+    few = X[:96], y[:96]  # too few for a pilot
+    clf = DivideMixClassifier(max_epochs=30, batch_size=24, random_state=0).fit(*few)
+    assert clf.warmup_epochs_ == 15  # 60 batches, 4 an epoch
     assert quick(DivideMixClassifier, warmup_epochs=2).fit(X, y).warmup_epochs_ == 2
 
 

@@ -138,13 +138,6 @@ def test_confidence_weight_is_lowered__majority_class__is_not_pushed_away() -> N
     assert clf.score(X[y == 1], y[y == 1]) > 0.8
 
 
-def test_warm_up__of_tables__is_a_sixth_and_holds_nothing_out() -> None:
-    X, y = blobs(500, 4)
-    clf = FlywheelClassifier(max_epochs=12, random_state=0).fit(X, y)
-    assert clf.warmup_epochs_ == 2 == int(clf.state_.first_epoch)
-    assert not bool(clf.state_.held_out.any())
-
-
 def digit_images(n: int) -> tuple[NDArray[Any], NDArray[Any]]:
     X, y = load_digits(return_X_y=True)
     return (X[:n].reshape(-1, 8, 8) * 15).astype(np.uint8), y[:n]

@@ -34,7 +34,9 @@ SEEDS = (0, 1, 2)
 
 
 def quick(**params: Any) -> HRPClassifier:
-    return HRPClassifier(**{"max_epochs": 6, "random_state": 0, "device": "cpu"} | params)
+    return HRPClassifier(
+        **{"max_epochs": 6, "warmup_epochs": 1, "random_state": 0, "device": "cpu"} | params
+    )
 
 
 @pytest.mark.parametrize("with_trusted", [True, False], ids=["trusted rows", "none"])

@@ -36,7 +36,9 @@ PUBLISHED: dict[str, Any] = {
 
 
 def quick(**params: Any) -> RLDClassifier:
-    return RLDClassifier(**{"max_epochs": 6, "random_state": 0, "device": "cpu"} | params)
+    return RLDClassifier(
+        **{"max_epochs": 6, "warmup_epochs": 1, "random_state": 0, "device": "cpu"} | params
+    )
 
 
 def plain_mlp(n_features: int, n_classes: int) -> nn.Module:
