@@ -124,13 +124,17 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
        1e-5 with SGD the weight network does not move.
     4. The rate of the meta-model rises and falls with that of the network; in the paper it is
        constant.
-    5. The learning rate goes down to 0 once; ``lr_schedule="cyclic"`` starts it again. The paper has
-       a period of 10 epochs, with which the released code goes down for ten and up for ten, to 0.001
+    5. The learning rate goes down to 0 once; ``lr_schedule="cyclic"`` starts it again. The paper
+       has
+       a period of 10 epochs, with which the released code goes down for ten and up for ten, to
+       0.001
        and back; batches of 100 rows where the default is 128; and 100 or 150 epochs.
     6. Training begins with a warm-up, for all objectives; the rows whose labels judge later take
-       part in it. On tables a pilot finds out when it ends, from predictions of rows that it has not
+       part in it. On tables a pilot finds out when it ends, from predictions of rows that it has
+       not
        seen, and which classes are mistaken for which: instead of the given labels, the
-       probabilities of the true classes under its transition matrix are learnt, and weighed. The paper has one for CE(p) only, of 10 or 30 epochs; the released code also for
+       probabilities of the true classes under its transition matrix are learnt, and weighed. The
+       paper has one for CE(p) only, of 10 or 30 epochs; the released code also for
        MAE on labels of small loss.
     7. CLID is the mean of the rows' values, 1/m in Eq. 9, as in the released code; the paper prints
        1/m^2. The gradient stops at the embeddings and, without ``normalizer_grad``, at the row sums
@@ -154,7 +158,8 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
     Trusted rows have weight 1. Rows without a label are not trained on; they can be in the meta set
     of CLID.
 
-    Cost: a pilot costs at most two fits of cross-entropy, a meta step costs 2.7 training steps, an epoch of ``"ce_pseudo_clean"`` one evaluation of
+    Cost: a pilot costs at most two fits of cross-entropy, a meta step costs 2.7 training steps, an
+    epoch of ``"ce_pseudo_clean"`` one evaluation of
     all rows; ``n_classes + 2`` floats per sample.
 
     References

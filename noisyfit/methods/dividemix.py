@@ -141,7 +141,8 @@ class DivideMixClassifier(WarmUp, MetaLearning, Peers):
 
     Trusted rows are believed with probability 1. Rows without a label are doubted. If all losses
     are equal, all labels are believed; a batch without believed or doubted rows leaves that term
-    out. Cost: that of a pilot, at most twice cross-entropy, and 18 passes through a network per row and epoch, cross-entropy needs 3;
+    out. Cost: that of a pilot, at most twice cross-entropy, and 18 passes through a network per row
+    and epoch, cross-entropy needs 3;
     ``n_classes`` floats per sample.
 
     References

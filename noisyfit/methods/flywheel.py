@@ -139,7 +139,8 @@ class FlywheelClassifier(WarmUp, NoisyLabelClassifier):
     probability of a corrupted label is that of the other class.
 
     Trusted rows are clean with probability 1; rows without a label are trained on as corrupted.
-    Cost: that of a pilot, at most twice cross-entropy, and 15 passes through a network per row and cycle, cross-entropy needs 3 (a forward pass is
+    Cost: that of a pilot, at most twice cross-entropy, and 15 passes through a network per row and
+    cycle, cross-entropy needs 3 (a forward pass is
     one, a backward pass two); ``n_classes + 3`` floats per sample.
 
     References

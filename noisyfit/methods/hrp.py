@@ -155,9 +155,11 @@ class HRPClassifier(WarmUp, Peers):
        the paper speaks of those with high confidence.
     9. On tables a pilot finds out when the warm-up ends, from predictions of rows that it has not
        seen, and which classes are mistaken for which. From then on the label of each row in Eqs. 9
-       and 13 is the distribution over the true classes that follows from its given label, from these
+       and 13 is the distribution over the true classes that follows from its given label, from
+       these
        averages and from the pilot, and all rows with a label are used. On images, and for a given
-       number of ``warmup_epochs``, selection uses the averages: half of each class by the smallest loss, and all labels
+       number of ``warmup_epochs``, selection uses the averages: half of each class by the smallest
+       loss, and all labels
        predicted with 0.95 or more. Once 60 % of the epochs have passed and the ramp has ended, rows
        without a believed label join where both networks agree and the partner is sure by 0.95.
     10. The target of Eq. 14 is the learner's own distribution on the weak view, without a gradient.
@@ -175,7 +177,8 @@ class HRPClassifier(WarmUp, Peers):
         either.
 
     Rows without a label have alpha 0 and are trained on by mixing and contrast, and later by their
-    guess. Cost: that of a pilot, at most twice cross-entropy, and 16 passes through each network per row and epoch, cross-entropy needs 3; 6 of them
+    guess. Cost: that of a pilot, at most twice cross-entropy, and 16 passes through each network
+    per row and epoch, cross-entropy needs 3; 6 of them
     are for the reliabilities, up to 9 with trusted rows, and fewer with ``meta_every``.
     ``2 n_classes + 2`` floats per sample.
 

@@ -160,7 +160,8 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
     diffusion_every=1, teacher_momentum=0``.
 
     Trusted rows keep their label, with every anchor. Rows without a label are learnt from their
-    denoised label. Cost: that of a pilot, at most twice cross-entropy, and 4.5 passes through the network per row and epoch, cross-entropy needs 3,
+    denoised label. Cost: that of a pilot, at most twice cross-entropy, and 4.5 passes through the
+    network per row and epoch, cross-entropy needs 3,
     and the denoiser's, which count for tables. ``n_classes`` floats per sample.
 
     References

@@ -48,7 +48,7 @@ def test_digits__pairflip__is_far_better_than_cross_entropy(with_trusted: bool) 
         noisy = noise.pairflip(y_train, 0.4, random_state=seed)
         trusted = np.arange(len(y_train)) < 100
         given = np.where(trusted & with_trusted, y_train, noisy.labels)
-        ours = HRPClassifier(max_epochs=20, meta_every=4, random_state=seed)
+        ours = HRPClassifier(max_epochs=20, warmup_epochs=3, meta_every=4, random_state=seed)
         ours.fit(X_train, given, clean_mask=trusted if with_trusted else None)
         baseline = CrossEntropyClassifier(max_epochs=20, random_state=seed).fit(X_train, given)
         gained.append(ours.score(X_test, y_test) - baseline.score(X_test, y_test))
