@@ -191,7 +191,9 @@ def recorded(**params: Any) -> Recorded:
     """Fit blobs with wrong labels, of which one in four is missing."""
     X, y, _ = noisy_blobs()
     given = np.where(np.arange(len(y)) % 4 == 0, -1, y)
-    clf = Recorded(**{"max_epochs": 6, "random_state": 0, "device": "cpu"} | params)
+    clf = Recorded(
+        **{"max_epochs": 6, "warmup_epochs": 1, "random_state": 0, "device": "cpu"} | params
+    )
     return clf.fit(X, given)
 
 
