@@ -81,9 +81,9 @@ def test_warm_up__table_that_is_memorised__ends_early() -> None:
     """Rows of many 0/1 columns are told apart after a few epochs, whatever their labels."""
     for seed in range(3):
         rng = np.random.default_rng(seed)
-        y = rng.integers(2, size=800)
-        hints = np.where(y == 1, 0.65, 0.35)[:, None]
-        X = (rng.random((800, 200)) < np.where(np.arange(200) < 20, hints, 0.5)).astype(np.float32)
+        y = rng.integers(2, size=1200)
+        hints = np.where(y == 1, 0.68, 0.32)[:, None]
+        X = (rng.random((1200, 200)) < np.where(np.arange(200) < 20, hints, 0.5)).astype(np.float32)
         given = noise.symmetric(y, 0.3, random_state=seed).labels
         clf = FlywheelClassifier(max_epochs=30, random_state=seed, device="cpu").fit(X, given)
         assert clf.warmup_epochs_ <= 12

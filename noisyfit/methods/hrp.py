@@ -197,7 +197,7 @@ class HRPClassifier(WarmUp, Peers):
     >>> from noisyfit import HRPClassifier, noise
     >>> X, y = load_digits(return_X_y=True)
     >>> noisy = noise.symmetric(y, 0.4, random_state=0)
-    >>> clf = HRPClassifier(max_epochs=12, random_state=0).fit(X, noisy.labels)
+    >>> clf = HRPClassifier(max_epochs=20, random_state=0).fit(X, noisy.labels)
     >>> bool((clf.corrected_labels_ == y).mean() > 0.9)
     True
     """

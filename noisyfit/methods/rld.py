@@ -58,7 +58,7 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
     ----------
     anchor : {"posterior", "class_median", "ensemble"} or None, default="posterior"
         What the predictor learns. ``"posterior"`` are the probabilities of the true classes that
-        follow from the given label and from the mean of the denoised labels over epochs, averaged
+        follow from the given label and from the sharpened mean of the denoised labels, averaged
         with the beliefs of the pilot, under its transition matrix; without a pilot (see
         ``warmup_epochs``) it is ``"class_median"``. ``"ensemble"`` is the sharpened mean over
         epochs of each row's denoised labels. ``"class_median"`` is the same, but the given label
@@ -328,7 +328,8 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
         if self.anchor is None:
             return one_hot(data), torch.ones(len(data), device=self.device_)
         if self.anchor == "posterior" and self.state_.has_pilot:
-            targets = self._posterior(data, self._with_pilot(self.state_.denoised))
+            denoised = sharpen(self._with_pilot(self.state_.denoised), self.temperature)
+            targets = self._posterior(data, denoised)
             return targets, torch.ones(len(data), device=self.device_)
         if self.anchor in ("posterior", "class_median"):
             rating, labels = self._given_probability(data), data.labels
