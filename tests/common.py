@@ -70,8 +70,8 @@ CLIDDivideMixClassifier = with_defaults(
 def quick(cls: type[NoisyLabelClassifier], **params: Any) -> Any:
     """Make an estimator that trains for a moment, and whose warm-up, if it has one, ends."""
     settings: dict[str, Any] = {"max_epochs": 6, "random_state": 0, "device": "cpu"}
-    if issubclass(cls, WarmUp):
-        settings["warmup_epochs"] = 1
+    if issubclass(cls, WarmUp) and not issubclass(cls, DivideMixClassifier):  # which needs more
+        settings["warmup_epochs"] = max(1, round(params.get("max_epochs", 6) / 6))
     return cls(**settings | params)
 
 
