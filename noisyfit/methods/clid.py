@@ -125,17 +125,13 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
     4. The rate of the meta-model rises and falls with that of the network; in the paper it is
        constant.
     5. The learning rate goes down to 0 once; ``lr_schedule="cyclic"`` starts it again. The paper
-       has
-       a period of 10 epochs, with which the released code goes down for ten and up for ten, to
-       0.001
-       and back; batches of 100 rows where the default is 128; and 100 or 150 epochs.
+       has a period of 10 epochs, with which the released code goes down for ten and up for ten, to
+       0.001 and back; batches of 100 rows where the default is 128; and 100 or 150 epochs.
     6. Training begins with a warm-up, for all objectives; the rows whose labels judge later take
        part in it. On tables a pilot finds out when it ends, from predictions of rows that it has
-       not
-       seen, and which classes are mistaken for which: instead of the given labels, the
+       not seen, and which classes are mistaken for which: instead of the given labels, the
        probabilities of the true classes under its transition matrix are learnt, and weighed. The
-       paper has one for CE(p) only, of 10 or 30 epochs; the released code also for
-       MAE on labels of small loss.
+       paper has one for CE(p) only, of 10 or 30 epochs; the released code also for MAE on labels of small loss.
     7. CLID is the mean of the rows' values, 1/m in Eq. 9, as in the released code; the paper prints
        1/m^2. The gradient stops at the embeddings and, without ``normalizer_grad``, at the row sums
        of Eq. 8; of these the paper mentions the first only.
