@@ -131,7 +131,8 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
        part in it. On tables a pilot finds out when it ends, from predictions of rows that it has
        not seen, and which classes are mistaken for which: instead of the given labels, the
        probabilities of the true classes under its transition matrix are learnt, and weighed. The
-       paper has one for CE(p) only, of 10 or 30 epochs; the released code also for MAE on labels of small loss.
+       paper has one for CE(p) only, of 10 or 30 epochs; the released code also for MAE on
+       labels of small loss.
     7. CLID is the mean of the rows' values, 1/m in Eq. 9, as in the released code; the paper prints
        1/m^2. The gradient stops at the embeddings and, without ``normalizer_grad``, at the row sums
        of Eq. 8; of these the paper mentions the first only.

@@ -101,7 +101,9 @@ class DivideMixClassifier(WarmUp, MetaLearning, Peers):
     3. On tables a pilot finds out when the warm-up ends, from predictions of rows that it has not
        seen, and which classes are mistaken for which; until then given labels become probabilities
        of the true classes. Without one, a warm-up of 60 batches at least, for the reason of point
-       2; then the 5 points are 1. The paper's penalty on confident predictions in the warm-up, for asymmetric noise only, changed nothing.
+       2; then the 5 points are 1. The paper's penalty on
+       confident predictions in the warm-up, for
+       asymmetric noise only, changed nothing.
     4. An epoch is one pass over all rows, each in the part it belongs to; in the paper as many
        batches as the believed rows fill, each with as many doubted ones. The guesses of a batch are
        made by both networks in evaluation mode before either is trained.
