@@ -62,6 +62,7 @@ _PUBLISHED_HRP = {
     "norm": "sum",
     "reweighting": 0.5,
     "temporal_momentum": 0.0,
+    "balanced": False,
     "unit_gradients": False,
     "meta_objective": "ce",
     "max_epochs": 600,

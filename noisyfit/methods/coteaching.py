@@ -43,7 +43,8 @@ class CoTeachingClassifier(WarmUp, Peers, CrossEntropyClassifier):
     Attributes
     ----------
     forget_rate_ : float
-        Share of each batch that is left out, estimated when the warm-up ends; 0 before.
+        Share of the labels that the networks disagree with when the warm-up ends; so much of each
+        batch is left out from then on. If the warm-up lasts to the end, nothing is left out.
     peer_ : torch.nn.Module
         The second network.
     predicting_ : list of str
@@ -106,6 +107,8 @@ class CoTeachingClassifier(WarmUp, Peers, CrossEntropyClassifier):
                 losses, peer_losses = (cross_entropy(z, labels) for z in (logits, peer_logits))
                 kept = small_loss(losses, data.trusted[idx], state.forget_rate)
                 peer_kept = small_loss(peer_losses, data.trusted[idx], state.forget_rate)
+                losses = cross_entropy(logits, self._meant(data, idx, logits))
+                peer_losses = cross_entropy(peer_logits, self._meant(data, idx, peer_logits))
                 loss = (weights[idx] * peer_kept * losses).sum() / peer_kept.sum()
                 peer_loss = (weights[idx] * kept * peer_losses).sum() / kept.sum()
                 self._descend(loss, self.optimizer_)
@@ -119,7 +122,10 @@ class CoTeachingClassifier(WarmUp, Peers, CrossEntropyClassifier):
 
     def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:
         """Return means over epochs and networks: the probability of the given label; of all."""
-        self.forget_rate_ = float(self.state_.forget_rate)
+        state = self.state_
+        begun = state.first_epoch >= 0
+        rate = state.forget_rate if begun else disagreement(state.probs_sum, data.labels)
+        self.forget_rate_ = float(rate)
         self.warmup_epochs_ = self._length_of_warm_up()
         return super()._beliefs(data)
 

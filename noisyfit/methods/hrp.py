@@ -31,6 +31,7 @@ SELECTED_SHARE = 0.5  # of each class, by the smallest losses
 CONFIDENT = 0.95
 EXPANSION = 0.6  # of the epochs, after which confident rows without a believed label join
 CONTRASTIVE_TEMPERATURE = 0.1
+EVENING_STEPS = 5
 BETA_SHAPES = (0.05, 50.0)
 STARVED = 0.5  # share of gates at the lower bound that is worth a warning
 
@@ -77,6 +78,9 @@ class HRPClassifier(WarmUp, Peers):
         What alpha and beta of a batch are divided by. ``"sum"`` is Eqs. 4 and 5 as published; with
         separate reliabilities it differs from ``"mean"`` only in the scale of
         ``label_reliability_``.
+    balanced : bool, default=True
+        Compare rows with those of their class: reliabilities are scaled so that each class keeps
+        its share of a batch. False is the published form.
     unit_gradients : bool, default=True
         Divide what a row gains by the length of its gradient in the logits. False is the published
         form.
@@ -103,8 +107,9 @@ class HRPClassifier(WarmUp, Peers):
     ----------
     label_reliability_ : ndarray of shape (n_training_rows,)
         Mean of alpha over epochs and networks; at least 0, 0 without a label. On average 1 with
-        ``norm="mean"``. ``label_quality_`` is its rank; after a pilot, of its
-        product with the probability of the given label.
+        ``norm="mean"``. ``label_quality_`` is its rank; after a pilot, that of the probability of
+        the given label, as also where the warm-up lasted to the end; the mean is then over the
+        epochs of the warm-up, else over those after it.
     pseudo_label_reliability_ : ndarray of shape (n_training_rows,)
         The same of beta.
     peer_ : torch.nn.Module
@@ -213,6 +218,7 @@ class HRPClassifier(WarmUp, Peers):
         "reliability_range": [tuple, list],
         "reweighting": [Interval(Real, 0, 1, closed="both")],
         "norm": [StrOptions({"mean", "sum", "max"})],
+        "balanced": ["boolean"],
         "unit_gradients": ["boolean"],
         "meta_objective": [StrOptions({"auto", "clid", "ce"})],
         "meta_every": [Interval(Integral, 1, None, closed="left")],
@@ -233,6 +239,7 @@ class HRPClassifier(WarmUp, Peers):
         reliability_range: tuple[float, float] = (0.1, 2.0),
         reweighting: float = 0.5,
         norm: str = "mean",
+        balanced: bool = True,
         unit_gradients: bool = True,
         meta_objective: str = "auto",
         meta_every: int = 1,
@@ -250,6 +257,7 @@ class HRPClassifier(WarmUp, Peers):
         self.reliability_range = reliability_range
         self.reweighting = reweighting
         self.norm = norm
+        self.balanced = balanced
         self.unit_gradients = unit_gradients
         self.meta_objective = meta_objective
         self.meta_every = meta_every
@@ -269,7 +277,10 @@ class HRPClassifier(WarmUp, Peers):
         for epoch in self._epochs():
             if self._warming_up(data, epoch, self.state_.module_beliefs):
                 self._warm_up(data)
+                self._rate(data)
             else:
+                if epoch == self.state_.first_epoch:
+                    self._forget_ratings()
                 self._co_train(data, epoch)
             self._refresh(data, epoch)
 
@@ -297,7 +308,8 @@ class HRPClassifier(WarmUp, Peers):
 
     def _co_train(self, data: TrainingData, epoch: int) -> None:
         """Train each network on what the other one trusts."""
-        drawn, clean, directions = data.subset(self.state_.meta_rows), self._clean(data), {}
+        judges = self._judges(data)
+        directions: dict[str, dict[str, Tensor]] = {}
         epochs = epoch - int(self.state_.first_epoch) + 1
         ramp = min(1.0, epochs / self.warmup_epochs_)  # w(t) of Eq. 15
         late = ramp == 1 and epoch >= EXPANSION * self.max_epochs_
@@ -308,30 +320,59 @@ class HRPClassifier(WarmUp, Peers):
             for teacher in self._networks:
                 batches[teacher] = Targets(*(part[idx] for part in targets[teacher]))
                 if self.reliability and step % self.meta_every == 0:
-                    directions[teacher] = self._meta_direction(teacher, drawn, clean)
+                    directions[teacher] = self._meta_direction(teacher, *judges)
                 reliabilities[teacher] = self._reliability(
                     teacher, x, labels, batches[teacher].pseudo, directions.get(teacher)
                 )
             for learner, teacher in zip(self._networks, reversed(self._networks), strict=True):
-                loss = self._loss(
-                    learner, x, strong, batches[teacher], reliabilities[teacher], trusted, ramp
-                )
+                seen, reliability = batches[teacher], reliabilities[teacher]
+                if self.balanced:
+                    reliability = self._balanced(reliability, labels, seen)
+                loss = self._loss(learner, x, strong, seen, reliability, trusted, ramp)
                 self._descend(loss, self._optimizer(learner))
             for reliability in reliabilities.values():
-                self.state_.label_reliability[idx] += reliability.label / 2
-                self.state_.pseudo_reliability[idx] += reliability.pseudo / 2
+                self._remember(idx, reliability)
         self.state_.n_rated += 1
 
+    def _rate(self, data: TrainingData) -> None:
+        """Rate all rows without training on what is found."""
+        judges = self._judges(data)
+        for teacher in self._networks:
+            pseudo = self._with_pilot(getattr(self.state_, f"{teacher}_beliefs")).argmax(1)
+            direction = None
+            if self.reliability:
+                direction = self._meta_direction(teacher, *judges, n_rows=len(data))
+            for idx, x, labels in data.batches("weak"):
+                self._remember(idx, self._reliability(teacher, x, labels, pseudo[idx], direction))
+        self.state_.n_rated += 1
+
+    def _remember(self, idx: Tensor, reliability: Reliability) -> None:
+        """Add what one of the two networks says of some rows."""
+        self.state_.label_reliability[idx] += reliability.label / 2
+        self.state_.pseudo_reliability[idx] += reliability.pseudo / 2
+
+    def _forget_ratings(self) -> None:
+        for rating in ("label_reliability", "pseudo_reliability", "n_rated"):
+            getattr(self.state_, rating).zero_()
+
+    def _judges(self, data: TrainingData) -> tuple[TrainingData, TrainingData | None]:
+        """Return the rows of the outer loss: those without labels, and those with."""
+        return data.subset(self.state_.meta_rows), self._clean(data)
+
     def _meta_direction(
-        self, name: str, drawn: TrainingData, clean: TrainingData | None
+        self,
+        name: str,
+        drawn: TrainingData,
+        clean: TrainingData | None,
+        n_rows: int = META_BATCH,
     ) -> dict[str, Tensor]:
         """Return the gradient of the outer loss, with frozen statistics: the ``v`` of one JVP."""
         network, outer = self._network(name).eval(), torch.zeros((), device=self.device_)
         if clean is not None:
-            x, labels = clean.draw(META_BATCH)
+            x, labels = clean.draw(n_rows)
             outer = outer + cross_entropy(network(x), labels).mean()  # Eq. 3
         if self.meta_objective != "ce":
-            x, _ = drawn.draw(META_BATCH)
+            x, _ = drawn.draw(n_rows)
             logits, embeddings = logits_and_embeddings(network, x)
             outer = outer + clid(embeddings, logits.float().softmax(1)).mean()
         moving = {n: p for n, p in network.named_parameters() if p.requires_grad}
@@ -362,6 +403,16 @@ class HRPClassifier(WarmUp, Peers):
             guessed = 1 - given
         total = given + guessed
         total = (total / total.mean()).clamp(*self.reliability_range)  # Eq. 6
+        return Reliability(given, guessed, total)
+
+    def _balanced(self, found: Reliability, labels: Tensor, targets: Targets) -> Reliability:
+        """Compare the rows of each class among themselves."""
+        given = even_between_classes(found.label, labels)
+        guessed = even_between_classes(found.pseudo, targets.pseudo)
+        if self.reliability == "coupled":
+            return found
+        total = even_between_classes(given + guessed, targets.label)
+        total = (total / total.mean()).clamp(*self.reliability_range)
         return Reliability(given, guessed, total)
 
     def _loss(
@@ -499,11 +550,8 @@ class HRPClassifier(WarmUp, Peers):
         if state.has_pilot:
             beliefs = self._posterior(data, beliefs)
         given = beliefs.gather(1, data.labels.clamp(min=0)[:, None])[:, 0]
-        if not state.n_rated:  # the warm-up lasted to the end
-            rating = given
-        elif state.has_pilot:
-            rating = rating * given
-        return ranks(rating), beliefs
+        never_begun = state.first_epoch < 0
+        return ranks(given if state.has_pilot or never_begun else rating), beliefs
 
     def _warn_of_starvation(self) -> None:
         last = self.history_[-1] if self.history_ else {}
@@ -580,6 +628,26 @@ def normalized(gains: Tensor, norm: str) -> Tensor:
     positive = gains.clamp(min=0)
     positive = torch.where(positive.sum() > TINY, positive, 1.0)
     return positive / {"mean": positive.mean(), "sum": positive.sum(), "max": positive.max()}[norm]
+
+
+def even_between_classes(values: Tensor, targets: Tensor) -> Tensor:
+    """Scale the values so that, weighing with them, each class keeps its share of the batch.
+
+    Parameters
+    ----------
+    values : Tensor of shape (n_samples,)
+    targets : Tensor of shape (n_samples,) or (n_samples, n_classes)
+        Class, or probabilities of the classes. A class has one row more, of mean value, so that
+        few rows do not move it far. Rows with -1 are left alone.
+    """
+    if targets.ndim == 1:
+        known = (targets >= 0).to(values.dtype)
+        targets = known[:, None] * nn.functional.one_hot(targets.clamp(min=0)).to(values.dtype)
+    mean, rest = values.mean().clamp(min=TINY), 1 - targets.sum(1)
+    for _ in range(EVENING_STEPS):
+        ratios = (values @ targets / mean + 1) / (targets.sum(0) + 1)
+        values = values / (targets @ ratios + rest).clamp(min=TINY)
+    return values * (mean / values.mean().clamp(min=TINY))
 
 
 def min_max(values: Tensor) -> Tensor:

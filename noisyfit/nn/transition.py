@@ -39,6 +39,7 @@ RATE_ROWS = 50.0  # a priori, of each class: as many mistakes as in the others
 PATTERN_ROWS = 0.3  # a priori, of each kind of mistake: all wrong classes alike
 PARAMETER_PRICE = 0.25  # in nats, of each entry of a full matrix
 MOST = 0.58  # of the rows
+NATS = 3.0  # of likelihood that make one form e times as credible as another
 
 
 class Transition(NamedTuple):
@@ -138,7 +139,9 @@ def fit_transition(probs: Tensor, labels: Tensor) -> Transition:
         found += [_fit_entries(evidence, start) for start in (found[-1].matrix, uniform)]
         other_way = F.normalize(_cheapest(found).matrix.T, p=1, dim=1)
         found.append(_fit_entries(evidence, other_way))
-    matrix = _cheapest(found).matrix
+    costs = probs.new_tensor([fitted.cost for fitted in found]) * len(rows)
+    shares = (-costs / NATS).softmax(0)
+    matrix = (shares[:, None, None] * torch.stack([fitted.matrix for fitted in found])).sum(0)
     return Transition(matrix, deconvolve(probs, matrix))
 
 

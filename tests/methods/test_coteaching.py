@@ -80,8 +80,7 @@ def test_forget_rate_is_near_the_share_of_wrong_labels(rate: float) -> None:
     found, wrong = [], []
     for seed in range(3):
         given = noise.symmetric(y, rate, random_state=seed)
-        clf = CoTeachingClassifier(max_epochs=24, warmup_epochs=4, random_state=seed)
-        clf.fit(X, given.labels)
+        clf = CoTeachingClassifier(max_epochs=24, random_state=seed).fit(X, given.labels)
         found.append(clf.forget_rate_)
         wrong.append(given.flipped.mean())
     assert np.mean(found) == pytest.approx(np.mean(wrong), abs=0.12)

@@ -19,6 +19,7 @@ from noisyfit.data import TrainingData
 from noisyfit.methods.hrp import (
     Reliability,
     Targets,
+    even_between_classes,
     gains,
     min_max,
     mixing_share,
@@ -48,7 +49,7 @@ def test_digits__pairflip__is_far_better_than_cross_entropy(with_trusted: bool) 
         noisy = noise.pairflip(y_train, 0.4, random_state=seed)
         trusted = np.arange(len(y_train)) < 100
         given = np.where(trusted & with_trusted, y_train, noisy.labels)
-        ours = HRPClassifier(max_epochs=20, warmup_epochs=3, meta_every=4, random_state=seed)
+        ours = HRPClassifier(max_epochs=20, meta_every=4, random_state=seed)
         ours.fit(X_train, given, clean_mask=trusted if with_trusted else None)
         baseline = CrossEntropyClassifier(max_epochs=20, random_state=seed).fit(X_train, given)
         gained.append(ours.score(X_test, y_test) - baseline.score(X_test, y_test))
@@ -241,6 +242,33 @@ def test_reliability__nothing_gains__a_row_without_a_label_has_no_alpha(
     assert found.total.tolist() == pytest.approx(share * 2)
 
 
+@pytest.mark.parametrize("soft", [True, False], ids=["probabilities", "classes"])
+def test_even_between_classes__each_class_keeps_its_share_of_the_weight(soft: bool) -> None:
+    """Where small classes had the high reliabilities, the largest one was hardly predicted."""
+    torch.manual_seed(0)
+    n, classes = 4000, torch.arange(4000) % 10
+    classes = classes.clamp(max=3)  # the last class has seven rows of ten
+    values = (torch.rand(n) * torch.tensor([3.0, 0.5, 1.0, 0.1])[classes]).double()
+    onehot = torch.nn.functional.one_hot(classes, 4).double()
+    targets = 0.8 * onehot + 0.05 if soft else classes
+    found = even_between_classes(values, targets)
+    shares = targets if soft else onehot
+    assert float(found.mean()) == pytest.approx(float(values.mean()))
+    for k in range(4):
+        weight = sum(float(found[i] * shares[i, k]) for i in range(n)) / float(found.sum())
+        assert weight == pytest.approx(float(shares[:, k].mean()), rel=0.05)
+    for k in range(4):  # rows of a class keep their order
+        own = classes == k
+        assert torch.equal(found[own].argsort(), values[own].argsort())
+
+
+def test_even_between_classes__rows_without_a_label_are_left_alone() -> None:
+    values, labels = torch.tensor([4.0, 4.0, 1.0, 1.0, 2.0]), torch.tensor([0, 0, 1, 1, -1])
+    found = even_between_classes(values, labels)
+    assert float(found[0] / found[2]) < 1.5
+    assert float(found.sum()) == pytest.approx(12)
+
+
 @pytest.mark.parametrize("reliability", ["disentangled", "coupled"])
 def test_reweighted__is_equation_13(reliability: str) -> None:
     torch.manual_seed(0)
@@ -298,6 +326,7 @@ def test_gate__leaves_the_weight_of_the_term_as_it_is() -> None:
         {"reliability": "coupled"},
         {"mixing": "symmetric"},
         {"mixing": None},
+        {"balanced": False},
         {"gated": False},
         {"contrastive_weight": 0.0},
         {"reweighting": 0.0},
