@@ -20,8 +20,10 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, has_fit_para
 from noisyfit import quality
 from noisyfit.echo import EchoSelect, seeded
 from noisyfit.labels import LabelProtocol
+from noisyfit.methods.coteaching import CoTeachingClassifier
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 from noisyfit.validation import check_clean_mask, encode, is_missing
+from noisyfit.warmup import PILOT_MINIMUM
 
 FINE_TUNING_RATE = 0.01  # of the learning rate: what two steps by ten have left of it
 
@@ -54,7 +56,9 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
         Any classifier of this package or of scikit-learn, cloned. None is
         `CrossEntropyClassifier`.
     selector : EchoSelect or None, default=None
-        Holds generator, encoder, threshold and memory; cloned. None takes the defaults.
+        Holds generator, encoder, threshold and memory; cloned. None takes the defaults; but on
+        tables of 100 labels and more `CoTeachingClassifier` tells which originals to keep, not the
+        similarity (``rating``).
     include_modified : {"rejected", "all", "none"}, default="rejected"
         Which modified rows are learned from: those whose original is not kept, as in the paper's
         Algorithm 1; all of them, as in the released code; or none of them.
@@ -82,8 +86,8 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
     support_ : ndarray of bool of shape (n_samples,)
         Rows whose originals were kept.
     label_quality_ : ndarray of shape (n_samples,)
-        That of ``selector_``, ``(1 + similarity) / 2`` by default; 1 for trusted rows, NaN without
-        a label. Low means suspicious.
+        That of ``selector_``: ``(1 + similarity) / 2``, or what its ``rater_`` says; 1 for trusted
+        rows, NaN without a label. Low means suspicious.
     label_distribution_ : ndarray of shape (n_samples, n_classes)
         What the classifier predicts of the original row; where it is kept, mixed with the given
         label, which has the weight of its quality.
@@ -179,7 +183,8 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
         labels, trusted = self.given_labels_[has_label], clean_mask
         if clean_mask is not None and not has_label.all():
             trusted = check_clean_mask(clean_mask, np.where(has_label, 0, -1))[has_label]
-        self.selector_ = seeded(EchoSelect() if self.selector is None else self.selector, seed)
+        selector = self._default_selector(X, has_label) if self.selector is None else self.selector
+        self.selector_ = seeded(selector, seed)
         self.selector_.fit(_rows(X, has_label), labels, clean_mask=trusted)  # steps 1, 2, Eq. 1
         self.classes_ = self.selector_.classes_
         if len(self.classes_) < 2:
@@ -220,6 +225,11 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
 
     def _default_estimator(self) -> Any:
         return CrossEntropyClassifier()
+
+    def _default_selector(self, X: Any, has_label: NDArray[np.bool_]) -> EchoSelect:
+        if np.ndim(X) == 2 and has_label.sum() >= PILOT_MINIMUM:
+            return EchoSelect(rating=CoTeachingClassifier())
+        return EchoSelect()
 
     def _check_estimator(self, estimator: Any) -> None:
         """Refuse, before a generator is trained, what the classifier cannot do."""

@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from sklearn.base import clone
-from sklearn.datasets import make_blobs
+from sklearn.datasets import make_blobs, make_classification
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import LinearSVC
@@ -19,12 +19,14 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from skorch.callbacks import Callback
 
 from noisyfit import (
+    CoTeachingClassifier,
     CrossEntropyClassifier,
     EchoAlignClassifier,
     EchoSelect,
     ELRClassifier,
     noise,
 )
+from noisyfit.metrics import detection_auroc
 from noisyfit.nn.generators import ConditionalDiffusion
 from noisyfit.quality import transition_matrix
 
@@ -310,3 +312,31 @@ def test_class_without_a_row__is_an_error_that_names_it() -> None:
     )
     with pytest.raises(ValueError, match=r"Got none for \[2\]"):
         clf.fit(X, labels)
+
+
+def test_default_selector__tables__is_a_classifier_that_sees_class_dependent_noise() -> None:
+    """The generator learns the noise: here similarities were no better than chance."""
+    gained, found = [], []
+    for seed in range(3):
+        X, y = make_classification(
+            800, 10, n_informative=8, n_redundant=0, n_classes=4, n_clusters_per_class=1,
+            class_sep=1.5, random_state=seed,
+        )  # fmt: skip
+        noisy = noise.pairflip(y[:400], 0.4, random_state=seed)
+        default = EchoAlignClassifier()._default_selector(X, np.ones(400, bool))
+        clf = EchoAlignClassifier(selector=clone(BRIEF).set_params(rating=default.rating))
+        clf.set_params(random_state=seed).fit(X[:400], noisy.labels)
+        plain = CrossEntropyClassifier(random_state=seed).fit(X[:400], noisy.labels)
+        gained.append(clf.score(X[400:], y[400:]) - plain.score(X[400:], y[400:]))
+        found.append(detection_auroc(noisy.flipped, clf.label_quality_))
+    assert isinstance(clf.selector_.rater_, CoTeachingClassifier)
+    assert np.mean(gained) > 0.05
+    assert np.mean(found) > 0.85
+
+
+def test_default_selector__few_labels_or_images__is_the_similarity() -> None:
+    X, labels, _ = noisy_table()
+    chosen = EchoAlignClassifier()._default_selector
+    all_rows, few = np.ones(len(X), bool), np.arange(len(X)) < 99
+    assert chosen(X, few).rating == "similarity"
+    assert chosen(X.reshape(-1, 2, 3), all_rows).rating == "similarity"

@@ -51,10 +51,9 @@ def test_digits__pairflip__is_far_better_than_cross_entropy_and_never_falls_back
     for seed in SEEDS:
         X_train, X_test, y_train, y_test = train_test_split(X, y, random_state=seed, stratify=y)
         noisy = noise.pairflip(y_train, 0.4, random_state=seed)
-        ours = RLDClassifier(max_epochs=15, warmup_epochs=2, random_state=seed)
+        ours = RLDClassifier(random_state=seed)
         ours.fit(X_train, noisy.labels, X_val=X_test, y_val=y_test)
-        baseline = CrossEntropyClassifier(max_epochs=15, random_state=seed)
-        baseline.fit(X_train, noisy.labels)
+        baseline = CrossEntropyClassifier(random_state=seed).fit(X_train, noisy.labels)
         accuracy = np.array(ours.history_[:, "valid_acc"])
         after_warm_up = accuracy[ours.warmup_epochs_ - 1]
         running = np.convolve(accuracy[ours.warmup_epochs_ :], np.ones(5) / 5, "valid")
