@@ -145,7 +145,7 @@ class WarmUp:
         self.state_.transition.copy_(pilot.transition)
         self.state_.pilot_beliefs.copy_(pilot.beliefs)
 
-    def _meant(self, data: TrainingData, idx: Tensor, logits: Tensor) -> Tensor:
+    def _meant(self, data: TrainingData, idx: Tensor, logits: Tensor | None = None) -> Tensor:
         """Return what the given labels of some rows stand for, as targets of cross-entropy.
 
         Without a pilot the labels themselves, (n_samples,). Otherwise the probabilities of the true
@@ -157,12 +157,15 @@ class WarmUp:
         data : TrainingData
         idx : Tensor of shape (n_samples,)
             Of the rows.
-        logits : Tensor of shape (n_samples, n_classes)
+        logits : Tensor of shape (n_samples, n_classes), optional
+            Needed in the warm-up.
         """
         if not self.state_.has_pilot:
             return data.labels[idx]
-        begun = self.state_.first_epoch >= 0
-        probs = self.state_.pilot_beliefs[idx] if begun else logits.detach().float().softmax(1)
+        if logits is None or self.state_.first_epoch >= 0:
+            probs = self.state_.pilot_beliefs[idx]
+        else:
+            probs = logits.detach().float().softmax(1)
         return self._posterior(data, probs, idx)
 
     def _posterior(

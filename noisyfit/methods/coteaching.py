@@ -62,7 +62,9 @@ class CoTeachingClassifier(WarmUp, Peers, CrossEntropyClassifier):
        learned count as wrong. A Gaussian mixture of the losses says 0.27 in the last case.
     2. After the warm-up the whole share is left out at once; in the paper it grows over 10 epochs.
     3. On tables a pilot finds out when the warm-up ends, from predictions of rows that it has not
-       seen: rows are left out from the epoch on after which networks memorise.
+       seen: rows are left out from the epoch on after which networks memorise. It also finds which
+       classes are mistaken for which; the networks learn the probabilities of the true classes that
+       follow from the given labels.
     4. ``predict`` uses the mean logits of both networks.
 
     Trusted rows are never left out. Rows without a label take no part in training. Cost: twice that

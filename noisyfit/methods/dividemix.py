@@ -99,11 +99,13 @@ class DivideMixClassifier(WarmUp, MetaLearning, Peers):
        whole classes that are learned late are doubted and given up: on tables of 300 rows with
        clean labels, four seeds, 24 points below cross-entropy instead of 5.
     3. On tables a pilot finds out when the warm-up ends, from predictions of rows that it has not
-       seen, and which classes are mistaken for which; until then given labels become probabilities
-       of the true classes. Without one, a warm-up of 60 batches at least, for the reason of point
-       2; then the 5 points are 1. The paper's penalty on
-       confident predictions in the warm-up, for
-       asymmetric noise only, changed nothing.
+       seen, and which classes are mistaken for which. Until then given labels become probabilities
+       of the true classes; afterwards these are what is refined, and that of the given label, by a
+       network and the pilot, takes the place of the mixture of losses: where whole classes are
+       mistaken for each other the losses do not tell which labels are wrong. Without a pilot, a
+       warm-up of 60 batches at least, for the reason of point 2; then the 5 points are 1. The
+       paper's penalty on confident predictions in the warm-up, for asymmetric noise only, changed
+       nothing.
     4. An epoch is one pass over all rows, each in the part it belongs to; in the paper as many
        batches as the believed rows fill, each with as many doubted ones. The guesses of a batch are
        made by both networks in evaluation mode before either is trained.
@@ -243,13 +245,14 @@ class DivideMixClassifier(WarmUp, MetaLearning, Peers):
         clean = {name: self._clean_probability(data, name) for name in self._peers}
         given = data.labels[data.has_label]
         prior = torch.bincount(given, minlength=data.n_classes) / len(given)
-        for step, (idx, *views, labels) in enumerate(data.batches("weak", "weak")):
+        for step, (idx, *views, _) in enumerate(data.batches("weak", "weak")):
             guesses = {name: self._guess(name, views) for name in self._peers}
+            meant = self._meant(data, idx)
             for learner, teacher in zip(self._peers, reversed(self._peers), strict=True):
                 trust = clean[teacher][idx]
                 believed = trust > self.clean_threshold
                 own, both = guesses[learner], (guesses[learner] + guesses[teacher]) / 2
-                refined = refurbish(trust, labels, own)
+                refined = refurbish(trust, meant, own)
                 targets = sharpen(torch.where(believed[:, None], refined, both), self.temperature)
                 mixed_x, mixed_targets = mixup(
                     torch.cat(views), torch.cat([targets] * 2), alpha=self.mixup_alpha
@@ -312,9 +315,12 @@ class DivideMixClassifier(WarmUp, MetaLearning, Peers):
 
     def _clean_probability(self, data: TrainingData, name: str) -> Tensor:
         """Return the probability that each label is clean, as one network sees it: co-divide."""
-        labelled = data.has_label
-        logits = self._predict(self._network(name), data)[labelled]
-        labels = data.labels[labelled]
+        labelled, logits = data.has_label, self._predict(self._network(name), data)
+        if self.state_.has_pilot:
+            beliefs = self._posterior(data, self._with_pilot(logits.softmax(1)))
+            given = beliefs.gather(1, data.labels.clamp(min=0)[:, None])[:, 0]
+            return torch.where(labelled, given, 0.0)
+        logits, labels = logits[labelled], data.labels[labelled]
         losses = above_class_median(cross_entropy(logits, labels), labels, data.n_classes)
         found = small_loss_probability(losses.double().cpu().numpy())
         clean = torch.zeros(len(data), device=self.device_)

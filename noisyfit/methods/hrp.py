@@ -279,7 +279,7 @@ class HRPClassifier(WarmUp, Peers):
         for epoch in self._epochs():
             if self._warming_up(data, epoch, self.state_.module_beliefs):
                 self._warm_up(data)
-                self._rate(data)
+                self._rate_rows(data)
             else:
                 if epoch == self.state_.first_epoch:
                     self._forget_ratings()
@@ -333,10 +333,10 @@ class HRPClassifier(WarmUp, Peers):
                 loss = self._loss(learner, x, strong, seen, reliability, trusted, ramp)
                 self._descend(loss, self._optimizer(learner))
             for reliability in reliabilities.values():
-                self._remember(idx, reliability)
+                self._remember_rating(idx, reliability)
         self.state_.n_rated += 1
 
-    def _rate(self, data: TrainingData) -> None:
+    def _rate_rows(self, data: TrainingData) -> None:
         """Rate all rows without training on what is found."""
         judges = self._judges(data)
         for teacher in self._networks:
@@ -345,10 +345,12 @@ class HRPClassifier(WarmUp, Peers):
             if self.reliability:
                 direction = self._meta_direction(teacher, *judges, n_rows=len(data))
             for idx, x, labels in data.batches("weak"):
-                self._remember(idx, self._reliability(teacher, x, labels, pseudo[idx], direction))
+                self._remember_rating(
+                    idx, self._reliability(teacher, x, labels, pseudo[idx], direction)
+                )
         self.state_.n_rated += 1
 
-    def _remember(self, idx: Tensor, reliability: Reliability) -> None:
+    def _remember_rating(self, idx: Tensor, reliability: Reliability) -> None:
         """Add what one of the two networks says of some rows."""
         self.state_.label_reliability[idx] += reliability.label / 2
         self.state_.pseudo_reliability[idx] += reliability.pseudo / 2

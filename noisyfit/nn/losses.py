@@ -425,11 +425,13 @@ def refurbish(clean: Tensor, labels: Tensor, probs: Tensor) -> Tensor:
     ----------
     clean : tensor of shape (n_samples,)
         Probability that each label is clean; 0 where there is none.
-    labels : integer tensor of shape (n_samples,)
+    labels : tensor of shape (n_samples,) or (n_samples, n_classes)
+        Classes, or the probabilities of the classes that they stand for.
     probs : tensor of shape (n_samples, n_classes)
     """
-    onehot = F.one_hot(labels.clamp(min=0), probs.shape[1])
-    return clean[:, None] * onehot + (1 - clean)[:, None] * probs
+    if labels.ndim == 1:
+        labels = F.one_hot(labels.clamp(min=0), probs.shape[1])
+    return clean[:, None] * labels + (1 - clean)[:, None] * probs
 
 
 def sharpen(probs: Tensor, temperature: float) -> Tensor:
