@@ -9,6 +9,7 @@ from typing import Any
 from noisyfit.validation import did_you_mean
 
 _PUBLISHED_FLYWHEEL = {
+    "mixup_alpha": 4.0,
     "temporal_momentum": 0.0,
     "temperature": 1.0,
     "zero_diagonal": False,
