@@ -42,6 +42,11 @@ def test_demo_prints_the_table_and_draws_24_cards(
         accuracy, auroc, _ = map(float, figures.groups())
         assert 20 < accuracy <= 100
         assert 0.5 < auroc <= 1
+    for table in ("wine 40 %", "breast cancer 30 %"):
+        for method in ("cross-entropy", "flywheel"):
+            figures = re.search(rf"^{table}\s+{method}\s+([\d.]+)\s+([\d.]+)\s+[\d.]+$", out, re.M)
+            assert figures, out
+            assert 50 < float(figures[1]) <= 100
     assert str(picture) in out
     with Image.open(picture) as image:
         assert image.format == "PNG"
