@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from noisyfit.data import TrainingData
+from noisyfit.exceptions import NoisyFitWarning
 from noisyfit.nn.transition import posterior
 from noisyfit.pilot import run_pilot
 
@@ -17,6 +19,7 @@ PATIENCE = 3  # epochs without progress that end the warm-up of images
 HELD_OUT_FRACTION = 0.05  # of the rows, while the warm-up watches for the end of learning
 HELD_OUT_MINIMUM = 20  # rows; with fewer the likelihood tells nothing
 PILOT_MINIMUM = 100  # labelled rows
+CORRECTED = ", corrected for how classes are mistaken for each other,"
 LATEST = 0.5  # of the epochs; images that are learnt from longer are learnt from to the end
 
 
@@ -122,9 +125,21 @@ class WarmUp:
         return (data.has_label & ~self.state_.held_out).float()
 
     def _length_of_warm_up(self) -> int:
-        """Return the number of epochs it took; all if it lasted to the end."""
+        """Return the number of epochs it took; all if it lasted to the end, which is said."""
         first_epoch = int(self.state_.first_epoch)
-        return first_epoch if first_epoch >= 0 else self.n_iter_
+        if first_epoch >= 0:
+            return first_epoch
+        if self.n_iter_ == self.max_epochs_:
+            warnings.warn(
+                f"The warm-up should end before the last of {self.n_iter_} epochs, for the method's "
+                "own steps to act. Got networks that still predict held-out labels as well as ever: "
+                f"they have not begun to memorise, and {type(self).__name__} was cross-entropy"
+                f"{CORRECTED if self.state_.has_pilot else ''} to the end. If that is too careful, "
+                "raise max_epochs or set warmup_epochs.",
+                NoisyFitWarning,
+                stacklevel=5,
+            )
+        return self.n_iter_
 
     # ------------------------------------------------------------------------------- the pilot
 

@@ -14,6 +14,7 @@ from noisyfit import (
     CLIDMetaClassifier,
     CrossEntropyClassifier,
     FlywheelClassifier,
+    NoisyFitWarning,
     RLDClassifier,
     noise,
 )
@@ -89,9 +90,11 @@ def test_warm_up__table_that_is_memorised__ends_early() -> None:
         assert clf.warmup_epochs_ <= 12
 
 
-def test_warm_up__table_that_is_still_learnt__lasts_to_the_end() -> None:
+def test_warm_up__table_that_is_still_learnt__lasts_to_the_end_and_fit_says_so() -> None:
     for seed in range(3):
-        clf = FlywheelClassifier(max_epochs=8, random_state=seed, **SMALL).fit(*table(seed))
+        clf = FlywheelClassifier(max_epochs=8, random_state=seed, **SMALL)
+        with pytest.warns(NoisyFitWarning, match="FlywheelClassifier was cross-entropy, corrected"):
+            clf.fit(*table(seed))
         assert clf.warmup_epochs_ == 8 == clf.n_iter_
         assert float(clf.state_.transition.diagonal().min()) > 0.9
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from noisyfit import noise
+from noisyfit import NoisyFitWarning, noise
 from noisyfit.metrics import detection_auroc
 from noisyfit.warmup import WarmUp
 from tests.common import all_estimators, images
@@ -21,7 +21,8 @@ def test_warm_up_that_lasts_to_the_end__finds_wrong_labels_all_the_same(cls: typ
         noisy = noise.symmetric(y, 0.3, random_state=seed)
         small = {"module__width": 8, "batch_size": 32, "device": "cpu"}
         clf = cls(max_epochs=6, random_state=seed, **small)
-        clf.fit(X, noisy.labels)
+        with pytest.warns(NoisyFitWarning, match="was cross-entropy to the end"):
+            clf.fit(X, noisy.labels)
         assert clf.warmup_epochs_ == clf.n_iter_ == 6
         assert clf.score(X, y) > 0.9
         found.append(detection_auroc(noisy.flipped, clf.label_quality_))
