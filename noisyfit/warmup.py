@@ -131,8 +131,8 @@ class WarmUp:
             return first_epoch
         if self.n_iter_ == self.max_epochs_:
             warnings.warn(
-                f"The warm-up should end before the last of {self.n_iter_} epochs, for the method's "
-                "own steps to act. Got networks that still predict held-out labels as well as ever: "
+                f"The warm-up should end before the last of {self.n_iter_} epochs, for the steps "
+                "of the method to act. Got networks that predict held-out labels as well as ever: "
                 f"they have not begun to memorise, and {type(self).__name__} was cross-entropy"
                 f"{CORRECTED if self.state_.has_pilot else ''} to the end. If that is too careful, "
                 "raise max_epochs or set warmup_epochs.",
