@@ -39,7 +39,7 @@ RATE_ROWS = 50.0  # a priori, of each class: as many mistakes as in the others
 PATTERN_ROWS = 0.3  # a priori, of each kind of mistake: all wrong classes alike
 PARAMETER_PRICE = 0.25  # in nats, of each entry of a full matrix
 MOST = 0.58  # of the rows
-NATS = 3.0  # of likelihood that make one form e times as credible as another
+NATS = 3.0  # more than 1, as predictions are not exact
 
 
 class Transition(NamedTuple):
@@ -120,7 +120,8 @@ def fit_transition(probs: Tensor, labels: Tensor) -> Transition:
 
     Three forms compete, the likelihood against the number of their parameters: each class has its
     own share of mistakes, spread over all others; some classes have a partner that most of their
-    mistakes go to; every entry is free.
+    mistakes go to; every entry is free. The result is their mean, each with the weight of its
+    likelihood: few rows do not tell a circle of mistakes from one that runs the other way.
 
     Parameters
     ----------
@@ -139,9 +140,7 @@ def fit_transition(probs: Tensor, labels: Tensor) -> Transition:
         found += [_fit_entries(evidence, start) for start in (found[-1].matrix, uniform)]
         other_way = F.normalize(_cheapest(found).matrix.T, p=1, dim=1)
         found.append(_fit_entries(evidence, other_way))
-    costs = probs.new_tensor([fitted.cost for fitted in found]) * len(rows)
-    shares = (-costs / NATS).softmax(0)
-    matrix = (shares[:, None, None] * torch.stack([fitted.matrix for fitted in found])).sum(0)
+    matrix = _mean(found, len(rows))
     return Transition(matrix, deconvolve(probs, matrix))
 
 
@@ -152,6 +151,13 @@ class _Fitted(NamedTuple):
 
 def _cheapest(found: Sequence[_Fitted]) -> _Fitted:
     return min(found, key=lambda fitted: fitted.cost)
+
+
+def _mean(found: Sequence[_Fitted], n: int) -> Tensor:
+    """Return the mean of the matrices, e times the weight for `NATS` of likelihood more."""
+    matrices = torch.stack([fitted.matrix for fitted in found])
+    costs = matrices.new_tensor([fitted.cost for fitted in found]) * n
+    return torch.einsum("f,fij->ij", (-costs / NATS).softmax(0), matrices)
 
 
 class _Evidence(NamedTuple):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from noisyfit.nn import transition
-from noisyfit.nn.transition import calibrate, deconvolve, fit_transition, posterior
+from noisyfit.nn.transition import (
+    _Fitted,
+    _mean,
+    calibrate,
+    deconvolve,
+    fit_transition,
+    posterior,
+)
 
 PAIRS = 0.6 * np.eye(5) + 0.4 * np.roll(np.eye(5), 1, axis=1)
 SPREAD = 0.5 * np.eye(5) + 0.5 * (1 - np.eye(5)) / 4
@@ -112,3 +121,13 @@ def test_calibrate__takes_the_most_probable_mixture() -> None:
     assert 0 < best < len(mixtures) - 1
     np.testing.assert_allclose(got.numpy(), mixtures[best], atol=1e-5)
     np.testing.assert_allclose(likelihood.numpy(), given[best], atol=1e-4)
+
+
+def test_mean__forms_count_by_their_likelihood() -> None:
+    right, wrong = torch.eye(3), torch.eye(3).roll(1, 0)
+    cost = 0.01  # a row
+    for nats in (0.0, 3.0, 30.0):
+        found = [_Fitted(cost, right), _Fitted(cost + nats / 200, wrong), _Fitted(math.inf, wrong)]
+        share = math.exp(-nats / 3) / (1 + math.exp(-nats / 3))
+        expected = (1 - share) * right + share * wrong
+        np.testing.assert_allclose(_mean(found, 200), expected, atol=1e-5)
