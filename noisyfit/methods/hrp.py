@@ -343,7 +343,7 @@ class HRPClassifier(WarmUp, Peers):
             pseudo = self._with_pilot(getattr(self.state_, f"{teacher}_beliefs")).argmax(1)
             direction = None
             if self.reliability:
-                direction = self._meta_direction(teacher, *judges, n_rows=len(data))
+                direction = self._meta_direction(teacher, *judges)
             for idx, x, labels in data.batches("weak"):
                 self._remember_rating(
                     idx, self._reliability(teacher, x, labels, pseudo[idx], direction)
@@ -364,19 +364,15 @@ class HRPClassifier(WarmUp, Peers):
         return data.subset(self.state_.meta_rows), self._clean(data)
 
     def _meta_direction(
-        self,
-        name: str,
-        drawn: TrainingData,
-        clean: TrainingData | None,
-        n_rows: int = META_BATCH,
+        self, name: str, drawn: TrainingData, clean: TrainingData | None
     ) -> dict[str, Tensor]:
         """Return the gradient of the outer loss, with frozen statistics: the ``v`` of one JVP."""
         network, outer = self._network(name).eval(), torch.zeros((), device=self.device_)
         if clean is not None:
-            x, labels = clean.draw(n_rows)
+            x, labels = clean.draw(META_BATCH)
             outer = outer + cross_entropy(network(x), labels).mean()  # Eq. 3
         if self.meta_objective != "ce":
-            x, _ = drawn.draw(n_rows)
+            x, _ = drawn.draw(META_BATCH)
             logits, embeddings = logits_and_embeddings(network, x)
             outer = outer + clid(embeddings, logits.float().softmax(1)).mean()
         moving = {n: p for n, p in network.named_parameters() if p.requires_grad}
