@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, has_fit_para
 from noisyfit import quality
 from noisyfit.echo import EchoSelect, seeded
 from noisyfit.labels import LabelProtocol
-from noisyfit.methods.coteaching import CoTeachingClassifier
+from noisyfit.methods.flywheel import FlywheelClassifier
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 from noisyfit.validation import check_clean_mask, encode, is_missing
 from noisyfit.warmup import PILOT_MINIMUM
@@ -57,7 +57,7 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
         `CrossEntropyClassifier`.
     selector : EchoSelect or None, default=None
         Holds generator, encoder, threshold and memory; cloned. None takes the defaults; but on
-        tables of 100 labels and more `CoTeachingClassifier` tells which originals to keep, not the
+        tables of 100 labels and more `FlywheelClassifier` tells which originals to keep, not the
         similarity (``rating``).
     include_modified : {"rejected", "all", "none"}, default="rejected"
         Which modified rows are learned from: those whose original is not kept, as in the paper's
@@ -228,7 +228,7 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
 
     def _default_selector(self, X: Any, has_label: NDArray[np.bool_]) -> EchoSelect:
         if np.ndim(X) == 2 and has_label.sum() >= PILOT_MINIMUM:
-            return EchoSelect(rating=CoTeachingClassifier())
+            return EchoSelect(rating=FlywheelClassifier())
         return EchoSelect()
 
     def _check_estimator(self, estimator: Any) -> None:
