@@ -20,8 +20,8 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, has_fit_para
 from noisyfit import quality
 from noisyfit.echo import EchoSelect, seeded
 from noisyfit.labels import LabelProtocol
-from noisyfit.methods.flywheel import FlywheelClassifier
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
+from noisyfit.methods.flywheel import FlywheelClassifier
 from noisyfit.validation import check_clean_mask, encode, is_missing
 from noisyfit.warmup import PILOT_MINIMUM
 
