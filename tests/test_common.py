@@ -156,7 +156,6 @@ def test_same_random_state__gives_identical_bits(cls: Estimator) -> None:
 
 @every_estimator
 @pytest.mark.parametrize("make", [blobs, partial(images, 150)], ids=["table", "image"])
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # torch's own use of it
 @pytest.mark.filterwarnings("error")
 def test_whole_life__gives_no_warning(
     cls: Estimator, make: Callable[[], Arrays], tmp_path: Path

@@ -187,7 +187,8 @@ class HRPClassifier(WarmUp, Peers):
     Rows without a label have alpha 0 and are trained on by mixing and contrast, and later by their
     guess. Cost: that of a pilot, at most twice cross-entropy, and 16 passes through each network
     per row and epoch, cross-entropy needs 3; 6 of them are for the reliabilities, up to 9 with
-    trusted rows, and fewer with ``meta_every``. ``2 n_classes + 2`` floats per sample.
+    trusted rows, and fewer with ``meta_every``. The warm-up takes 3, and 4 for the ratings.
+    ``2 n_classes + 2`` floats per sample.
 
     References
     ----------
@@ -407,10 +408,10 @@ class HRPClassifier(WarmUp, Peers):
 
     def _balanced(self, found: Reliability, labels: Tensor, targets: Targets) -> Reliability:
         """Compare the rows of each class among themselves."""
+        if self.reliability == "coupled":  # all rows count alike
+            return found
         given = even_between_classes(found.label, labels)
         guessed = even_between_classes(found.pseudo, targets.pseudo)
-        if self.reliability == "coupled":
-            return found
         total = even_between_classes(given + guessed, targets.label)
         total = (total / total.mean()).clamp(*self.reliability_range)
         return Reliability(given, guessed, total)

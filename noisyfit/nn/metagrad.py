@@ -11,8 +11,10 @@ This is exact, and no graph of second order is built: z and its derivative zdot 
 forward pass (forward-mode differentiation).
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -269,9 +271,19 @@ def _logits(network: nn.Module, x: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
+@cache
+def _load_rules_of_forward_mode() -> None:
+    """Have torch compile its rules, once, without its warning of the compiler that it uses."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".torch.jit.script. is deprecated", FutureWarning)
+        with forward_ad.dual_level():
+            forward_ad.make_dual(torch.zeros(1), torch.zeros(1))
+
+
 def _forward_mode(
     network: nn.Module, x: Tensor, primals: dict[str, Tensor], tangents: dict[str, Tensor]
 ) -> tuple[Tensor, Tensor | None]:
+    _load_rules_of_forward_mode()
     with torch.no_grad(), forward_ad.dual_level():
         duals = {name: forward_ad.make_dual(primals[name], tangents[name]) for name in primals}
         logits, derivative = forward_ad.unpack_dual(call_with(network, duals, _logits, x))
