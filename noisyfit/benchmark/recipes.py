@@ -61,6 +61,7 @@ _PUBLISHED_VRI = _PUBLISHED_CLID | {
 
 _PUBLISHED_HRP = {
     "norm": "sum",
+    "reliability_range": (0.1, 2.0),  # the paper does not say
     "reweighting": 0.5,
     "temporal_momentum": 0.0,
     "balanced": False,

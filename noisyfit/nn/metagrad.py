@@ -275,7 +275,7 @@ def _logits(network: nn.Module, x: Tensor) -> Tensor:
 def _load_rules_of_forward_mode() -> None:
     """Have torch compile its rules, once, without its warning of the compiler that it uses."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".torch.jit.script. is deprecated", FutureWarning)
+        warnings.filterwarnings("ignore", ".torch.jit.script. is deprecated")
         with forward_ad.dual_level():
             forward_ad.make_dual(torch.zeros(1), torch.zeros(1))
 

@@ -27,7 +27,7 @@ __all__ = ["Transition", "calibrate", "deconvolve", "fit_transition", "posterior
 
 SMALLEST = 1e-8  # of a probability
 PREDICTED_SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.98)  # the rest are the class shares
-DECONVOLUTION_STEPS = 10
+DECONVOLUTION_STEPS, ACCELERATION = 12, 1.8
 LARGEST_SAMPLE = 5000  # rows
 FEW, MANY = 0.05, 0.4  # mistakes to start from
 SPREAD = 0.1  # to start from, the part of a class's mistakes that does not go to its partner
@@ -85,7 +85,7 @@ def deconvolve(probs: Tensor, matrix: Tensor) -> Tensor:
     """Return the probabilities of the true classes, from those of the given labels.
 
     A few steps of Richardson's and Lucy's rule, which lowers the divergence of ``beliefs @ matrix``
-    from ``probs`` and stays a distribution.
+    from ``probs`` and stays a distribution; each step goes almost twice as far.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ def deconvolve(probs: Tensor, matrix: Tensor) -> Tensor:
     beliefs = probs
     for _ in range(DECONVOLUTION_STEPS):
         ratio = probs / (beliefs @ matrix).clamp(min=SMALLEST)
-        beliefs = F.normalize(beliefs * (ratio @ matrix.T), p=1, dim=1)
+        beliefs = F.normalize(beliefs * (ratio @ matrix.T) ** ACCELERATION, p=1, dim=1)
     return beliefs
 
 

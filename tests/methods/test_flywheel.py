@@ -88,7 +88,7 @@ def test_gamma_starts_as_the_agreement_after_the_warm_up() -> None:
 def test_outlier_probability_is_eq_14() -> None:
     X, y = blobs(60)
     clf = FlywheelClassifier(max_epochs=5, warmup_epochs=2, random_state=0).fit(X, y)
-    ensemble, corruption = clf.state_.ensemble.numpy(), clf.corruption_matrix_
+    ensemble, corruption = clf.state_.ensemble.cpu().numpy(), clf.corruption_matrix_
     for i in range(60):
         expected = sum(ensemble[i, k] * corruption[k, y[i]] for k in range(3))
         assert float(clf.state_.outlier[i]) == pytest.approx(max(expected, 1e-3), rel=1e-5)
@@ -97,7 +97,7 @@ def test_outlier_probability_is_eq_14() -> None:
 def test_adaptive_outlier__off__keeps_one_over_k() -> None:
     X, y = blobs(60)
     clf = FlywheelClassifier(max_epochs=4, warmup_epochs=1, adaptive_outlier=False).fit(X, y)
-    assert torch.equal(clf.state_.outlier, torch.full((60,), 1 / 3))
+    assert torch.equal(clf.state_.outlier.cpu(), torch.full((60,), 1 / 3))
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_inference_main__predicts_with_the_main_network() -> None:
     clf = FlywheelClassifier(max_epochs=4, warmup_epochs=2, inference="main", random_state=0)
     clf.fit(X, y)
     with torch.no_grad():
-        expected = clf.main_.eval()(torch.as_tensor(X)).softmax(1).numpy()
+        expected = clf.main_.eval()(torch.as_tensor(X).to(clf.device_)).softmax(1).cpu().numpy()
     np.testing.assert_allclose(clf.predict_proba(X), expected, atol=1e-6)
 
 

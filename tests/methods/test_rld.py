@@ -213,7 +213,8 @@ def test_no_anchor__all_rows_count_alike_and_trusted_ones_keep_their_label() -> 
 
         def _train_predictor(self, x: Tensor, target: Tensor, weight: Tensor) -> Tensor:
             if int(self.state_.first_epoch) >= 0:
-                seen.append((*self.idx, torch.cat([target, weight[:, None]], 1)))
+                both = torch.cat([target, weight[:, None]], 1)
+                seen.append((self.idx[0].cpu(), self.idx[1].cpu(), both.cpu()))
             return super()._train_predictor(x, target, weight)
 
     clf = Recorder(max_epochs=4, warmup_epochs=2, anchor=None, random_state=0)
