@@ -44,6 +44,7 @@ from noisyfit.inputs import InputReader, is_lazy
 from noisyfit.labels import LabelProtocol
 from noisyfit.nn import features
 from noisyfit.nn.augment import ImageAugment, TableAugment
+from noisyfit.torch_state import seeded_generators, torch_defaults
 from noisyfit.validation import check_clean_mask, check_sample_weight, did_you_mean
 
 DEFAULT_EPOCHS = {"table": 60, "image": 30}
@@ -311,7 +312,8 @@ class NoisyLabelClassifier(
                 self._parameter_constraints, self.get_params(deep=False), type(self).__name__
             )
             self._check_prefixes()
-            yield
+            with torch_defaults():
+                yield
         except Exception:
             self.__dict__.clear()
             self.__dict__.update(before)
@@ -374,12 +376,8 @@ class NoisyLabelClassifier(
 
     @contextmanager
     def _training_conditions(self) -> Iterator[None]:
-        """Seed inside a fork of the global RNG, so that the user's stays where it is."""
-        gpu = self.device_.type == "cuda"
-        was_deterministic = torch.are_deterministic_algorithms_enabled()
-        with torch.random.fork_rng(devices=[self.device_] if gpu else []):
-            torch.manual_seed(self.seed_)
-            torch.use_deterministic_algorithms(self.deterministic or was_deterministic)
+        """Seed, with the user's generators put aside."""
+        with seeded_generators(self.seed_, self.device_, deterministic=self.deterministic):
             try:
                 yield
             except torch.OutOfMemoryError as error:
@@ -389,7 +387,6 @@ class NoisyLabelClassifier(
                     "Lower batch_size, or choose a smaller module."
                 ) from error
             finally:
-                torch.use_deterministic_algorithms(was_deterministic)
                 self._autocast(None)
                 for name in ("_datasets", "_checkpoint"):
                     self.__dict__.pop(name, None)
@@ -472,6 +469,7 @@ class NoisyLabelClassifier(
 
     # ------------------------------------------------------------------------------- predict
 
+    @torch_defaults()
     def predict_proba(self, X: Any) -> NDArray[np.float32]:
         """Return the probabilities of the classes, shape (n_samples, n_classes)."""
         check_is_fitted(self)
@@ -482,6 +480,7 @@ class NoisyLabelClassifier(
         probs = self.predict_proba(X)
         return self.classes_[probs.argmax(1)]
 
+    @torch_defaults()
     def predict_logits(self, X: Any) -> NDArray[np.float32]:
         """Return the logits of ``module_``, shape (n_samples, n_classes), for two classes as well.
 
@@ -490,6 +489,7 @@ class NoisyLabelClassifier(
         check_is_fitted(self)
         return self._predict(self.module_, self._read(X, reset=False)).cpu().numpy()
 
+    @torch_defaults()
     def transform(self, X: Any) -> NDArray[np.float32]:
         """Return the embeddings, what the last layer sees, shape (n_samples, n_dims), float32."""
         check_is_fitted(self)
@@ -508,6 +508,7 @@ class NoisyLabelClassifier(
         persistence.save(self, path)
 
     @classmethod
+    @torch_defaults()
     def load(
         cls, path: str | os.PathLike[str], *, module: Any = None, device: Any = "auto"
     ) -> Self:

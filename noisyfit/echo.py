@@ -34,6 +34,7 @@ from noisyfit.nn.embedders import ContrastiveEmbedder, Embedder, StandardizedFea
 from noisyfit.nn.generators import ConditionalDiffusion, Modifier, Trainable
 from noisyfit.nn.generators.conditional_diffusion import SMALL_IMAGE
 from noisyfit.nn.generators.row_store import RowStore
+from noisyfit.torch_state import torch_defaults
 from noisyfit.validation import check_clean_mask
 
 GRID = 1000  # points between the two means where a mixture's boundary is looked for
@@ -119,12 +120,14 @@ class EchoMod(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
+    @torch_defaults()
     def fit(self, X: Any, y: Any) -> Self:
         """Train the generator on rows (n_samples, ...) and their labels (n_samples,)."""
         X, y = self._read_training_rows(X, y)
         self.modifier_ = self._trained_modifier(self._as_tensor(X), y)
         return self
 
+    @torch_defaults()
     def fit_transform(self, X: Any, y: Any) -> NDArray[Any]:
         """Return modified rows, in the shape and dtype of X."""
         X, y = self._read_training_rows(X, y)
@@ -372,6 +375,7 @@ class EchoSelect(EchoMod):
         self.threshold = threshold
         self.n_rounds = n_rounds
 
+    @torch_defaults()
     def fit(self, X: Any, y: Any, *, clean_mask: Any = None) -> Self:
         """Modify all rows and decide which originals to keep.
 
@@ -387,11 +391,13 @@ class EchoSelect(EchoMod):
         self._align(X, y, clean_mask)
         return self
 
+    @torch_defaults()
     def fit_transform(self, X: Any, y: Any, *, clean_mask: Any = None) -> NDArray[Any]:
         """Return the refined rows; parameters as in `fit`."""
         X = self._align(X, y, clean_mask)
         return np.where(_column(self.support_, X), X, self.modified_)
 
+    @torch_defaults()
     def similarity(self, X: Any, y: Any) -> NDArray[np.float64]:
         """Return how alike new rows stay when they are aligned with labels, (n_samples,)."""
         check_is_fitted(self)

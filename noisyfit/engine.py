@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import cos, pi
 from types import MappingProxyType
@@ -89,6 +89,8 @@ class Engine(NeuralNet):
             self.criterion_ = self.criterion()
         with self._current_init_context("optimizer"):
             self.initialize_optimizer()
+        for group in self._param_groups(self._networks):
+            group["first_lr"] = group["lr"]  # schedulers overwrite what they begin with
         self._initialize_history()
         self.initialized_ = True
         return self
@@ -208,6 +210,7 @@ class Engine(NeuralNet):
         try:
             self._fit(data)
         finally:
+            self._set_training(False)
             del self._validation, self._losses, self._named
 
     def _fit(self, data: TrainingData) -> None:
@@ -240,6 +243,7 @@ class Engine(NeuralNet):
         self._log(name, loss)
         if predicts:
             self.notify("on_batch_end", batch=None, y_pred=None, loss=loss, training=True)
+            self._follow_learning_rate()
 
     def _log(self, name: str, value: Tensor) -> None:
         """Note a value of this batch; the history gets the mean over the epoch."""
@@ -274,15 +278,23 @@ class Engine(NeuralNet):
 
     def _set_learning_rates(self, epoch: int) -> None:
         """Move every optimizer: cosine to zero over the epochs, or as the user's LRScheduler."""
-        groups = self.optimizer_.param_groups
-        for group in groups:
-            _first_lr(group)
-            if not any(isinstance(cb, LRScheduler) for _, cb in self.callbacks_):
+        if not any(isinstance(cb, LRScheduler) for _, cb in self.callbacks_):
+            for group in self.optimizer_.param_groups:
                 group["lr"] = group["first_lr"] * self._share_of_learning_rate(epoch)
-        scale = groups[0]["lr"] / groups[0]["first_lr"]
-        for name in self._networks[1:]:
-            for group in getattr(self, _optimizer_of(name) + "_").param_groups:
-                group["lr"] = _first_lr(group) * scale
+        self._follow_learning_rate()
+
+    def _follow_learning_rate(self) -> None:
+        """Move the other optimizers as the first one, which a scheduler may move in any batch."""
+        others = self._param_groups(self._networks[1:])
+        moving = [group for group in self.optimizer_.param_groups if group["first_lr"]]
+        if others and moving:
+            scale = moving[0]["lr"] / moving[0]["first_lr"]
+            for group in others:
+                group["lr"] = group["first_lr"] * scale
+
+    def _param_groups(self, networks: Sequence[str]) -> list[dict[str, Any]]:
+        optimizers = [getattr(self, _optimizer_of(name) + "_") for name in networks]
+        return [group for optimizer in optimizers for group in optimizer.param_groups]
 
     def _share_of_learning_rate(self, epoch: int) -> float:
         """Follow a cosine to zero over each cycle; ``"cyclic"`` has several."""
@@ -435,12 +447,6 @@ class Engine(NeuralNet):
         if "device_" in state:  # skorch has mapped the tensors to a device that exists
             self.device_ = torch.device(self.device)
         self.device = requested
-
-
-def _first_lr(group: dict[str, Any]) -> float:
-    """Return the rate the group was made with; torch's schedulers keep it as ``initial_lr``."""
-    first: float = group.setdefault("first_lr", group.get("initial_lr", group["lr"]))
-    return first
 
 
 def _padded(x: Tensor) -> Tensor:

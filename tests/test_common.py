@@ -804,6 +804,51 @@ def test_lr_scheduler__moves_every_optimizer(cls: Estimator) -> None:
     np.testing.assert_allclose(rates.rates["optimizer_"], np.multiply(0.2, expected), rtol=1e-6)
 
 
+class RatesOfSteps(Callback):
+    """The learning rate of every optimizer at every step, as a share of its own first one."""
+
+    def on_train_begin(self, net: Any, **kwargs: Any) -> None:
+        self.shares: list[list[float]] = []
+
+    def on_grad_computed(self, net: Any, *args: Any, **kwargs: Any) -> None:
+        groups = [optimizer.param_groups[0] for optimizer in optimizers(net).values()]
+        self.shares.append([group["lr"] / group["first_lr"] for group in groups])
+
+
+@every_estimator
+@pytest.mark.parametrize("step_every", ["batch", "epoch"])
+def test_lr_scheduler__of_absolute_rates__is_the_same_for_every_optimizer(
+    step_every: str, cls: Estimator
+) -> None:
+    """With OneCycleLR(max_lr=0.05) the second network had 1.24; within an epoch it stood still."""
+    X, y = blobs(60)
+    cyclic = {"base_lr": 0.02, "max_lr": 0.1, "step_size_up": 2, "cycle_momentum": False}
+    schedule = LRScheduler(
+        policy=torch.optim.lr_scheduler.CyclicLR, step_every=step_every, **cyclic
+    )
+    steps = RatesOfSteps()
+    quick(cls, lr=0.2, batch_size=20, callbacks=[schedule, steps]).fit(X, y)
+    shares = np.array(steps.shares)
+    assert (shares.min(), shares.max()) == pytest.approx((0.1, 0.5))
+    np.testing.assert_allclose(shares, shares[:, :1].repeat(shares.shape[1], 1), rtol=1e-12)
+
+
+@every_estimator
+def test_every_network_is_left_in_evaluation_mode(cls: Estimator) -> None:
+    """Calling ``module_`` changed later predictions, and differed from them."""
+    X, y = images()
+    clf = quick(cls, augmentation=None).fit(X, y)
+    networks = [value for name, value in vars(clf).items() if isinstance(value, torch.nn.Module)]
+    assert len(networks) > 1
+    for network in networks:
+        assert not any(part.training for part in network.modules())
+    before = clf.predict_logits(X)
+    with torch.no_grad():
+        logits = clf.module_(torch.as_tensor(X).permute(0, 3, 1, 2))
+    np.testing.assert_allclose(logits, before, atol=1e-4)
+    np.testing.assert_array_equal(clf.predict_logits(X), before)
+
+
 @every_estimator
 def test_learning_rates_of_every_optimizer_follow_the_cosine(cls: Estimator) -> None:
     X, y = blobs(60)

@@ -16,6 +16,7 @@ from noisyfit.data import TrainingData
 from noisyfit.devices import resolve_precision
 from noisyfit.exceptions import NoisyFitError
 from noisyfit.nn.losses import cross_entropy
+from noisyfit.torch_state import torch_defaults
 
 FINE_TUNING = {
     "epochs": [Interval(Integral, 1, None, closed="left")],
@@ -123,6 +124,7 @@ class CrossEntropyClassifier(NoisyLabelClassifier):
         return distribution.gather(1, given)[:, 0], distribution
 
     @available_if(_has_the_plain_loss)
+    @torch_defaults()
     def fine_tune(self, X: Any, y: Any, *, epochs: int, lr: float) -> Self:
         """Go on training the fitted network by cross-entropy on weak views, at a constant rate.
 
@@ -163,6 +165,8 @@ class CrossEntropyClassifier(NoisyLabelClassifier):
         except BaseException:
             self.module_.load_state_dict(before)
             raise
+        finally:
+            self.module_.eval()
         return self
 
     def _train_on(self, data: TrainingData, epochs: int, lr: float) -> None:

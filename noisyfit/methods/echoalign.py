@@ -192,7 +192,7 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
                 "y must have at least two classes. Classifier can't train when only one class is "
                 f"present: {self.classes_[0]!r}."
             )
-        X = self.selector_.transform(X)
+        X = self._read(X)
         rows, labels, weights = self._refined(X[has_label], labels)  # step 3
         self.estimator_ = seeded(estimator, seed).fit(rows, labels, **weights)  # step 4
         self.support_ = np.zeros(len(X), dtype=bool)
@@ -222,6 +222,10 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
         if not has_label.all():
             check_consistent_length(X, y)
         return y, has_label
+
+    def _read(self, X: Any) -> NDArray[Any]:
+        """Return X as the selector reads it: an array, whatever ``set_output`` says."""
+        return self.selector_._read_rows(X, reset=False)
 
     def _default_estimator(self) -> Any:
         return CrossEntropyClassifier()
@@ -327,19 +331,19 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
     def predict(self, X: Any) -> NDArray[Any]:
         """Return the class of each row, as the classifier sees it."""
         check_is_fitted(self)
-        return self.estimator_.predict(self.selector_.transform(X))
+        return self.estimator_.predict(self._read(X))
 
     @available_if(_has("predict_proba"))
     def predict_proba(self, X: Any) -> NDArray[Any]:
         """Return the probabilities of the classes, shape (n_samples, n_classes)."""
         check_is_fitted(self)
-        return self.estimator_.predict_proba(self.selector_.transform(X))
+        return self.estimator_.predict_proba(self._read(X))
 
     @available_if(_has("decision_function"))
     def decision_function(self, X: Any) -> NDArray[Any]:
         """Return what the classifier says."""
         check_is_fitted(self)
-        return self.estimator_.decision_function(self.selector_.transform(X))
+        return self.estimator_.decision_function(self._read(X))
 
 
 def _rows(X: Any, chosen: NDArray[np.bool_]) -> Any:

@@ -16,6 +16,7 @@ from noisyfit.nn.build import projection_head
 from noisyfit.nn.features import embedding_size, embeddings
 from noisyfit.nn.input_layer import Standardized
 from noisyfit.nn.losses import contrastive
+from noisyfit.torch_state import seeded_generators
 
 CHUNK = 512  # rows embedded at once
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -91,8 +92,7 @@ class ContrastiveEmbedder:
 
     def fit(self, x: Tensor, generator: torch.Generator) -> Self:
         """Train on images (n_samples, C, H, W)."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
+        with seeded_generators(int(torch.randint(2**31, (), generator=generator))):
             self._train(x)
         self.center_ = torch.zeros(())
         self.center_ = self.embed(x).mean(0)

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from numpy.typing import NDArray
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.datasets import make_blobs, make_classification
 from sklearn.linear_model import LogisticRegression
@@ -220,6 +221,21 @@ def test_labels__may_be_words() -> None:
     clf = EchoAlignClassifier(LogisticRegression(), BRIEF, random_state=0).fit(X, words)
     assert set(clf.predict(X)) <= {"ant", "bee", "cow"}
     assert clf.corrected_labels_.dtype == words.dtype
+
+
+@pytest.mark.parametrize("where", ["global", "selector"])
+def test_output_as_a_frame__is_for_the_user_alone(where: str) -> None:
+    """Under ``transform_output="pandas"`` fit and predict ended with a KeyError."""
+    X, y = make_blobs(60, 4, centers=2, random_state=0)
+    plain = EchoAlignClassifier(LogisticRegression(), selector=BRIEF, random_state=0).fit(X, y)
+    selector = clone(BRIEF)
+    if where == "selector":
+        selector.set_output(transform="pandas")
+    with config_context(transform_output="pandas" if where == "global" else "default"):
+        clf = EchoAlignClassifier(LogisticRegression(), selector=selector, random_state=0)
+        found = clf.fit(X, y).predict_proba(X)
+        assert isinstance(clf.selector_.transform(X), pd.DataFrame)
+    np.testing.assert_array_equal(found, plain.predict_proba(X))
 
 
 def test_estimator__without_probabilities__has_none() -> None:

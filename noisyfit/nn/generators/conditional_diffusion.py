@@ -18,6 +18,7 @@ from noisyfit.nn.generators.denoisers import TableDenoiser, UNet
 from noisyfit.nn.generators.edges import edge_map
 from noisyfit.nn.generators.protocol import Progress
 from noisyfit.nn.metagrad import rng_state, set_rng_state
+from noisyfit.torch_state import seeded_generators
 from noisyfit.validation import encode
 
 LABEL_DROPOUT = 0.2  # share of rows that are denoised without their label
@@ -138,8 +139,7 @@ class ConditionalDiffusion:
         x = self._as_seen(x)
         self._measure(x)
         labels = torch.as_tensor(encode(y, self.classes_, np.zeros(len(y), dtype=bool)))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
+        with seeded_generators(int(torch.randint(2**31, (), generator=generator))):
             network = self._make_network(tuple(x.shape[1:]))
             n_steps = self.n_train_steps or default
             self.network_ = self._train(network, x, labels, n_steps, checkpoint)
