@@ -20,7 +20,7 @@ from sklearn.base import (
 )
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from skorch.dataset import Dataset as LabelledRows
 from torch import Tensor
@@ -44,6 +44,7 @@ from noisyfit.inputs import InputReader, is_lazy
 from noisyfit.labels import LabelProtocol
 from noisyfit.nn import features
 from noisyfit.nn.augment import ImageAugment, TableAugment
+from noisyfit.parameters import check_parameters
 from noisyfit.torch_state import seeded_generators, torch_defaults
 from noisyfit.validation import check_clean_mask, check_sample_weight, did_you_mean
 
@@ -149,6 +150,8 @@ class NoisyLabelClassifier(
 
     _uses_meta: ClassVar[bool] = False
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "module": [str, callable, None],
+        "optimizer": [callable],
         "lr": [Interval(Real, 0, None, closed="neither")],
         "lr_schedule": [StrOptions({"cosine", "cyclic", "constant"})],
         "max_epochs": [Interval(Integral, 1, None, closed="left"), None],
@@ -308,7 +311,7 @@ class NoisyLabelClassifier(
         before = self.__dict__.copy()
         try:
             self._forget()
-            validate_parameter_constraints(
+            check_parameters(
                 self._parameter_constraints, self.get_params(deep=False), type(self).__name__
             )
             self._check_prefixes()
@@ -354,6 +357,7 @@ class NoisyLabelClassifier(
             self._autocast(resolve_precision(self.precision, self.device_, self.row_shape_))
             try:
                 self.notify("on_train_begin", X=X, y=y)
+                self._check_beginning()
                 if stored:
                     self._restore_training_state(stored)
                 self.fit_loop(data, validation)
@@ -367,6 +371,16 @@ class NoisyLabelClassifier(
             self._conclude(rows, codes, trusted, data)
         if checkpoint:
             checkpoint.remove()
+
+    def _check_beginning(self) -> None:
+        """Refuse a history that a callback has loaded: the method's state is not in it."""
+        if self.history_:
+            raise ValueError(
+                "Training must begin with an empty history. Got one of "
+                f"{len(self.history_)} epochs, from a callback such as LoadInitState: what the "
+                "method has learnt of the rows is not in it. Pass checkpoint_dir, which keeps "
+                "everything and goes on by itself."
+            )
 
     def _forget(self) -> None:
         """Drop what an earlier fit left."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
 from sklearn.mixture import GaussianMixture
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, validate_parameter_constraints
+from sklearn.utils._param_validation import Interval
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     check_is_fitted,
@@ -34,6 +34,7 @@ from noisyfit.nn.embedders import ContrastiveEmbedder, Embedder, StandardizedFea
 from noisyfit.nn.generators import ConditionalDiffusion, Modifier, Trainable
 from noisyfit.nn.generators.conditional_diffusion import SMALL_IMAGE
 from noisyfit.nn.generators.row_store import RowStore
+from noisyfit.parameters import check_parameters
 from noisyfit.torch_state import torch_defaults
 from noisyfit.validation import check_clean_mask
 
@@ -143,7 +144,7 @@ class EchoMod(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     # ------------------------------------------------------------------------------- reading
 
     def _read_training_rows(self, X: Any, y: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-        validate_parameter_constraints(
+        check_parameters(
             self._parameter_constraints, self.get_params(deep=False), type(self).__name__
         )
         if y is None:

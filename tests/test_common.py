@@ -38,9 +38,11 @@ from skorch.callbacks import (
     EpochScoring,
     Freezer,
     GradientNormClipping,
+    LoadInitState,
     LRScheduler,
     PrintLog,
     ProgressBar,
+    TrainEndCheckpoint,
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -802,6 +804,20 @@ def test_lr_scheduler__moves_every_optimizer(cls: Estimator) -> None:
         first = optimizers(clf)[name].param_groups[0]["first_lr"]
         np.testing.assert_allclose(found, np.multiply(first, expected), rtol=1e-6)
     np.testing.assert_allclose(rates.rates["optimizer_"], np.multiply(0.2, expected), rtol=1e-6)
+
+
+@every_estimator
+def test_load_init_state__with_a_history__is_an_error_that_names_the_remedy(
+    cls: Estimator, tmp_path: Path
+) -> None:
+    """It trained for no epoch: networks of an old fit, and the same quality for all rows."""
+    X, y = blobs(60)
+    quick(cls, callbacks=[TrainEndCheckpoint(dirname=str(tmp_path))]).fit(X, y)
+    end = TrainEndCheckpoint(dirname=str(tmp_path))
+    again = quick(cls, callbacks=[end, LoadInitState(end)])
+    with pytest.raises(ValueError, match=r"empty history. Got one of 6 epochs.*checkpoint_dir"):
+        again.fit(X, y)
+    assert not hasattr(again, "module_")
 
 
 class RatesOfSteps(Callback):

@@ -10,7 +10,7 @@ import noisyfit
 
 ROOT = Path(noisyfit.__file__).parent
 FLOORS: list[tuple[int, set[str]]] = [  # rooms of the same number do not know each other
-    (0, {"exceptions", "validation", "documentation", "torch_state"}),
+    (0, {"exceptions", "validation", "documentation", "torch_state", "parameters"}),
     (1, {"noise", "quality", "plots"}),
     (1, {"datasets"}),
     (1, {"nn"}),

@@ -6,7 +6,7 @@ from numbers import Integral, Real
 from typing import Any, Self
 
 import torch
-from sklearn.utils._param_validation import Interval, validate_parameter_constraints
+from sklearn.utils._param_validation import Interval
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
@@ -16,6 +16,7 @@ from noisyfit.data import TrainingData
 from noisyfit.devices import resolve_precision
 from noisyfit.exceptions import NoisyFitError
 from noisyfit.nn.losses import cross_entropy
+from noisyfit.parameters import check_parameters
 from noisyfit.torch_state import torch_defaults
 
 FINE_TUNING = {
@@ -151,7 +152,7 @@ class CrossEntropyClassifier(NoisyLabelClassifier):
             If the weights diverge; the network is then what it was.
         """
         check_is_fitted(self)
-        validate_parameter_constraints(FINE_TUNING, {"epochs": epochs, "lr": lr}, "fine_tune")
+        check_parameters(FINE_TUNING, {"epochs": epochs, "lr": lr}, "fine_tune")
         data = self._labelled(X, y, "y")
         if data.has_label.sum() < 2:
             raise ValueError(

@@ -12,7 +12,6 @@ from sklearn.utils import _safe_indexing, check_consistent_length, check_random_
 from sklearn.utils._param_validation import (
     Interval,
     StrOptions,
-    validate_parameter_constraints,
 )
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, column_or_1d, has_fit_parameter
@@ -22,6 +21,7 @@ from noisyfit.echo import EchoSelect, seeded
 from noisyfit.labels import LabelProtocol
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 from noisyfit.methods.flywheel import FlywheelClassifier
+from noisyfit.parameters import check_parameters
 from noisyfit.validation import check_clean_mask, encode, is_missing
 from noisyfit.warmup import PILOT_MINIMUM
 
@@ -173,7 +173,7 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
             If a parameter, the classifier or the data cannot be used, or if no row is left to
             learn from.
         """
-        validate_parameter_constraints(
+        check_parameters(
             self._parameter_constraints, self.get_params(deep=False), type(self).__name__
         )
         estimator = self._default_estimator() if self.estimator is None else self.estimator

@@ -392,7 +392,7 @@ def mixup(x: Tensor, targets: Tensor, *, alpha: float = 4.0) -> tuple[Tensor, Te
        2019. arXiv:1905.02249
     """
     x = x if x.is_floating_point() else x.float()
-    concentration = torch.full((), alpha, device=x.device)
+    concentration = torch.full((), float(alpha), device=x.device)
     # Validating the arguments would wait for the device.
     beta = torch.distributions.Beta(concentration, concentration, validate_args=False)
     share = beta.sample()
