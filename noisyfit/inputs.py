@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.utils.validation import column_or_1d, validate_data
+from sklearn.utils import validation
+from sklearn.utils.validation import column_or_1d
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -25,7 +26,14 @@ from noisyfit.data import (
     value_range,
 )
 from noisyfit.exceptions import NoisyFitWarning
-from noisyfit.validation import as_column, encode, find_classes, is_missing, present_labels
+from noisyfit.validation import (
+    as_column,
+    check_finite_rows,
+    encode,
+    find_classes,
+    is_missing,
+    present_labels,
+)
 
 
 class InputReader:
@@ -174,6 +182,14 @@ class InputReader:
             self._augment(),
             None if index is None else torch.as_tensor(index, device=self.device_),
         )
+
+
+def validate_data(reader: Any, X: Any, **params: Any) -> Any:
+    """Check X as scikit-learn does, but say in which rows it is not finite."""
+    X = validation.validate_data(reader, X, ensure_all_finite=False, **params)
+    if not params.get("skip_check_array"):
+        check_finite_rows(X)
+    return X
 
 
 def _as_column(y: Any) -> NDArray[Any]:

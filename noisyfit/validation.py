@@ -1,4 +1,4 @@
-"""Checks of labels and row masks: what must hold, what came, what to do."""
+"""Checks of rows, labels and row masks: what must hold, what came, what to do."""
 
 from __future__ import annotations
 
@@ -248,6 +248,26 @@ def encode(
         )
     codes[~missing] = [position[v] for v in present.tolist()]
     return codes
+
+
+def check_finite_rows(X: NDArray[Any]) -> None:
+    """Refuse NaN and infinity in X (n_samples, ...), and say where they are.
+
+    Raises
+    ------
+    ValueError
+        If an entry is not finite.
+    """
+    wrong = ~np.isfinite(X)
+    if not wrong.any():
+        return
+    first = np.argwhere(wrong)[0].tolist()
+    n_rows = int(wrong.reshape(len(X), -1).any(axis=1).sum())
+    raise ValueError(
+        f"X must be finite. Got X{first} = {X[tuple(first)]}, and NaN or infinity in {n_rows} of "
+        f"{len(X)} rows. Impute them, as scikit-learn's SimpleImputer does in a pipeline, or drop "
+        "those rows."
+    )
 
 
 def check_clean_mask(clean_mask: Any, codes: NDArray[np.int64]) -> NDArray[np.bool_]:

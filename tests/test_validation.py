@@ -352,3 +352,15 @@ def test_echoalign__labels_with_gaps__come_back_in_their_own_type(kind: str, mar
     assert np.isnan(clf.score_labels(X, y)).tolist() == GAPS.tolist()
     with pytest.raises(ValueError, match="must have a label in every row.*Set missing_label="):
         clf.set_params(missing_label=None).fit(X, y)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
+def test_rows__not_finite__are_counted_and_the_first_is_named(value: float) -> None:
+    bad = X.copy()
+    bad[3, 1] = bad[3, 4] = bad[7, 0] = value
+    message = r"X must be finite. Got X\[3, 1\] = .*NaN or infinity in 2 of 40 rows.*drop"
+    clf = quick(CrossEntropyClassifier, max_epochs=2).fit(X, CODES)
+    for rows in (bad, bad.tolist(), pd.DataFrame(bad).convert_dtypes()):
+        for call in (clf.predict_proba, clf.transform, lambda rows: clf.fit(rows, CODES)):
+            with pytest.raises(ValueError, match=message):
+                call(rows)

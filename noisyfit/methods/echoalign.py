@@ -72,8 +72,8 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
         Epochs on the kept originals alone afterwards, at a hundredth of the learning rate; 40 in
         the released code. Only for classifiers with ``fine_tune``, as `CrossEntropyClassifier`.
     missing_label : scalar or None, default=None
-        Marks rows without a label, for example -1, "" or NaN. They are predicted, but neither
-        modified nor learned from.
+        Marks rows without a label, for example -1 or "". NaN marks None, NaN, NaT and pandas' NA.
+        They are predicted, but neither modified nor learned from.
     random_state : int, RandomState instance or None, default=None
         Of the classifier and the selector where they have none of their own.
 
