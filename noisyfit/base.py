@@ -101,7 +101,8 @@ class NoisyLabelClassifier(
         Share of the rows held out to record ``valid_loss`` and ``valid_acc`` against their given
         labels.
     missing_label : scalar or None, default=None
-        Marks rows without a label, such as -1; NaN marks NaN and None.
+        Marks rows without a label, such as -1. NaN marks None, NaN, NaT and pandas' NA, and so
+        does each of them but None, which says that every row has a label.
     correction_margin : float in [0, 1], default=0.0
         ``corrected_labels_`` keeps the given label while the belief in it is within this margin of
         the strongest belief.

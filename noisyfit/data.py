@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from noisyfit.exceptions import NoisyFitWarning
+from noisyfit.validation import as_column
 
 CHANNEL_COUNTS = (1, 3, 4)
 GPU_CHUNK = 8192  # rows augmented at once on a GPU, where kernel launches are what costs
@@ -182,10 +183,10 @@ def dataset_labels(dataset: Dataset[Any]) -> np.ndarray[Any, Any] | None:
     """Return the labels of a Dataset: its ``targets`` or ``y``, else the second of every pair."""
     for name in ("targets", "y", "labels"):
         if hasattr(dataset, name):
-            return np.asarray(getattr(dataset, name))
+            return as_column(getattr(dataset, name))
     if not isinstance(dataset[0], tuple | list):
         return None
-    return np.asarray([np.asarray(dataset[i][1])[()] for i in range(len(dataset))])  # type: ignore[arg-type]
+    return as_column([np.asarray(dataset[i][1])[()] for i in range(len(dataset))])  # type: ignore[arg-type]
 
 
 def _as_resident_tensor(X: Any, device: torch.device) -> Tensor:

@@ -17,7 +17,6 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, 
 from sklearn.mixture import GaussianMixture
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
     check_is_fitted,
     column_or_1d,
@@ -36,7 +35,7 @@ from noisyfit.nn.generators.conditional_diffusion import SMALL_IMAGE
 from noisyfit.nn.generators.row_store import RowStore
 from noisyfit.parameters import check_parameters
 from noisyfit.torch_state import torch_defaults
-from noisyfit.validation import check_clean_mask
+from noisyfit.validation import as_column, check_clean_mask, find_classes, present_labels
 
 GRID = 1000  # points between the two means where a mixture's boundary is looked for
 
@@ -153,14 +152,14 @@ class EchoMod(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
                 "is None."
             )
         X = self._read_rows(X, reset=True)
-        y = column_or_1d(y, warn=True)
+        y = column_or_1d(as_column(y), warn=True)
         if len(y) != len(X):
             raise ValueError(
                 "X and y must have as many rows. Got inconsistent numbers of samples: "
                 f"[{len(X)}, {len(y)}]."
             )
-        check_classification_targets(y)
-        self.classes_ = np.unique(y)
+        y = present_labels(y)
+        self.classes_ = find_classes(y)
         self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
         return X, y
 
@@ -403,7 +402,7 @@ class EchoSelect(EchoMod):
         """Return how alike new rows stay when they are aligned with labels, (n_samples,)."""
         check_is_fitted(self)
         x = self._as_tensor(self._read_rows(X, reset=False))
-        y = column_or_1d(y)
+        y = present_labels(column_or_1d(as_column(y)))
         return self._similarities(self._features(x), self._modified(x, y))
 
     def score_labels(self, X: Any, y: Any) -> NDArray[np.float64]:

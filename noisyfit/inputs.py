@@ -8,9 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.utils import assert_all_finite
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import column_or_1d, validate_data
+from sklearn.utils import validation
+from sklearn.utils.validation import column_or_1d
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -27,7 +26,14 @@ from noisyfit.data import (
     value_range,
 )
 from noisyfit.exceptions import NoisyFitWarning
-from noisyfit.validation import encode, is_missing
+from noisyfit.validation import (
+    as_column,
+    check_finite_rows,
+    encode,
+    find_classes,
+    is_missing,
+    present_labels,
+)
 
 
 class InputReader:
@@ -111,13 +117,9 @@ class InputReader:
                 f"[{n}, {len(y)}]."
             )
         missing = is_missing(y, self.missing_label)
-        present = y[~missing]
-        if len(present) == 0:
+        if missing.all():
             raise ValueError(f"y must have labels. Got {self.missing_label!r} in every row.")
-        if present.dtype.kind == "f":
-            assert_all_finite(present, input_name="y")
-        check_classification_targets(present)
-        self.classes_ = np.unique(present)
+        self.classes_ = find_classes(present_labels(y, missing))
         self.n_classes_ = len(self.classes_)
         if self.n_classes_ < 2:
             raise ValueError(
@@ -137,7 +139,7 @@ class InputReader:
             raise ValueError(
                 f"{name} must have as many rows as its X. Got {len(y)} labels for {len(rows)} rows."
             )
-        codes = encode(y, self.classes_, is_missing(y, self.missing_label))
+        codes = encode(y, self.classes_, is_missing(y, self.missing_label), name)
         return self._training_data(rows, codes, np.zeros(len(codes), dtype=bool), None)
 
     def _read_meta(self, n: int, X_meta: Any, y_meta: Any) -> TrainingData | None:
@@ -182,8 +184,16 @@ class InputReader:
         )
 
 
+def validate_data(reader: Any, X: Any, **params: Any) -> Any:
+    """Check X as scikit-learn does, but say in which rows it is not finite."""
+    X = validation.validate_data(reader, X, ensure_all_finite=False, **params)
+    if not params.get("skip_check_array"):
+        check_finite_rows(X)
+    return X
+
+
 def _as_column(y: Any) -> NDArray[Any]:
-    return column_or_1d(y.cpu().numpy() if isinstance(y, Tensor) else y, warn=True)
+    return column_or_1d(as_column(y), warn=True)
 
 
 def is_lazy(X: Any) -> bool:

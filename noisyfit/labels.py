@@ -59,8 +59,7 @@ class LabelProtocol:
         self.label_distribution_, self.label_quality_ = distribution, rating
         corrected = quality.corrected_labels(codes, distribution, self.correction_margin)
         self.corrected_labels_ = self.classes_[corrected]
-        labelled = codes >= 0
-        self.transition_matrix_ = quality.transition_matrix(codes[labelled], distribution[labelled])
+        self.transition_matrix_ = quality.transition_matrix(codes, distribution)
         self._n_features_out = features.embedding_size(
             self.module_, torch.zeros(2, *self.row_shape_, device=self.device_)
         )

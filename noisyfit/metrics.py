@@ -12,6 +12,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
+from noisyfit.validation import as_column, is_missing, present_labels
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -121,7 +123,8 @@ def corrected_accuracy(y_true: ArrayLike, y_corrected: ArrayLike) -> float:
     Parameters
     ----------
     y_true, y_corrected : array-like of shape (n_samples,)
-        Clean labels and corrected labels, both as the user writes them.
+        Clean labels and corrected labels, both as the user writes them. Rows whose clean label is
+        None, NaN or pandas' NA do not count.
 
     Returns
     -------
@@ -133,13 +136,19 @@ def corrected_accuracy(y_true: ArrayLike, y_corrected: ArrayLike) -> float:
     >>> corrected_accuracy(["cat", "dog"], ["cat", "cat"])
     0.5
     """
-    true, corrected = np.asarray(y_true), np.asarray(y_corrected)
+    true, corrected = as_column(y_true), as_column(y_corrected)
     if true.ndim != 1 or true.shape != corrected.shape or not len(true):
         raise ValueError(
             "y_true and y_corrected must both have shape (n_samples,), n_samples >= 1. Got "
             f"{true.shape} and {corrected.shape}."
         )
-    return float(np.mean(true == corrected))
+    known = ~is_missing(true, np.nan)
+    if not known.any():
+        raise ValueError(
+            f"y_true must hold a label. Got {true[0]!r} in every row. Pass rows whose true label "
+            "is known."
+        )
+    return float(np.mean(true[known] == corrected[known]))
 
 
 def transition_matrix_error(estimated: ArrayLike, true: ArrayLike) -> float:
@@ -595,14 +604,14 @@ def _distance_to_class(
     rows: NDArray[np.float64], train: NDArray[np.float64], train_labels: ArrayLike | None
 ) -> NDArray[np.float64]:
     """Squared Mahalanobis distance to the nearest class mean, with one covariance for all."""
-    labels: NDArray[Any] = np.asarray(train_labels)
-    if labels.shape != (len(train),) or (labels != labels).any():  # NaN is not itself
+    labels = as_column(train_labels)
+    if labels.shape != (len(train),) or is_missing(labels, np.nan).any():
         raise ValueError(
             f"train_labels must have shape ({len(train)},), one label for each row of "
             f"train_embeddings, and hold no NaN. Got {labels.dtype} {labels.shape}. Pass "
             "estimator.corrected_labels_."
         )
-    classes, codes = np.unique(labels, return_inverse=True)
+    classes, codes = np.unique(present_labels(labels), return_inverse=True)
     means = np.stack([train[codes == c].mean(axis=0) for c in range(len(classes))])
     within = train - means[codes]
     precision = np.eye(train.shape[1])

@@ -3,7 +3,8 @@
 Every function takes clean labels ``y`` of shape (n_samples,), in which each distinct value is a
 class, and a ``random_state`` (int, Generator, RandomState; None draws a fresh seed); NumPy's
 global state stays untouched. All return `NoisyLabels`, with labels of the type of ``y``, and raise
-`ValueError` when a parameter is out of range or ``y`` holds NaN or fewer than two classes.
+`ValueError` when a parameter is out of range or ``y`` has rows without a label, no whole numbers or
+fewer than two classes.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,6 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import softmax
 from scipy.stats import truncnorm
+
+from noisyfit.validation import as_column, present_labels
 
 RandomState: TypeAlias = int | np.random.RandomState | np.random.Generator | None
 _Floats: TypeAlias = NDArray[np.float64]
@@ -307,18 +310,13 @@ def human_like(y: ArrayLike, *, random_state: RandomState = None) -> NoisyLabels
 
 
 def _encode(y: ArrayLike) -> tuple[NDArray[Any], _Codes]:
-    labels = np.asarray(y)
+    labels = as_column(y)
     if labels.ndim != 1:
         raise ValueError(f"y must have shape (n_samples,). Got {labels.shape}. Use y.ravel().")
-    try:
-        classes, codes = np.unique(labels, return_inverse=True)
-    except TypeError:
-        message = "y must hold labels of one type. Got a mixture. Drop rows without a label."
-        raise ValueError(message) from None
-    if len(classes) < 2 or (classes != classes).any():  # NaN differs from itself
+    classes, codes = np.unique(present_labels(labels), return_inverse=True)
+    if len(classes) < 2:
         raise ValueError(
-            f"y must hold two or more classes and no NaN. Got {_listing(classes)}. Drop rows "
-            "without a label, and pass all classes at once."
+            f"y must hold two or more classes. Got {_listing(classes)}. Pass all classes at once."
         )
     return classes, codes
 

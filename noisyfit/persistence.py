@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from noisyfit.exceptions import NoisyFitError
+from noisyfit.validation import is_null
 
 FORMAT = 1
 
@@ -114,6 +115,8 @@ def _pack_params(params: dict[str, Any]) -> dict[str, Any]:
             packed[name] = {"needed": getattr(value, "__name__", type(value).__name__)}
         elif isinstance(value, type) and value.__module__.startswith("torch.optim"):
             packed[name] = {"torch.optim": value.__name__}
+        elif value is not None and is_null(value):  # a missing_label such as pandas' NA
+            packed[name] = {"value": float("nan")}
         elif isinstance(value, bool | int | float | str | list | tuple | None):
             packed[name] = {"value": value}
         elif isinstance(value, np.generic):

@@ -1,7 +1,8 @@
 """Label quality, label issues and corrected labels, from labels and probabilities.
 
-Labels are integer codes 0..n_classes-1; -1 marks a row without a label, which has quality NaN and
-is never an issue. All functions raise `ValueError` when shapes, codes or probabilities do not fit.
+Labels are integer codes 0..n_classes-1; -1 marks a row without a label, and so do None, NaN and
+pandas' NA. Such a row has quality NaN and is never an issue. All functions raise `ValueError` when
+shapes, codes or probabilities do not fit.
 """
 
 import warnings
@@ -11,6 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
+
+from noisyfit.validation import as_column, is_missing, present_labels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -270,26 +273,38 @@ def _given(codes: NDArray[np.intp], probs: NDArray[Any]) -> _Floats:
 
 
 def _check(labels: ArrayLike, probs: ArrayLike) -> tuple[NDArray[np.intp], NDArray[Any]]:
-    codes, probabilities = np.asarray(labels), np.asarray(probs)
-    if probabilities.ndim != 2 or codes.shape != probabilities.shape[:1]:
+    column, probabilities = as_column(labels), np.asarray(probs)
+    if probabilities.ndim != 2 or column.shape != probabilities.shape[:1]:
         raise ValueError(
             "labels must have shape (n_samples,) and probabilities (n_samples, n_classes). Got "
-            f"{codes.shape} and {probabilities.shape}."
+            f"{column.shape} and {probabilities.shape}."
         )
-    n_classes = probabilities.shape[1]
-    if codes.dtype.kind not in "iu" or np.any((codes < -1) | (codes >= n_classes)):
-        raise ValueError(
-            f"labels must be integer codes from 0 to {n_classes - 1}, or -1 for no label. Got "
-            f"{codes.dtype} {np.unique(codes)[:10].tolist()}. Encode them as "
-            "np.unique(y, return_inverse=True) does."
-        )
+    codes = _codes(column, probabilities.shape[1])
     # Written so that NaN fails.
     if not np.all((probabilities >= -_TOLERANCE) & (probabilities <= 1 + _TOLERANCE)):
         raise ValueError(
             f"Probabilities must lie in [0, 1]. Got {np.min(probabilities):g} to "
             f"{np.max(probabilities):g}. Apply a softmax to logits, and leave out rows with NaN."
         )
-    return codes.astype(np.intp), np.clip(probabilities, 0, 1)
+    return codes, np.clip(probabilities, 0, 1)
+
+
+def _codes(column: NDArray[Any], n_classes: int) -> NDArray[np.intp]:
+    """Return codes 0..n_classes-1, -1 where there is no label."""
+    missing = is_missing(column, np.nan)
+    present = present_labels(column, missing, "labels")
+    kinds = "iuf" if missing.any() else "iu"  # gaps make floats of integers
+    if len(present) and (
+        present.dtype.kind not in kinds or np.any((present < -1) | (present >= n_classes))
+    ):
+        raise ValueError(
+            f"labels must be integer codes from 0 to {n_classes - 1}, or -1 for no label. Got "
+            f"{present.dtype} {np.unique(present)[:10].tolist()}. Encode them as "
+            "np.unique(y, return_inverse=True) does."
+        )
+    codes = np.full(len(column), -1)
+    codes[~missing] = present
+    return codes.astype(np.intp)
 
 
 def transition_matrix(labels: ArrayLike, distribution: ArrayLike) -> _Floats:
@@ -301,7 +316,7 @@ def transition_matrix(labels: ArrayLike, distribution: ArrayLike) -> _Floats:
     Parameters
     ----------
     labels : array-like of int of shape (n_samples,)
-        Codes 0..K-1 of the given labels.
+        Given labels as codes; rows with -1, which have none, do not count.
     distribution : array-like of shape (n_samples, n_classes)
         Belief about the true class.
 
@@ -309,9 +324,16 @@ def transition_matrix(labels: ArrayLike, distribution: ArrayLike) -> _Floats:
     -------
     ndarray of shape (n_classes, n_classes)
         Rows sum to 1; the row of a class nobody believes in is that of the identity.
+
+    Examples
+    --------
+    >>> transition_matrix([0, 1, -1], [[1.0, 0.0], [0.5, 0.5], [1.0, 0.0]])
+    array([[0.66666667, 0.33333333],
+           [0.        , 1.        ]])
     """
     codes, probs = _check(labels, distribution)
     n_classes = probs.shape[1]
-    joint = probs.astype(float).T @ np.eye(n_classes)[codes]
+    labelled = codes >= 0
+    joint = probs[labelled].astype(float).T @ np.eye(n_classes)[codes[labelled]]
     total = joint.sum(1, keepdims=True)
     return np.where(total > 0, joint / np.where(total > 0, total, 1), np.eye(n_classes))

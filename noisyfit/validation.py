@@ -1,7 +1,8 @@
-"""Checks of labels and row masks: what must hold, what came, what to do."""
+"""Checks of rows, labels and row masks: what must hold, what came, what to do."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
@@ -9,11 +10,83 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from noisyfit.exceptions import NoisyFitWarning
+
+CLASS_KINDS = "OUbiuMm"  # of numpy's dtypes, beside whole floats
+EXACT_TYPES: dict[str, Any] = {"f": float | np.floating, "U": str}  # what such arrays say in full
+NULLS_AS_TEXT = {"nan", "None", "NaT", "<NA>"}  # as str() writes them
+PLAIN_TYPES = bool | int | float | np.bool_ | np.number | np.datetime64
+CLASS_FAMILIES = (str, PLAIN_TYPES)
+
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ``" Did you mean '...'?"`` for the closest known name, or nothing."""
     close = get_close_matches(name, sorted(known), n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def as_column(y: Any) -> NDArray[Any]:
+    """Return labels of any container as an array that says no less than they did.
+
+    ``numpy.asarray`` makes floats of whole numbers with gaps, and text of a NaN among strings. Here
+    such labels stay objects, and what stands for no label in objects is None.
+
+    Parameters
+    ----------
+    y : array-like
+        List, array, masked array, tensor, Series, Categorical, or frame of one column.
+
+    Returns
+    -------
+    ndarray
+        Of the shape of ``y``; that of a frame of one column is (n_samples,).
+    """
+    if hasattr(y, "detach"):
+        y = y.detach().cpu().numpy()
+    elif hasattr(y, "columns") and hasattr(y, "dtypes") and len(y.columns) == 1:
+        y = y[y.columns[0]]
+    elif np.ma.is_masked(y):
+        y = np.array(y.tolist(), dtype=object)
+    column = _array_of(y)
+    if column.dtype.kind == "T":
+        column = column.astype(object)
+    if column.dtype == object:
+        column = column.copy()
+        column[_nulls(column)] = None
+    return column
+
+
+def _array_of(y: Any) -> NDArray[Any]:
+    try:
+        column = np.asarray(y)
+    except ValueError as error:
+        raise ValueError(
+            f"y must hold one label for each row. Got rows of different lengths: {error}"
+        ) from error
+    exact = EXACT_TYPES.get(column.dtype.kind)
+    if exact is None or isinstance(y, np.ndarray) or column.ndim != 1:
+        return column
+    values = y.to_pylist() if hasattr(y, "to_pylist") else list(y)
+    if all(isinstance(value, exact) for value in values):
+        return column
+    return np.fromiter(values, dtype=object, count=len(values))
+
+
+def is_null(value: Any) -> bool:
+    """Tell whether a value is None, NaN, NaT or pandas' NA, in whatever type."""
+    try:
+        return value is None or bool(value != value)
+    except TypeError:  # NA is neither equal to itself nor not
+        return True
+    except ValueError:  # an array in the place of a label
+        return False
+
+
+def _nulls(y: NDArray[Any]) -> NDArray[np.bool_]:
+    if y.dtype == object:
+        found = np.fromiter(map(is_null, y.ravel()), dtype=bool, count=y.size)
+        return found.reshape(y.shape)
+    return np.asarray(y != y)  # NaN and NaT differ from themselves
 
 
 def is_missing(y: NDArray[Any], missing_label: Any) -> NDArray[np.bool_]:
@@ -23,7 +96,7 @@ def is_missing(y: NDArray[Any], missing_label: Any) -> NDArray[np.bool_]:
     ----------
     y : ndarray of shape (n_samples,)
     missing_label : scalar or None
-        None means that every row has a label; NaN also finds None in object arrays.
+        None means that every row has a label; NaN, NaT and pandas' NA find each other and None.
 
     Returns
     -------
@@ -31,21 +104,141 @@ def is_missing(y: NDArray[Any], missing_label: Any) -> NDArray[np.bool_]:
     """
     if missing_label is None:
         return np.zeros(len(y), dtype=bool)
-    if isinstance(missing_label, float) and np.isnan(missing_label):
-        return np.fromiter((v is None or v != v for v in y), dtype=bool, count=len(y))
-    return np.fromiter((v == missing_label for v in y.tolist()), dtype=bool, count=len(y))
+    if is_null(missing_label):
+        return _nulls(y)
+    found = (not is_null(v) and v == missing_label for v in y.tolist())
+    return np.fromiter(found, dtype=bool, count=len(y))
 
 
-def encode(y: NDArray[Any], classes: NDArray[Any], missing: NDArray[np.bool_]) -> NDArray[np.int64]:
+def present_labels(
+    y: NDArray[Any], missing: NDArray[np.bool_] | None = None, name: str = "y"
+) -> NDArray[Any]:
+    """Return the labels there are; numbers among objects get numpy's own type.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n_samples,)
+        As `as_column` returns it.
+    missing : ndarray of bool of shape (n_samples,) or None
+        Rows without a label; None where every row must have one.
+    name : str
+        What errors call ``y``.
+
+    Raises
+    ------
+    ValueError
+        If another row has no label either, or the labels are of several types.
+    """
+    _check_no_gaps(y, missing, name)
+    present = y if missing is None else y[~missing]
+    if present.dtype != object:
+        return present
+    _check_one_type(present, name)
+    is_plain = len(present) and isinstance(present[0], PLAIN_TYPES)
+    return np.array(present.tolist()) if is_plain else present
+
+
+def _check_no_gaps(y: NDArray[Any], missing: NDArray[np.bool_] | None, name: str) -> None:
+    gaps = _nulls(y)
+    if y.dtype.kind in "OU":
+        blank = (isinstance(label, str) and not label.strip() for label in y)
+        gaps |= np.fromiter(blank, dtype=bool, count=len(y))
+    if missing is not None:
+        gaps &= ~missing
+    if not gaps.any():
+        return
+    first = int(gaps.argmax())
+    remedy = "Drop those rows."
+    if missing is not None:
+        nulls = "float('nan'), which stands for None, NaN, NaT and NA alike"
+        marker = nulls if is_null(y[first]) else repr(str(y[first]))
+        remedy = f"Set missing_label={marker}, or drop those rows."
+    raise ValueError(
+        f"{name} must have a label in every row that is not marked as missing. Got "
+        f"{y[first : first + 1].tolist()[0]!r} in row {first}, {gaps.sum()} of {len(y)} rows have "
+        f"none. {remedy}"
+    )
+
+
+def _check_one_type(labels: NDArray[Any], name: str) -> None:
+    types = {type(label): label for label in labels}
+    examples = {_family(kind): label for kind, label in types.items()}
+    if len(examples) > 1:
+        first, second, *_ = examples.values()
+        raise ValueError(
+            f"{name} must hold labels of one type. Got a mixture, such as {first!r} and "
+            f"{second!r}. Convert all to strings, or set missing_label if one of them marks rows "
+            "without a label."
+        )
+
+
+def _family(kind: type[Any]) -> Any:
+    return next((family for family in CLASS_FAMILIES if issubclass(kind, family)), kind)
+
+
+def find_classes(labels: NDArray[Any]) -> NDArray[Any]:
+    """Return the distinct labels in order, and warn of one that looks like the lack of one.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n_samples,)
+        As `present_labels` returns them.
+
+    Raises
+    ------
+    ValueError
+        If the labels are numbers on a scale, or of a type that scikit-learn takes for no class.
+    """
+    _check_kind(labels)
+    classes = np.unique(labels)
+    for label in _suspects(classes):
+        warnings.warn(
+            f"Label {label!r} is learned as a class of its own. Set missing_label={label!r} if it "
+            "marks rows without a label.",
+            NoisyFitWarning,
+            stacklevel=5,
+        )
+    return classes
+
+
+def _check_kind(labels: NDArray[Any]) -> None:
+    if labels.dtype.kind == "f":
+        continuous = labels[~np.isfinite(labels) | (labels != np.trunc(labels))]
+        if len(continuous):
+            raise ValueError(
+                "y must hold classes, floats only if they are whole. Unknown label type: "
+                f"continuous, such as {continuous[0]}. Cut the scale into classes, as "
+                "numpy.digitize does."
+            )
+    elif labels.dtype.kind not in CLASS_KINDS or _family(type(labels[0])) not in CLASS_FAMILIES:
+        raise ValueError(
+            "y must hold strings, booleans, whole numbers or numpy's dates. Unknown label type: "
+            f"{type(labels[0]).__name__}, such as {labels[0]!r}. Convert the labels to strings."
+        )
+
+
+def _suspects(classes: NDArray[Any]) -> list[Any]:
+    """Return the classes that often stand for no label: -1 beside 0..K-1, and nulls as text."""
+    if classes.dtype.kind in "if":
+        beside_others = len(classes) > 2 and classes[0] == -1 and classes[1] >= 0
+        return classes[:1].tolist() if beside_others else []
+    return [label for label in classes.tolist() if label in NULLS_AS_TEXT]
+
+
+def encode(
+    y: NDArray[Any], classes: NDArray[Any], missing: NDArray[np.bool_], name: str = "y"
+) -> NDArray[np.int64]:
     """Turn labels into codes 0..K-1 in the order of ``classes``, -1 where missing.
 
     Raises
     ------
     ValueError
-        If a label is none of the classes.
+        If a label is none of the classes, or `present_labels` refuses it.
     """
     codes = np.full(len(y), -1, dtype=np.int64)
-    present = y[~missing]
+    present = present_labels(y, missing, name)
+    if classes.dtype.kind == present.dtype.kind == "M":
+        present = present.astype(classes.dtype)  # of the same unit
     position = {label: code for code, label in enumerate(classes.tolist())}
     unknown = sorted({str(v) for v in present.tolist() if v not in position})
     if unknown:
@@ -55,6 +248,26 @@ def encode(y: NDArray[Any], classes: NDArray[Any], missing: NDArray[np.bool_]) -
         )
     codes[~missing] = [position[v] for v in present.tolist()]
     return codes
+
+
+def check_finite_rows(X: NDArray[Any]) -> None:
+    """Refuse NaN and infinity in X (n_samples, ...), and say where they are.
+
+    Raises
+    ------
+    ValueError
+        If an entry is not finite.
+    """
+    wrong = ~np.isfinite(X)
+    if not wrong.any():
+        return
+    first = np.argwhere(wrong)[0].tolist()
+    n_rows = int(wrong.reshape(len(X), -1).any(axis=1).sum())
+    raise ValueError(
+        f"X must be finite. Got X{first} = {X[tuple(first)]}, and NaN or infinity in {n_rows} of "
+        f"{len(X)} rows. Impute them, as scikit-learn's SimpleImputer does in a pipeline, or drop "
+        "those rows."
+    )
 
 
 def check_clean_mask(clean_mask: Any, codes: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -22,7 +22,7 @@ from noisyfit.labels import LabelProtocol
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 from noisyfit.methods.flywheel import FlywheelClassifier
 from noisyfit.parameters import check_parameters
-from noisyfit.validation import check_clean_mask, encode, is_missing
+from noisyfit.validation import as_column, check_clean_mask, encode, is_missing, present_labels
 from noisyfit.warmup import PILOT_MINIMUM
 
 FINE_TUNING_RATE = 0.01  # of the learning rate: what two steps by ten have left of it
@@ -72,8 +72,8 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
         Epochs on the kept originals alone afterwards, at a hundredth of the learning rate; 40 in
         the released code. Only for classifiers with ``fine_tune``, as `CrossEntropyClassifier`.
     missing_label : scalar or None, default=None
-        Marks rows without a label, for example -1, "" or NaN. They are predicted, but neither
-        modified nor learned from.
+        Marks rows without a label, for example -1 or "". NaN marks None, NaN, NaT and pandas' NA.
+        They are predicted, but neither modified nor learned from.
     random_state : int, RandomState instance or None, default=None
         Of the classifier and the selector where they have none of their own.
 
@@ -180,7 +180,7 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
         self._check_estimator(estimator)
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         self.given_labels_, has_label = self._read_labels(X, y)
-        labels, trusted = self.given_labels_[has_label], clean_mask
+        labels, trusted = present_labels(self.given_labels_, ~has_label), clean_mask
         if clean_mask is not None and not has_label.all():
             trusted = check_clean_mask(clean_mask, np.where(has_label, 0, -1))[has_label]
         selector = self._default_selector(X, has_label) if self.selector is None else self.selector
@@ -214,7 +214,7 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
                 f"This {type(self).__name__} estimator requires y to be passed, but the target y "
                 "is None."
             )
-        y = column_or_1d(y, warn=True)
+        y = column_or_1d(as_column(y), warn=True)
         self.sample_index_ = np.asarray(X.index if hasattr(X, "iloc") else range(len(y)))
         has_label = ~is_missing(y, self.missing_label)
         if len(y) and not has_label.any():
@@ -298,7 +298,7 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
         beliefs = trust * np.eye(len(self.classes_))[codes] + (1 - trust) * predicted
         self.label_quality_, self.label_distribution_ = rating, beliefs
         self.corrected_labels_ = self.classes_[quality.corrected_labels(codes, beliefs)]
-        self.transition_matrix_ = quality.transition_matrix(codes[has_label], beliefs[has_label])
+        self.transition_matrix_ = quality.transition_matrix(codes, beliefs)
 
     def label_issues(self) -> Any:
         """Return a frame of the training rows: which labels are wrong, and what they should be.
@@ -320,10 +320,10 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
     def score_labels(self, X: Any, y: Any) -> NDArray[np.float64]:
         """Rate the labels of new rows as `EchoSelect.score_labels` does; NaN without a label."""
         check_is_fitted(self)
-        y = column_or_1d(y)
+        y = column_or_1d(as_column(y))
         has_label, rating = ~is_missing(y, self.missing_label), np.full(len(y), np.nan)
         rows = _rows(X, has_label)
-        rating[has_label] = self.selector_.score_labels(rows, y[has_label])
+        rating[has_label] = self.selector_.score_labels(rows, present_labels(y, ~has_label))
         return rating
 
     # ------------------------------------------------------------------------------- predict
