@@ -35,6 +35,7 @@ from noisyfit.data import (
     Rows,
     TrainingData,
     scaled_weights,
+    unwrapped,
 )
 from noisyfit.devices import resolve_device, resolve_precision
 from noisyfit.documentation import complete_documentation, hide_kwargs
@@ -329,6 +330,7 @@ class NoisyLabelClassifier(
         sample_weight: Any = None,
     ) -> None:
         self.device_ = resolve_device(self.device)
+        X, X_val = unwrapped(X), unwrapped(X_val)
         rows = self._read(X, reset=True)
         codes = self._read_labels(X, y, len(rows))
         trusted = check_clean_mask(clean_mask, codes)

@@ -11,16 +11,19 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
+from torch.masked import MaskedTensor
 from torch.utils.data import Dataset
 
 from noisyfit.exceptions import NoisyFitWarning
 
 CHANNEL_COUNTS = (1, 3, 4)
 GPU_CHUNK = 8192  # rows augmented at once on a GPU, where kernel launches are what costs
+COMPLEX = "X must be real. Complex data not supported. Pass X.real or abs(X)."
 INFERENCE_BATCH = {"table": 4096, "image": 512}
 LARGEST_META_SET = 1000
 SMALLEST_META_SET = 50  # rows
 RESIDENT_FRACTION = 0.5  # of the free GPU memory that the rows may take
+VIEWABLE = tuple(np.dtype(code) for code in "?bhilqBHILQefd")  # dtypes that torch has as well
 
 
 class Augment(Protocol):
@@ -103,7 +106,8 @@ class Rows:
     """The rows of X, wherever they live, as tensors on one device.
 
     Arrays and memmaps are viewed, never copied whole, unless the device is a GPU with room for
-    them; images keep their dtype until the network's input layer.
+    them; what torch cannot view stays with numpy and is converted slice by slice. Images keep their
+    dtype until the network's input layer.
 
     Parameters
     ----------
@@ -118,7 +122,7 @@ class Rows:
     def __init__(self, X: Any, layout: str, device: torch.device) -> None:
         self.layout = layout
         self.device = device
-        self.source = X if isinstance(X, Dataset) else _as_resident_tensor(X, device)
+        self.source = X if isinstance(X, Dataset) else _as_source(X, device)
 
     def __len__(self) -> int:
         return len(self.source)  # type: ignore[arg-type]
@@ -127,8 +131,10 @@ class Rows:
         """Return rows ``idx`` as (B, d) float32 or (B, C, H, W) of the source's dtype."""
         if isinstance(self.source, Tensor):
             x = self.source.index_select(0, idx.to(self.source.device))
+        elif isinstance(self.source, np.ndarray):
+            x = as_tensor(self.source[idx.cpu().numpy()])
         else:
-            x = torch.stack([dataset_row(self.source, int(i)) for i in idx.cpu()])
+            x = _stacked([dataset_row(self.source, int(i)) for i in idx.cpu()])
         return self._arrange(x)
 
     def in_order(self, view: str = "plain") -> Iterator[Tensor]:
@@ -136,15 +142,16 @@ class Rows:
         size = self.inference_batch
         for start in range(0, len(self), size):
             stop = min(start + size, len(self))
-            if isinstance(self.source, Tensor):
-                yield self._arrange(self.source[start:stop].contiguous())
-            else:
+            if isinstance(self.source, Dataset):
                 yield self.take(torch.arange(start, stop))
+            else:
+                yield self._arrange(as_tensor(self.source[start:stop]).contiguous())
 
     @property
     def is_bytes(self) -> bool:
         """Whether the source holds uint8, which is finite and on the scale 0 to 255."""
-        return isinstance(self.source, Tensor) and self.source.dtype == torch.uint8
+        first = dataset_row(self.source, 0) if isinstance(self.source, Dataset) else self.source
+        return first.dtype in (torch.uint8, np.uint8)
 
     @property
     def inference_batch(self) -> int:
@@ -167,15 +174,56 @@ class Rows:
         return x
 
 
+def unwrapped(X: Any) -> Any:
+    """Return what `Rows` and scikit-learn can read: lists and masked arrays as plain arrays.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an entry is masked, the rows differ in shape, or X is sparse or no numbers.
+    """
+    if isinstance(X, list | tuple) or (isinstance(X, np.ndarray) and _is_array_of_rows(X)):
+        return _as_one_array(X)
+    if isinstance(X, Tensor):
+        _check_tensor(X)
+        return X.detach()
+    if isinstance(X, np.ma.MaskedArray):
+        if np.ma.is_masked(X):
+            raise ValueError(
+                f"X must be complete. Got a masked array with {np.ma.count_masked(X)} masked "
+                "entries. Impute or drop those rows."
+            )
+        X = X.data
+    if isinstance(X, np.ndarray):
+        _check_numbers(X)
+    return X
+
+
+def as_tensor(array: Any) -> Tensor:
+    """Return a tensor or array as a tensor: the view that torch can have of it, else a copy."""
+    array = unwrapped(array)
+    if isinstance(array, Tensor):
+        return array
+    array = np.asarray(array)
+    if not _is_viewable(array):
+        dtype = array.dtype.newbyteorder("=")
+        array = np.array(array, dtype if dtype in VIEWABLE else np.float32, order="C")
+    with warnings.catch_warnings():  # read-only arrays are only ever read
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.as_tensor(array)
+
+
 def dataset_row(dataset: Dataset[Any], i: int) -> Tensor:
     """Return x of row ``i`` of a Dataset of ``x`` or ``(x, y)``."""
     row = dataset[i]
-    return torch.as_tensor(np.asarray(row[0] if isinstance(row, tuple | list) else row))
+    return as_tensor(row[0] if isinstance(row, tuple | list) else row)
 
 
 def shape_of(X: Any) -> tuple[int, ...]:
     """Return the shape of an array, or that of a Dataset's rows stacked."""
-    return (len(X), *dataset_row(X, 0).shape) if isinstance(X, Dataset) else tuple(X.shape)  # type: ignore[arg-type]
+    if not isinstance(X, Dataset):
+        return tuple(np.shape(X))
+    return (len(X), *dataset_row(X, 0).shape) if len(X) else (0,)  # type: ignore[arg-type]
 
 
 def dataset_labels(dataset: Dataset[Any]) -> np.ndarray[Any, Any] | None:
@@ -188,19 +236,75 @@ def dataset_labels(dataset: Dataset[Any]) -> np.ndarray[Any, Any] | None:
     return np.asarray([np.asarray(dataset[i][1])[()] for i in range(len(dataset))])  # type: ignore[arg-type]
 
 
-def _as_resident_tensor(X: Any, device: torch.device) -> Tensor:
-    if not isinstance(X, Tensor):
-        with warnings.catch_warnings():  # read-only arrays are only ever read
-            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-            tensor = torch.as_tensor(X)
-    else:
-        tensor = X.detach()
+def _as_source(X: Any, device: torch.device) -> Any:
+    """Return X as a tensor, on a GPU where it has room, or as it is where torch cannot view it."""
+    source = X if isinstance(X, np.ndarray) and not _is_viewable(X) else as_tensor(X)
     if device.type != "cuda" or isinstance(X, np.memmap):
-        return tensor
+        return source
     free, _ = torch.cuda.mem_get_info(device)
-    if tensor.numel() * tensor.element_size() > RESIDENT_FRACTION * free:
-        return tensor
-    return tensor.to(device)
+    if source.nbytes > RESIDENT_FRACTION * free:
+        return source
+    return as_tensor(source).to(device)
+
+
+def _is_viewable(array: np.ndarray[Any, Any]) -> bool:
+    """Whether torch can have a view of the array: byte order, alignment and strides are plain."""
+    steps = all(step >= 0 and step % array.itemsize == 0 for step in array.strides)
+    return array.dtype in VIEWABLE and array.dtype.isnative and array.flags.aligned and steps
+
+
+def _is_array_of_rows(X: np.ndarray[Any, Any]) -> bool:
+    return X.dtype == object and X.ndim == 1
+
+
+def _as_one_array(rows: Any) -> Any:
+    rows = [unwrapped(row) for row in rows]
+    if rows and all(isinstance(row, Tensor) for row in rows):
+        return _stacked(rows)
+    try:
+        rows = [np.asarray(row) for row in rows]
+    except ValueError as error:
+        raise ValueError(
+            f"X must have rows of one shape. Got a row of unequal parts: {error}"
+        ) from error
+    _check_one_shape(rows)
+    return np.stack(rows) if rows else np.empty(0)
+
+
+def _stacked(rows: list[Tensor]) -> Tensor:
+    _check_one_shape(rows)
+    return torch.stack(rows)
+
+
+def _check_one_shape(rows: list[Any]) -> None:
+    shapes = {tuple(row.shape): None for row in rows}
+    if len(shapes) > 1:
+        first, second, *_ = shapes
+        raise ValueError(
+            f"X must have rows of one shape. Got rows of shape {first} and {second}. Resize, crop "
+            "or pad them."
+        )
+
+
+def _check_numbers(X: np.ndarray[Any, Any]) -> None:
+    if X.dtype.kind == "c":
+        raise ValueError(COMPLEX)
+    text = "SU" if isinstance(X, np.memmap) else ""  # elsewhere scikit-learn reads "1.5"
+    if X.dtype.kind in "mMV" + text:
+        raise TypeError(f"X must hold numbers. Got dtype {X.dtype}. Convert it to numbers.")
+
+
+def _check_tensor(X: Tensor) -> None:
+    if X.is_complex():
+        raise ValueError(COMPLEX)
+    if isinstance(X, MaskedTensor):
+        raise ValueError("X must be complete. Got a MaskedTensor. Pass X.to_tensor(value).")
+    if X.is_nested:
+        raise ValueError("X must have rows of one shape. Got a nested tensor. Pad or crop them.")
+    if X.layout != torch.strided:
+        raise TypeError(f"X must be dense. Got a tensor of {X.layout}. Pass X.to_dense().")
+    if X.is_quantized:
+        raise TypeError(f"X must hold plain numbers. Got {X.dtype}. Pass X.dequantize().")
 
 
 @dataclass(frozen=True)

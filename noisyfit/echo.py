@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from noisyfit.checkpoint import Checkpoint, fingerprint
-from noisyfit.data import image_layout
+from noisyfit.data import image_layout, unwrapped
 from noisyfit.devices import resolve_device
 from noisyfit.nn.embedders import ContrastiveEmbedder, Embedder, StandardizedFeatures
 from noisyfit.nn.generators import ConditionalDiffusion, Modifier, Trainable
@@ -162,7 +162,12 @@ class EchoMod(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     def _read_rows(self, X: Any, *, reset: bool) -> NDArray[Any]:
         X = validate_data(
-            self, X, reset=reset, dtype="numeric", allow_nd=True, ensure_min_samples=2 - (not reset)
+            self,
+            unwrapped(X),
+            reset=reset,
+            dtype="numeric",
+            allow_nd=True,
+            ensure_min_samples=2 - (not reset),
         )
         if reset:
             self.layout_ = image_layout(X.shape, self.image_layout)

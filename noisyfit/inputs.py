@@ -24,6 +24,7 @@ from noisyfit.data import (
     image_layout,
     scan,
     shape_of,
+    unwrapped,
     value_range,
 )
 from noisyfit.exceptions import NoisyFitWarning
@@ -55,25 +56,30 @@ class InputReader:
 
     def _read(self, X: Any, *, reset: bool) -> Rows:
         """Check X against the contract (made when ``reset``) and put it on the device."""
-        if not is_lazy(X):
+        X = unwrapped(X)
+        lazy = is_lazy(X)
+        if lazy or not (reset or self.layout_ == "table"):
+            self._check_shape(shape_of(X), reset=reset)
+        if not lazy:
             X = validate_data(self, X, reset=reset, dtype=np.float32, allow_nd=True)
+            self._check_shape(X.shape, reset=reset)
         elif not isinstance(X, Dataset):
             validate_data(self, X, reset=reset, skip_check_array=True)
-        shape = shape_of(X)
-        if shape[0] == 0:
-            raise ValueError(f"X must have at least one row. Got 0 sample(s) (shape {shape}).")
-        layout = image_layout(shape, self.image_layout) if reset else self.layout_
-        if reset:
-            self.layout_ = layout
-        elif len(shape) != len(self.input_shape_) + 1:
-            raise ValueError(
-                f"X must have rows of shape {self.input_shape_}, as in fit. Got shape {shape}."
-            )
-        rows = Rows(X, layout, self.device_)
-        if isinstance(rows.source, Tensor) and rows.source.is_complex():
-            raise ValueError("X must be real. Complex data not supported. Pass X.real or X.abs().")
-        self._check_contents(rows, shape[1:], reset=reset)
+        rows = Rows(X, self.layout_, self.device_)
+        self._check_contents(rows, shape_of(X)[1:], reset=reset)
         return rows
+
+    def _check_shape(self, shape: tuple[int, ...], *, reset: bool) -> None:
+        """Learn the layout from the shape, or hold the rows to that of fit."""
+        if shape[:1] == (0,):
+            raise ValueError(f"X must have at least one row. Got 0 sample(s) (shape {shape}).")
+        if reset:
+            self.layout_ = image_layout(shape, self.image_layout)
+        elif shape[1:] != self.input_shape_:
+            raise ValueError(
+                f"X must have rows of shape {self.input_shape_}, as in fit. Got shape {shape}. "
+                "Resize, crop or reshape them."
+            )
 
     def _check_contents(self, rows: Rows, shape: tuple[int, ...], *, reset: bool) -> None:
         """Scan the values once: finite, and on the scale of fit."""
@@ -84,11 +90,6 @@ class InputReader:
             self.feature_mean_, self.feature_scale_ = seen.mean.numpy(), seen.std.numpy()
             self.value_range_ = guess_value_range(rows, seen.low, seen.high)
             return
-        same_channels = rows.row_shape[0] == self.row_shape_[0]
-        if not same_channels or (rows.layout == "table" and shape != self.input_shape_):
-            raise ValueError(
-                f"X must have rows of shape {self.input_shape_}, as in fit. Got {shape}."
-            )
         low, high = (0.0, 255.0) if rows.is_bytes else value_range(rows)
         check_finite(low, high)
         if rows.layout != "table":
@@ -190,4 +191,4 @@ def is_lazy(X: Any) -> bool:
     """Whether X must not be converted: a memmap, a tensor, images as bytes, a Dataset."""
     if isinstance(X, np.memmap | Tensor | Dataset):
         return True
-    return isinstance(X, np.ndarray) and X.ndim > 2 and X.dtype.kind in "uif"
+    return isinstance(X, np.ndarray) and X.ndim > 2 and X.dtype.kind in "buif"

@@ -58,6 +58,7 @@ from tests.common import (
     Perceptron,
     Predictions,
     all_estimators,
+    as_memmap,
     blobs,
     images,
     make_perceptron,
@@ -652,13 +653,6 @@ def test_columns__constant__do_no_harm(cls: Estimator) -> None:
     X, y = blobs()
     X = np.column_stack([X, np.full(len(X), 7e3)])
     assert quick(cls, max_epochs=12).fit(X, y).score(X, y) > 0.9
-
-
-def as_memmap(X: NDArray[Any], folder: Path) -> NDArray[Any]:
-    written = np.memmap(folder / "X.dat", dtype=X.dtype, mode="w+", shape=X.shape)
-    written[:] = X
-    written.flush()
-    return np.memmap(folder / "X.dat", dtype=X.dtype, mode="r", shape=X.shape)
 
 
 @every_estimator

@@ -1,14 +1,19 @@
-from collections.abc import Iterator
+import tracemalloc
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
-from torch.utils.data import TensorDataset
+from torch.masked import masked_tensor
+from torch.utils.data import Dataset, TensorDataset
 
+from noisyfit import CrossEntropyClassifier
 from noisyfit import data as data_module
 from noisyfit.data import (
     CallableAugment,
@@ -26,7 +31,7 @@ from noisyfit.data import (
     scan,
     value_range,
 )
-from tests.common import PairDataset, images
+from tests.common import PairDataset, as_memmap, blobs, images
 
 CPU = torch.device("cpu")
 
@@ -439,3 +444,209 @@ def test_draw_evenly__classes_of_any_size__are_as_even_as_half_of_each_allows() 
     labels = torch.tensor([0] * 3000 + [1] * 200 + [2] * 900)
     found = draw_evenly(torch.rand(len(labels)), labels, 3)
     assert torch.bincount(labels[found]).tolist() == [450, 100, 450]
+
+
+# Arrays as they come: layouts, byte orders, dtypes and containers.
+
+
+def unaligned(A: NDArray[Any]) -> NDArray[Any]:
+    padded = np.zeros(A.nbytes + 1, np.uint8)
+    padded[1:] = A.view(np.uint8).ravel()
+    return padded[1:].view(A.dtype).reshape(A.shape)
+
+
+def with_a_field(A: NDArray[Any]) -> NDArray[Any]:
+    return np.rec.fromarrays([A, A > 0], dtype=[("x", A.dtype), ("flag", "?")])
+
+
+def as_rows_of_objects(A: NDArray[Any]) -> NDArray[Any]:
+    rows = np.empty(len(A), dtype=object)
+    rows[:] = list(A)
+    return rows
+
+
+def pictures_of_pil(A: NDArray[Any]) -> list[Any]:
+    return [Image.fromarray(row) for row in A.astype(np.uint8)]
+
+
+Make = Callable[[NDArray[Any]], Any]
+STORED: dict[str, tuple[Make, Make]] = {  # as it lies in memory or a file, as it is handed over
+    "rows reversed": (lambda A: A[::-1], lambda S: S[::-1]),
+    "last axis reversed": (lambda A: A[..., ::-1], lambda S: S[..., ::-1]),
+    "all axes reversed": (np.flip, np.flip),
+    "every other row": (lambda A: A.repeat(2, 0), lambda S: S[::2]),
+    "every other row from the end": (lambda A: A[::-1].repeat(2, 0), lambda S: S[::-2]),
+    "transposed": (lambda A: A.T, lambda S: S.T),
+    "big-endian": (lambda A: A.astype(A.dtype.newbyteorder(">")), lambda S: S),
+    "big-endian shorts": (lambda A: A.astype(">i2"), lambda S: S),
+    "big-endian doubles reversed": (lambda A: A.astype(">f8")[::-1], lambda S: S[::-1]),
+    "float16": (lambda A: A.astype(np.float16), lambda S: S),
+    "longdouble": (lambda A: A.astype(np.longdouble), lambda S: S),
+    "uint16": (lambda A: abs(A).astype(np.uint16), lambda S: S),
+    "int64": (lambda A: A.astype(np.int64), lambda S: S),
+    "bool": (lambda A: A % 2 > 0, lambda S: S),
+    "bool reversed": (lambda A: A[::-1] % 2 > 0, lambda S: S[::-1]),
+    "field of a record": (with_a_field, lambda S: S["x"]),
+    "masked nowhere": (lambda A: A, lambda S: np.ma.array(S, mask=False)),
+}
+CONTAINED: dict[str, Make] = {
+    "read-only": lambda A: np.frombuffer(A.tobytes(), A.dtype).reshape(A.shape),
+    "unaligned": unaligned,
+    "Fortran order": np.asfortranarray,
+    "objects": lambda A: A.astype(object),
+    "array of rows": as_rows_of_objects,
+    "list of arrays": list,
+    "tuple of reversed arrays": lambda A: tuple(row[..., ::-1] for row in A),
+    "list of lists": lambda A: A.tolist(),
+    "tensor": torch.tensor,
+    "tensor with gradient": lambda A: torch.tensor(A, requires_grad=True),
+    "parameter": lambda A: torch.nn.Parameter(torch.tensor(A)),
+    "tensor transposed": lambda A: torch.tensor(A).transpose(0, -1).contiguous().transpose(0, -1),
+    "tensor of bfloat16": lambda A: torch.tensor(A).bfloat16(),
+    "tensor of uint16": lambda A: torch.tensor(abs(A)).to(torch.uint16),
+    "list of tensors": lambda A: list(torch.tensor(A, requires_grad=True)),
+    "Dataset of reversed arrays": lambda A: Mapped([row[..., ::-1] for row in A]),
+    "Dataset of big-endian arrays": lambda A: Mapped(list(A.astype(">f4"))),
+    "Dataset of tensors with gradient": lambda A: Mapped(list(torch.tensor(A, requires_grad=True))),
+}
+OF_TABLES: dict[str, Make] = {
+    "frame of float16": lambda A: pd.DataFrame(A.astype(np.float16)),
+    "frame of nullable integers": lambda A: pd.DataFrame(A).astype("Int16"),
+    "frame of mixed dtypes": lambda A: pd.DataFrame(A).astype({0: "float64", 1: "int8", 2: object}),
+    "frame of booleans": lambda A: pd.DataFrame(A > 0),
+}
+OF_IMAGES: dict[str, Make] = {
+    "list of PIL images": pictures_of_pil,
+    "Dataset of PIL images": lambda A: Mapped(pictures_of_pil(A)),
+}
+ZOO = [
+    *((kind, name) for kind in ("table", "image") for name in {**STORED, **CONTAINED}),
+    *((kind, name) for kind in ("memmap table", "memmap image") for name in STORED),
+    *(("table", name) for name in OF_TABLES),
+    *(("image", name) for name in OF_IMAGES),
+]
+
+
+class Mapped(Dataset[Any]):
+    """A Dataset of rows without labels."""
+
+    def __init__(self, rows: list[Any]) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> Any:
+        return self.rows[i]
+
+
+def whole_numbers(kind: str) -> tuple[NDArray[np.float32], NDArray[Any]]:
+    """Rows that every dtype can hold, and labels."""
+    X, y = blobs(30) if "table" in kind else images(30)
+    return X.round().astype(np.float32), y
+
+
+def handed_over(A: NDArray[np.float32], kind: str, name: str, folder: Path) -> Any:
+    if name not in STORED:
+        return {**CONTAINED, **OF_TABLES, **OF_IMAGES}[name](A)
+    store, view = STORED[name]
+    stored = np.array(store(A), order="C")
+    return view(as_memmap(stored, folder) if "memmap" in kind else stored)
+
+
+def plain(X: Any) -> NDArray[np.float32]:
+    """The same values, contiguous and native."""
+    rows = list(X) if isinstance(X, list | tuple | Dataset) or X.ndim == 1 else [X]
+    rows = [row.detach().float() if isinstance(row, Tensor) else row for row in rows]
+    rows = [np.array(row.tolist() if hasattr(row, "tolist") else row, np.float32) for row in rows]
+    return np.stack(rows) if len(rows) > 1 else rows[0]
+
+
+def small_fit(X: Any, y: Any) -> Any:
+    return CrossEntropyClassifier(max_epochs=1, random_state=0, device="cpu").fit(X, y)
+
+
+@pytest.mark.parametrize("kind, name", ZOO)
+def test_array__however_it_is_handed_over__gives_the_bits_of_a_plain_one(
+    kind: str, name: str, tmp_path: Path
+) -> None:
+    A, y = whole_numbers(kind)
+    X = handed_over(A, kind, name, tmp_path)
+    same = np.array(X, np.float32) if isinstance(X, pd.DataFrame) else plain(X)
+    expected, clf = small_fit(same, y), small_fit(X, y)
+    np.testing.assert_array_equal(clf.predict_proba(same), expected.predict_proba(same))
+    np.testing.assert_array_equal(clf.label_quality_, expected.label_quality_)
+    if not isinstance(X, pd.DataFrame):  # it has names that fit has not seen
+        clf = expected
+    np.testing.assert_array_equal(clf.predict_proba(X), expected.predict_proba(same))
+
+
+@pytest.mark.parametrize("name", ["rows reversed", "big-endian", "longdouble", "field of a record"])
+def test_rows__of_a_memmap_that_torch_cannot_view__are_read_slice_by_slice(
+    name: str, tmp_path: Path
+) -> None:
+    A = np.random.default_rng(0).integers(0, 9, (60_000, 16)).astype(np.float32)
+    X = handed_over(A, "memmap table", name, tmp_path)
+    tracemalloc.start()
+    rows = Rows(X, "table", CPU)
+    assert scan(rows).high == 8
+    taken = rows.take(torch.tensor([59_999, 0]))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(taken, A[[59_999, 0]])
+    assert peak < A.nbytes / 4
+
+
+REFUSED: dict[str, tuple[Make, str]] = {
+    "masked": (lambda A: np.ma.masked_equal(A, A[0, 0]), "complete.*masked entries.*Impute"),
+    "list of masked": (lambda A: list(np.ma.masked_equal(A, A[0, 0])), "complete.*Impute"),
+    "Dataset of masked": (lambda A: Mapped(list(np.ma.masked_equal(A, A[0, 0]))), "complete"),
+    "masked tensor": (lambda A: masked_tensor(torch.tensor(A), torch.tensor(A > 0)), "complete"),
+    "sparse tensor": (lambda A: torch.tensor(A).to_sparse(), r"dense.*to_dense"),
+    "compressed tensor": (lambda A: torch.tensor(A).flatten(1).to_sparse_csr(), r"dense.*to_dense"),
+    "list of sparse tensors": (lambda A: [torch.tensor(row).to_sparse() for row in A], "to_dense"),
+    "nested tensor": (
+        lambda A: torch.nested.nested_tensor(list(torch.tensor(A)), layout=torch.jagged),
+        "rows of one shape.*Pad",
+    ),
+    "ragged list": (lambda A: [*A[:-1], A[-1][1:]], "rows of one shape.*Got rows of shape.*Resize"),
+    "ragged list of lists": (lambda A: [*A[:-1].tolist(), A[-1][1:].tolist()], "rows of one shape"),
+    "ragged within a row": (lambda A: [[[1], [2, 3]]] * len(A), "rows of one shape"),
+    "ragged tensors": (lambda A: [torch.tensor(row) for row in [*A[:-1], A[-1][1:]]], "one shape"),
+    "ragged array": (
+        lambda A: as_rows_of_objects(np.array([*A[:-1], A[-1][1:]], dtype=object)),
+        "rows of one shape",
+    ),
+    "ragged Dataset": (lambda A: Mapped([*A[:-1], A[-1][1:]]), "rows of one shape"),
+    "empty Dataset": (lambda A: Mapped([]), "at least one row"),
+    "number": (lambda A: np.array(3.0), "(?i)array|table"),
+    "tensor of a number": (lambda A: torch.tensor(3.0), "must be a table"),
+    "memmap of a number": (
+        lambda A: np.array(3.0).view(np.memmap),
+        "must be a table",
+    ),
+    "dates": (lambda A: A.astype("M8[s]"), "hold numbers.*datetime64"),
+    "memmap of text": (lambda A: A.astype("U5").view(np.memmap), "hold numbers.*<U5"),
+    "records": (with_a_field, "hold numbers"),
+    "text": (lambda A: np.full(A.shape, "a"), "(?i)number|convert"),
+    "complex": (lambda A: A * 1j, "(?i)complex"),
+    "reversed complex memmap": (lambda A: (A[::-1] * 1j).view(np.memmap)[::-1], "(?i)complex"),
+    "Dataset of complex": (lambda A: Mapped(list(A * 1j)), "(?i)complex"),
+    "quantized": (
+        lambda A: torch.quantize_per_tensor(torch.tensor(A), 1.0, 0, torch.quint8),
+        "dequantize",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ["table", "image"])
+@pytest.mark.parametrize("name", REFUSED)
+def test_array__that_cannot_be_read__is_refused_at_fit_and_at_predict(kind: str, name: str) -> None:
+    A, y = whole_numbers(kind)
+    make, message = REFUSED[name]
+    X = make(A)
+    with pytest.raises((ValueError, TypeError), match=message):
+        small_fit(X, y)
+    clf = small_fit(A, y)
+    with pytest.raises((ValueError, TypeError), match=f"{message}|rows of shape"):
+        clf.predict(X)
