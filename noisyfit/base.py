@@ -96,6 +96,9 @@ class NoisyLabelClassifier(
         Whether images may be mirrored left to right.
     image_layout : {"auto", "HW", "HWC", "CHW"}, default="auto"
         Order of the axes of one image.
+    value_range : (float, float) or None, default=None
+        Black and white of images. None takes 0 to 255 for uint8; for others 0 to 1 or 0 to 255,
+        which an overshoot may leave by a quarter, or else the smallest and the largest value.
     validation_fraction : float in (0, 1) or None, default=None
         Share of the rows held out to record ``valid_loss`` and ``valid_acc`` against their given
         labels.
@@ -158,6 +161,7 @@ class NoisyLabelClassifier(
         "masking": [Interval(Real, 0, 1, closed="left")],
         "flip": ["boolean"],
         "image_layout": [StrOptions({"auto", "HW", "HWC", "CHW"})],
+        "value_range": [tuple, list, None],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither"), None],
         "correction_margin": [Interval(Real, 0, 1, closed="both")],
         "callbacks": [list, StrOptions({"disable"}), None],
@@ -183,6 +187,7 @@ class NoisyLabelClassifier(
         masking: float = 0.2,
         flip: bool = True,
         image_layout: str = "auto",
+        value_range: tuple[float, float] | None = None,
         validation_fraction: float | None = None,
         missing_label: Any = None,
         correction_margin: float = 0.0,
@@ -207,6 +212,7 @@ class NoisyLabelClassifier(
         self.masking = masking
         self.flip = flip
         self.image_layout = image_layout
+        self.value_range = value_range
         self.validation_fraction = validation_fraction
         self.missing_label = missing_label
         self.correction_margin = correction_margin

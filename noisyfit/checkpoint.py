@@ -38,7 +38,8 @@ def _hashable(part: Any) -> Any:
     if isinstance(part, list | tuple):
         return [_hashable(value) for value in part]
     if isinstance(part, Tensor):
-        return part.detach().cpu().numpy()
+        part = part.detach().cpu()
+        return (part.float() if part.dtype == torch.bfloat16 else part).numpy()
     if isinstance(part, nn.Module):
         return type(part), repr(part), _hashable(dict(part.state_dict()))
     if hasattr(part, "on_train_begin"):  # a callback

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Any, Protocol
@@ -20,9 +21,13 @@ CHANNEL_COUNTS = (1, 3, 4)
 GPU_CHUNK = 8192  # rows augmented at once on a GPU, where kernel launches are what costs
 COMPLEX = "X must be real. Complex data not supported. Pass X.real or abs(X)."
 INFERENCE_BATCH = {"table": 4096, "image": 512}
+KNOWN_RANGES = ((0.0, 1.0), (0.0, 255.0))
 LARGEST_META_SET = 1000
+OTHER_SCALE = 10  # times what the training images showed
+OVERSHOOT = 0.25  # of the width; sharpening and bicubic interpolation leave the scale by less
 SMALLEST_META_SET = 50  # rows
 RESIDENT_FRACTION = 0.5  # of the free GPU memory that the rows may take
+WORDS_OF_NUMPY = ("could not convert", "float() argument", "setting an array", "can't convert")
 VIEWABLE = tuple(np.dtype(code) for code in "?bhilqBHILQefd")  # dtypes that torch has as well
 
 
@@ -183,7 +188,7 @@ def unwrapped(X: Any) -> Any:
         If an entry is masked, the rows differ in shape, or X is sparse or no numbers.
     """
     if isinstance(X, list | tuple) or (isinstance(X, np.ndarray) and _is_array_of_rows(X)):
-        return _as_one_array(X)
+        X = _as_one_array(X)
     if isinstance(X, Tensor):
         _check_tensor(X)
         return X.detach()
@@ -194,9 +199,24 @@ def unwrapped(X: Any) -> Any:
                 "entries. Impute or drop those rows."
             )
         X = X.data
-    if isinstance(X, np.ndarray):
-        _check_numbers(X)
+    is_frame = hasattr(X, "columns")
+    for dtype in X.dtypes if is_frame else [getattr(X, "dtype", None)]:
+        _check_numbers(dtype, isinstance(X, np.memmap))
     return X
+
+
+@contextmanager
+def entries_as_numbers() -> Iterator[None]:
+    """Say in our words what numpy says of an entry that it cannot convert."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        if not str(error).startswith(WORDS_OF_NUMPY):
+            raise
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(
+            f"X must hold numbers. Got an entry that is none: {error}. Encode or drop it."
+        ) from error
 
 
 def as_tensor(array: Any) -> Tensor:
@@ -207,7 +227,8 @@ def as_tensor(array: Any) -> Tensor:
     array = np.asarray(array)
     if not _is_viewable(array):
         dtype = array.dtype.newbyteorder("=")
-        array = np.array(array, dtype if dtype in VIEWABLE else np.float32, order="C")
+        with entries_as_numbers():
+            array = np.array(array, dtype if dtype in VIEWABLE else np.float32, order="C")
     with warnings.catch_warnings():  # read-only arrays are only ever read
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         return torch.as_tensor(array)
@@ -286,15 +307,19 @@ def _check_one_shape(rows: list[Any]) -> None:
         )
 
 
-def _check_numbers(X: np.ndarray[Any, Any]) -> None:
-    if X.dtype.kind == "c":
+def _check_numbers(dtype: Any, is_memmap: bool) -> None:
+    kind = getattr(dtype, "kind", "")
+    if kind == "c":
         raise ValueError(COMPLEX)
-    text = "SU" if isinstance(X, np.memmap) else ""  # elsewhere scikit-learn reads "1.5"
-    if X.dtype.kind in "mMV" + text:
-        raise TypeError(f"X must hold numbers. Got dtype {X.dtype}. Convert it to numbers.")
+    if kind in tuple("mMV") or (is_memmap and kind in tuple("SU")):  # others may hold "1.5"
+        raise TypeError(f"X must hold numbers. Got dtype {dtype}. Convert it to numbers.")
 
 
 def _check_tensor(X: Tensor) -> None:
+    if X.is_meta:
+        raise ValueError(
+            "X must hold numbers. Got a tensor on the meta device. Pass one with data."
+        )
     if X.is_complex():
         raise ValueError(COMPLEX)
     if isinstance(X, MaskedTensor):
@@ -342,7 +367,7 @@ def scan(rows: Rows) -> Statistics:
     return Statistics(mean, std, low, high)
 
 
-def value_range(rows: Rows) -> tuple[float, float]:
+def extremes(rows: Rows) -> tuple[float, float]:
     """Return the smallest and the largest value; NaN if there is one."""
     low, high = float("inf"), float("-inf")
     for x in rows.in_order():
@@ -368,20 +393,73 @@ def check_finite(low: float, high: float) -> None:
         )
 
 
-def guess_value_range(rows: Rows, low: float, high: float) -> tuple[float, float]:
-    """Return the scale the images are on: bytes, 0 to 1, 0 to 255, or what they show."""
-    if rows.is_bytes or (0 <= low and 1 < high <= 255):
-        return 0.0, 255.0
-    return (0.0, 1.0) if 0 <= low and high <= 1 else (low, high)
+def find_value_range(rows: Rows, low: float, high: float, given: Any) -> tuple[float, float]:
+    """Return the scale of images from ``low`` to ``high``: what the user says, else a guess.
+
+    Bytes are on 0 to 255. Floats are on 0 to 1 or 0 to 255 if they do not leave it, but for an
+    overshoot at the bright end or at both; otherwise their scale is what they show.
+    """
+    if given is not None:
+        found = _checked_value_range(given, rows)
+        check_value_range(found, low, high, closed=True)
+        return found
+    if rows.is_bytes:
+        return KNOWN_RANGES[-1]
+    for black, white in KNOWN_RANGES:
+        slack = OVERSHOOT * (white - black)
+        overshoots = black - slack <= low and white < high
+        if (black <= low or overshoots) and high <= white + slack:
+            return black, white
+    return low, high if low < high else low + 1
 
 
-def check_value_range(fitted: tuple[float, float], low: float, high: float) -> None:
-    """Refuse images on another scale than those of fit."""
-    known = {(0.0, 1.0): low >= 0 and high <= 1, (0.0, 255.0): low >= 0 and 1 < high <= 255}
-    if not known.get((fitted[0], fitted[1]), True) and low != high:
+def _checked_value_range(given: Any, rows: Rows) -> tuple[float, float]:
+    try:
+        low, high = (float(value) for value in given)
+    except (TypeError, ValueError):
+        low = high = float("nan")
+    if not (np.isfinite(low) and np.isfinite(high) and low < high):
         raise ValueError(
-            f"Images must be on the scale of fit, {fitted[0]:g} to {fitted[1]:g}. "
-            f"Got values from {low:g} to {high:g}. Rescale them."
+            f"value_range must be a pair of numbers (black, white), ascending. Got {given!r}. Pass "
+            "(0, 1), for example, or None to have it found."
+        )
+    if rows.is_bytes and (low, high) != KNOWN_RANGES[-1]:
+        raise ValueError(
+            f"Images of uint8 must have value_range (0, 255) or None. Got {given!r}. Convert them "
+            "to float32 to have them on another scale."
+        )
+    return low, high
+
+
+def check_value_range(
+    fitted: tuple[float, float], low: float, high: float, *, closed: bool
+) -> None:
+    """Refuse images outside the scale of fit, and warn of such as are almost black on it.
+
+    Parameters
+    ----------
+    fitted : tuple of float
+        Scale of fit.
+    low, high : float
+        The smallest and the largest value.
+    closed : bool
+        Whether the scale is known, so that only an overshoot leaves it; otherwise it is what the
+        training images showed.
+    """
+    black, white = fitted
+    width = white - black
+    slack = OVERSHOOT * width if closed else OTHER_SCALE * max(abs(black), abs(white))
+    if low < black - slack or high > white + slack:
+        raise ValueError(
+            f"Images must be on the scale of fit, {black:g} to {white:g}. Got values from {low:g} "
+            f"to {high:g}. Rescale them, or fit with the value_range of all images."
+        )
+    if black < high <= black + width / 255:
+        warnings.warn(
+            f"Images should fill the scale of fit, {black:g} to {white:g}. Got values from {low:g} "
+            f"to {high:g}, almost black. Rescale them if they are on another scale.",
+            NoisyFitWarning,
+            stacklevel=5,
         )
 
 

@@ -15,17 +15,19 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from noisyfit.data import (
+    KNOWN_RANGES,
     Rows,
     TrainingData,
     check_finite,
     check_value_range,
     dataset_labels,
-    guess_value_range,
+    entries_as_numbers,
+    extremes,
+    find_value_range,
     image_layout,
     scan,
     shape_of,
     unwrapped,
-    value_range,
 )
 from noisyfit.exceptions import NoisyFitWarning
 from noisyfit.validation import encode, is_missing
@@ -41,12 +43,13 @@ class InputReader:
     input_shape_, row_shape_ : tuple of int
         Of one row as passed, and as the network gets it: (d,) or (C, H, W).
     value_range_ : tuple of float
-        Scale of the images.
+        Scale of the images, black and white.
     feature_mean_, feature_scale_ : ndarray
         Per column of tables, per channel of images.
     """
 
     image_layout: str
+    value_range: Any
     batch_size: int
     missing_label: Any
     device_: torch.device
@@ -61,7 +64,8 @@ class InputReader:
         if lazy or not (reset or self.layout_ == "table"):
             self._check_shape(shape_of(X), reset=reset)
         if not lazy:
-            X = validate_data(self, X, reset=reset, dtype=np.float32, allow_nd=True)
+            with entries_as_numbers():
+                X = validate_data(self, X, reset=reset, dtype=np.float32, allow_nd=True)
             self._check_shape(X.shape, reset=reset)
         elif not isinstance(X, Dataset):
             validate_data(self, X, reset=reset, skip_check_array=True)
@@ -71,8 +75,9 @@ class InputReader:
 
     def _check_shape(self, shape: tuple[int, ...], *, reset: bool) -> None:
         """Learn the layout from the shape, or hold the rows to that of fit."""
-        if shape[:1] == (0,):
-            raise ValueError(f"X must have at least one row. Got 0 sample(s) (shape {shape}).")
+        if 0 in shape:
+            what = "sample" if shape[0] == 0 else "feature"
+            raise ValueError(f"X must have a row and a feature. Got 0 {what}(s) (shape {shape}).")
         if reset:
             self.layout_ = image_layout(shape, self.image_layout)
         elif shape[1:] != self.input_shape_:
@@ -88,12 +93,14 @@ class InputReader:
             check_finite(seen.low, seen.high)
             self.input_shape_, self.row_shape_ = shape, rows.row_shape
             self.feature_mean_, self.feature_scale_ = seen.mean.numpy(), seen.std.numpy()
-            self.value_range_ = guess_value_range(rows, seen.low, seen.high)
+            given = None if rows.layout == "table" else self.value_range
+            self.value_range_ = find_value_range(rows, seen.low, seen.high, given)
             return
-        low, high = (0.0, 255.0) if rows.is_bytes else value_range(rows)
+        low, high = (0.0, 255.0) if rows.is_bytes else extremes(rows)
         check_finite(low, high)
         if rows.layout != "table":
-            check_value_range(self.value_range_, low, high)
+            closed = self.value_range is not None or self.value_range_ in KNOWN_RANGES
+            check_value_range(self.value_range_, low, high, closed=closed)
 
     def _read_labels(self, X: Any, y: Any, n: int) -> NDArray[np.int64]:
         """Learn ``classes_`` and return codes, -1 where there is no label."""
