@@ -215,7 +215,7 @@ def entries_as_numbers() -> Iterator[None]:
             raise
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(
-            f"X must hold numbers. Got an entry that is none: {error}. Encode or drop it."
+            f"X must hold numbers. Got an entry that is none ({error}). Encode or drop it."
         ) from error
 
 
@@ -238,6 +238,15 @@ def dataset_row(dataset: Dataset[Any], i: int) -> Tensor:
     """Return x of row ``i`` of a Dataset of ``x`` or ``(x, y)``."""
     row = dataset[i]
     return as_tensor(row[0] if isinstance(row, tuple | list) else row)
+
+
+def check_row_shape(shape: tuple[int, ...], fitted: tuple[int, ...]) -> None:
+    """Refuse rows of another shape than those of fit."""
+    if shape[1:] != fitted:
+        raise ValueError(
+            f"X must have rows of shape {fitted}, as in fit. Got shape {shape}. Resize, crop or "
+            "reshape them."
+        )
 
 
 def shape_of(X: Any) -> tuple[int, ...]:
@@ -311,7 +320,8 @@ def _check_numbers(dtype: Any, is_memmap: bool) -> None:
     kind = getattr(dtype, "kind", "")
     if kind == "c":
         raise ValueError(COMPLEX)
-    if kind in tuple("mMV") or (is_memmap and kind in tuple("SU")):  # others may hold "1.5"
+    is_time = kind in tuple("mM") or (hasattr(dtype, "is_temporal") and dtype.is_temporal())
+    if is_time or kind == "V" or (is_memmap and kind in tuple("SU")):  # others may hold "1.5"
         raise TypeError(f"X must hold numbers. Got dtype {dtype}. Convert it to numbers.")
 
 

@@ -19,6 +19,7 @@ from noisyfit.data import (
     Rows,
     TrainingData,
     check_finite,
+    check_row_shape,
     check_value_range,
     dataset_labels,
     entries_as_numbers,
@@ -80,11 +81,8 @@ class InputReader:
             raise ValueError(f"X must have a row and a feature. Got 0 {what}(s) (shape {shape}).")
         if reset:
             self.layout_ = image_layout(shape, self.image_layout)
-        elif shape[1:] != self.input_shape_:
-            raise ValueError(
-                f"X must have rows of shape {self.input_shape_}, as in fit. Got shape {shape}. "
-                "Resize, crop or reshape them."
-            )
+        else:
+            check_row_shape(shape, self.input_shape_)
 
     def _check_contents(self, rows: Rows, shape: tuple[int, ...], *, reset: bool) -> None:
         """Scan the values once: finite, and on the scale of fit."""

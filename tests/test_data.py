@@ -720,6 +720,17 @@ def test_array__that_cannot_be_read__is_refused_at_fit_and_at_predict(kind: str,
         clf.predict(X)
 
 
+def test_polars_frames__are_tables_and_dates_in_them_are_refused() -> None:
+    pl = pytest.importorskip("polars")
+    A, y = whole_numbers("table")
+    expected = small_fit(A, y).predict_proba(A)
+    frame = pl.DataFrame(A, schema=[f"column {i}" for i in range(A.shape[1])])
+    for same in (frame, frame.cast(pl.Int16), frame.cast(pl.String)):
+        np.testing.assert_array_equal(small_fit(same, y).predict_proba(same), expected)
+    with pytest.raises(TypeError, match="hold numbers.*Date"):
+        small_fit(frame.cast(pl.Int32).cast(pl.Date), y)
+
+
 # The scale and the size of images, from fit to predict.
 
 

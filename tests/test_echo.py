@@ -177,6 +177,14 @@ def test_fit__reversed_rows_and_tensors_with_gradient__are_read() -> None:
         )
 
 
+def test_images__of_another_height_or_width__are_refused() -> None:
+    X, y = images(30)
+    echo = EchoMod(BRIEF, random_state=0).fit(X, y)
+    for other in (X[:, :9], X[:, :, :9], X[..., 0]):
+        with pytest.raises(ValueError, match=r"rows of shape \(12, 10, 3\), as in fit"):
+            echo.transform(other)
+
+
 def test_images__are_modified_by_the_embedded_generator() -> None:
     X, y = images(40)
     modifier = ConditionalDiffusion(n_train_steps=5, n_steps=2, width=8, control="edges")
