@@ -283,7 +283,7 @@ class NoisyLabelClassifier(
         ----------
         X : array-like, memmap, Tensor or torch Dataset
             A table (n_samples, n_features) or images (n, H, W), (n, H, W, C) or (n, C, H, W),
-            uint8 or float. uint8 images and memmaps are not copied.
+            of any real dtype. Images and memmaps are not copied.
         y : array-like of shape (n_samples,)
             Given labels of any type, ``missing_label`` where there is none.
         clean_mask : array-like of bool of shape (n_samples,), default=None

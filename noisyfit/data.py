@@ -188,17 +188,12 @@ def unwrapped(X: Any) -> Any:
         If an entry is masked, the rows differ in shape, or X is sparse or no numbers.
     """
     if isinstance(X, list | tuple) or (isinstance(X, np.ndarray) and _is_array_of_rows(X)):
-        X = _as_one_array(X)
+        X = _as_one_array(list(X))
     if isinstance(X, Tensor):
         _check_tensor(X)
         return X.detach()
     if isinstance(X, np.ma.MaskedArray):
-        if np.ma.is_masked(X):
-            raise ValueError(
-                f"X must be complete. Got a masked array with {np.ma.count_masked(X)} masked "
-                "entries. Impute or drop those rows."
-            )
-        X = X.data
+        X = _unmasked(X)
     is_frame = hasattr(X, "columns")
     for dtype in X.dtypes if is_frame else [getattr(X, "dtype", None)]:
         _check_numbers(dtype, isinstance(X, np.memmap))
@@ -280,25 +275,46 @@ def _as_source(X: Any, device: torch.device) -> Any:
 def _is_viewable(array: np.ndarray[Any, Any]) -> bool:
     """Whether torch can have a view of the array: byte order, alignment and strides are plain."""
     steps = all(step >= 0 and step % array.itemsize == 0 for step in array.strides)
-    return array.dtype in VIEWABLE and array.dtype.isnative and array.flags.aligned and steps
+    return array.dtype in VIEWABLE and array.flags.aligned and steps
+
+
+def _unmasked(X: np.ma.MaskedArray[Any, Any]) -> np.ndarray[Any, Any]:
+    if np.ma.is_masked(X):
+        raise ValueError(
+            f"X must be complete. Got a masked array with {np.ma.count_masked(X)} masked entries. "
+            "Impute or drop those rows."
+        )
+    return X.data
 
 
 def _is_array_of_rows(X: np.ndarray[Any, Any]) -> bool:
     return X.dtype == object and X.ndim == 1
 
 
-def _as_one_array(rows: Any) -> Any:
+def _as_one_array(rows: list[Any]) -> Any:
+    if not rows or np.isscalar(_first_leaf(rows)):
+        return _as_array_of_numbers(rows)
     rows = [unwrapped(row) for row in rows]
-    if rows and all(isinstance(row, Tensor) for row in rows):
+    if all(isinstance(row, Tensor) for row in rows):
         return _stacked(rows)
+    rows = [np.asarray(row) for row in rows]
+    _check_one_shape(rows)
+    return np.stack(rows)
+
+
+def _first_leaf(rows: Any) -> Any:
+    while isinstance(rows, list | tuple) and rows:
+        rows = rows[0]
+    return rows
+
+
+def _as_array_of_numbers(rows: Any) -> np.ndarray[Any, Any]:
     try:
-        rows = [np.asarray(row) for row in rows]
+        return np.asarray(rows)
     except ValueError as error:
         raise ValueError(
-            f"X must have rows of one shape. Got a row of unequal parts: {error}"
+            f"X must have rows of one shape. Got rows of unequal parts ({error}). Pad or crop them."
         ) from error
-    _check_one_shape(rows)
-    return np.stack(rows) if rows else np.empty(0)
 
 
 def _stacked(rows: list[Tensor]) -> Tensor:

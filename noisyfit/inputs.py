@@ -193,7 +193,7 @@ def _as_column(y: Any) -> NDArray[Any]:
 
 
 def is_lazy(X: Any) -> bool:
-    """Whether X must not be converted: a memmap, a tensor, images as bytes, a Dataset."""
+    """Whether X must not be converted: a memmap, a tensor, images, a Dataset."""
     if isinstance(X, np.memmap | Tensor | Dataset):
         return True
     return isinstance(X, np.ndarray) and X.ndim > 2 and X.dtype.kind in "buif"
