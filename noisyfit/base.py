@@ -35,6 +35,7 @@ from noisyfit.data import (
     Rows,
     TrainingData,
     scaled_weights,
+    unwrapped,
 )
 from noisyfit.devices import resolve_device, resolve_precision
 from noisyfit.documentation import complete_documentation, hide_kwargs
@@ -97,6 +98,9 @@ class NoisyLabelClassifier(
         Whether images may be mirrored left to right.
     image_layout : {"auto", "HW", "HWC", "CHW"}, default="auto"
         Order of the axes of one image.
+    value_range : (float, float) or None, default=None
+        Black and white of images. None takes 0 to 255 for uint8; for others 0 to 1 or 0 to 255,
+        which an overshoot may leave by a quarter, or else the smallest and the largest value.
     validation_fraction : float in (0, 1) or None, default=None
         Share of the rows held out to record ``valid_loss`` and ``valid_acc`` against their given
         labels.
@@ -162,6 +166,7 @@ class NoisyLabelClassifier(
         "masking": [Interval(Real, 0, 1, closed="left")],
         "flip": ["boolean"],
         "image_layout": [StrOptions({"auto", "HW", "HWC", "CHW"})],
+        "value_range": [tuple, list, None],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither"), None],
         "correction_margin": [Interval(Real, 0, 1, closed="both")],
         "callbacks": [list, StrOptions({"disable"}), None],
@@ -187,6 +192,7 @@ class NoisyLabelClassifier(
         masking: float = 0.2,
         flip: bool = True,
         image_layout: str = "auto",
+        value_range: tuple[float, float] | None = None,
         validation_fraction: float | None = None,
         missing_label: Any = None,
         correction_margin: float = 0.0,
@@ -211,6 +217,7 @@ class NoisyLabelClassifier(
         self.masking = masking
         self.flip = flip
         self.image_layout = image_layout
+        self.value_range = value_range
         self.validation_fraction = validation_fraction
         self.missing_label = missing_label
         self.correction_margin = correction_margin
@@ -281,7 +288,7 @@ class NoisyLabelClassifier(
         ----------
         X : array-like, memmap, Tensor or torch Dataset
             A table (n_samples, n_features) or images (n, H, W), (n, H, W, C) or (n, C, H, W),
-            uint8 or float. uint8 images and memmaps are not copied.
+            of any real dtype. Images and memmaps are not copied.
         y : array-like of shape (n_samples,)
             Given labels of any type, ``missing_label`` where there is none.
         clean_mask : array-like of bool of shape (n_samples,), default=None
@@ -335,6 +342,7 @@ class NoisyLabelClassifier(
         sample_weight: Any = None,
     ) -> None:
         self.device_ = resolve_device(self.device)
+        X, X_val = unwrapped(X), unwrapped(X_val)
         rows = self._read(X, reset=True)
         codes = self._read_labels(X, y, len(rows))
         trusted = check_clean_mask(clean_mask, codes)

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import joblib
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
+
+SLICE = 4096  # rows of a memmap hashed at once
 
 
 def fingerprint(*parts: Any) -> str:
@@ -38,7 +41,11 @@ def _hashable(part: Any) -> Any:
     if isinstance(part, list | tuple):
         return [_hashable(value) for value in part]
     if isinstance(part, Tensor):
-        return part.detach().cpu().numpy()
+        part = part.detach().cpu()
+        return (part.float() if part.dtype == torch.bfloat16 else part).numpy()
+    if isinstance(part, np.memmap) and not part.flags.forc:  # joblib would copy it whole
+        slices = (part[start : start + SLICE] for start in range(0, len(part), SLICE))
+        return part.shape, [joblib.hash(np.array(rows), hash_name="sha1") for rows in slices]
     if isinstance(part, nn.Module):
         return type(part), repr(part), _hashable(dict(part.state_dict()))
     if hasattr(part, "on_train_begin"):  # a callback

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Any, Protocol
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
+from torch.masked import MaskedTensor
 from torch.utils.data import Dataset
 
 from noisyfit.exceptions import NoisyFitWarning
@@ -18,10 +20,16 @@ from noisyfit.validation import as_column
 
 CHANNEL_COUNTS = (1, 3, 4)
 GPU_CHUNK = 8192  # rows augmented at once on a GPU, where kernel launches are what costs
+COMPLEX = "X must be real. Complex data not supported. Pass X.real or abs(X)."
 INFERENCE_BATCH = {"table": 4096, "image": 512}
+KNOWN_RANGES = ((0.0, 1.0), (0.0, 255.0))
 LARGEST_META_SET = 1000
+OTHER_SCALE = 10  # times what the training images showed
+OVERSHOOT = 0.25  # of the width; sharpening and bicubic interpolation leave the scale by less
 SMALLEST_META_SET = 50  # rows
 RESIDENT_FRACTION = 0.5  # of the free GPU memory that the rows may take
+WORDS_OF_NUMPY = ("could not convert", "float() argument", "setting an array", "can't convert")
+VIEWABLE = tuple(np.dtype(code) for code in "?bhilqBHILQefd")  # dtypes that torch has as well
 
 
 class Augment(Protocol):
@@ -104,7 +112,8 @@ class Rows:
     """The rows of X, wherever they live, as tensors on one device.
 
     Arrays and memmaps are viewed, never copied whole, unless the device is a GPU with room for
-    them; images keep their dtype until the network's input layer.
+    them; what torch cannot view stays with numpy and is converted slice by slice. Images keep their
+    dtype until the network's input layer.
 
     Parameters
     ----------
@@ -119,7 +128,7 @@ class Rows:
     def __init__(self, X: Any, layout: str, device: torch.device) -> None:
         self.layout = layout
         self.device = device
-        self.source = X if isinstance(X, Dataset) else _as_resident_tensor(X, device)
+        self.source = X if isinstance(X, Dataset) else _as_source(X, device)
 
     def __len__(self) -> int:
         return len(self.source)  # type: ignore[arg-type]
@@ -128,8 +137,10 @@ class Rows:
         """Return rows ``idx`` as (B, d) float32 or (B, C, H, W) of the source's dtype."""
         if isinstance(self.source, Tensor):
             x = self.source.index_select(0, idx.to(self.source.device))
+        elif isinstance(self.source, np.ndarray):
+            x = as_tensor(self.source[idx.cpu().numpy()])
         else:
-            x = torch.stack([dataset_row(self.source, int(i)) for i in idx.cpu()])
+            x = _stacked([dataset_row(self.source, int(i)) for i in idx.cpu()])
         return self._arrange(x)
 
     def in_order(self, view: str = "plain") -> Iterator[Tensor]:
@@ -137,15 +148,16 @@ class Rows:
         size = self.inference_batch
         for start in range(0, len(self), size):
             stop = min(start + size, len(self))
-            if isinstance(self.source, Tensor):
-                yield self._arrange(self.source[start:stop].contiguous())
-            else:
+            if isinstance(self.source, Dataset):
                 yield self.take(torch.arange(start, stop))
+            else:
+                yield self._arrange(as_tensor(self.source[start:stop]).contiguous())
 
     @property
     def is_bytes(self) -> bool:
         """Whether the source holds uint8, which is finite and on the scale 0 to 255."""
-        return isinstance(self.source, Tensor) and self.source.dtype == torch.uint8
+        first = dataset_row(self.source, 0) if isinstance(self.source, Dataset) else self.source
+        return first.dtype in (torch.uint8, np.uint8)
 
     @property
     def inference_batch(self) -> int:
@@ -168,15 +180,76 @@ class Rows:
         return x
 
 
+def unwrapped(X: Any) -> Any:
+    """Return what `Rows` and scikit-learn can read: lists and masked arrays as plain arrays.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an entry is masked, the rows differ in shape, or X is sparse or no numbers.
+    """
+    if isinstance(X, list | tuple) or (isinstance(X, np.ndarray) and _is_array_of_rows(X)):
+        X = _as_one_array(list(X))
+    if isinstance(X, Tensor):
+        _check_tensor(X)
+        return X.detach()
+    if isinstance(X, np.ma.MaskedArray):
+        X = _unmasked(X)
+    is_frame = hasattr(X, "columns")
+    for dtype in X.dtypes if is_frame else [getattr(X, "dtype", None)]:
+        _check_numbers(dtype, isinstance(X, np.memmap))
+    return X
+
+
+@contextmanager
+def entries_as_numbers() -> Iterator[None]:
+    """Say in our words what numpy says of an entry that it cannot convert."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        if not str(error).startswith(WORDS_OF_NUMPY):
+            raise
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(
+            f"X must hold numbers. Got an entry that is none ({error}). Encode or drop it."
+        ) from error
+
+
+def as_tensor(array: Any) -> Tensor:
+    """Return a tensor or array as a tensor: the view that torch can have of it, else a copy."""
+    array = unwrapped(array)
+    if isinstance(array, Tensor):
+        return array
+    array = np.asarray(array)
+    if not _is_viewable(array):
+        dtype = array.dtype.newbyteorder("=")
+        with entries_as_numbers():
+            array = np.array(array, dtype if dtype in VIEWABLE else np.float32, order="C")
+    with warnings.catch_warnings():  # read-only arrays are only ever read
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.as_tensor(array)
+
+
 def dataset_row(dataset: Dataset[Any], i: int) -> Tensor:
     """Return x of row ``i`` of a Dataset of ``x`` or ``(x, y)``."""
     row = dataset[i]
-    return torch.as_tensor(np.asarray(row[0] if isinstance(row, tuple | list) else row))
+    return as_tensor(row[0] if isinstance(row, tuple | list) else row)
+
+
+def check_row_shape(shape: tuple[int, ...], fitted: tuple[int, ...]) -> None:
+    """Refuse rows of another shape than those of fit."""
+    if shape[1:] != fitted:
+        raise ValueError(
+            f"X must have rows of shape {fitted}, as in fit. Got shape {shape}. Resize, crop or "
+            "reshape them."
+        )
 
 
 def shape_of(X: Any) -> tuple[int, ...]:
     """Return the shape of an array, or that of a Dataset's rows stacked."""
-    return (len(X), *dataset_row(X, 0).shape) if isinstance(X, Dataset) else tuple(X.shape)  # type: ignore[arg-type]
+    if not isinstance(X, Dataset):
+        return tuple(np.shape(X))
+    return (len(X), *dataset_row(X, 0).shape) if len(X) else (0,)  # type: ignore[arg-type]
 
 
 def dataset_labels(dataset: Dataset[Any]) -> np.ndarray[Any, Any] | None:
@@ -189,19 +262,101 @@ def dataset_labels(dataset: Dataset[Any]) -> np.ndarray[Any, Any] | None:
     return as_column([np.asarray(dataset[i][1])[()] for i in range(len(dataset))])  # type: ignore[arg-type]
 
 
-def _as_resident_tensor(X: Any, device: torch.device) -> Tensor:
-    if not isinstance(X, Tensor):
-        with warnings.catch_warnings():  # read-only arrays are only ever read
-            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-            tensor = torch.as_tensor(X)
-    else:
-        tensor = X.detach()
+def _as_source(X: Any, device: torch.device) -> Any:
+    """Return X as a tensor, on a GPU where it has room, or as it is where torch cannot view it."""
+    source = X if isinstance(X, np.ndarray) and not _is_viewable(X) else as_tensor(X)
     if device.type != "cuda" or isinstance(X, np.memmap):
-        return tensor
+        return source
     free, _ = torch.cuda.mem_get_info(device)
-    if tensor.numel() * tensor.element_size() > RESIDENT_FRACTION * free:
-        return tensor
-    return tensor.to(device)
+    if source.nbytes > RESIDENT_FRACTION * free:
+        return source
+    return as_tensor(source).to(device)
+
+
+def _is_viewable(array: np.ndarray[Any, Any]) -> bool:
+    """Whether torch can have a view of the array: byte order, alignment and strides are plain."""
+    steps = all(step >= 0 and step % array.itemsize == 0 for step in array.strides)
+    return array.dtype in VIEWABLE and array.flags.aligned and steps
+
+
+def _unmasked(X: np.ma.MaskedArray[Any, Any]) -> np.ndarray[Any, Any]:
+    if np.ma.is_masked(X):
+        raise ValueError(
+            f"X must be complete. Got a masked array with {np.ma.count_masked(X)} masked entries. "
+            "Impute or drop those rows."
+        )
+    return X.data
+
+
+def _is_array_of_rows(X: np.ndarray[Any, Any]) -> bool:
+    return X.dtype == object and X.ndim == 1
+
+
+def _as_one_array(rows: list[Any]) -> Any:
+    if not rows or np.isscalar(_first_leaf(rows)):
+        return _as_array_of_numbers(rows)
+    rows = [unwrapped(row) for row in rows]
+    if all(isinstance(row, Tensor) for row in rows):
+        return _stacked(rows)
+    rows = [np.asarray(row) for row in rows]
+    _check_one_shape(rows)
+    return np.stack(rows)
+
+
+def _first_leaf(rows: Any) -> Any:
+    while isinstance(rows, list | tuple) and rows:
+        rows = rows[0]
+    return rows
+
+
+def _as_array_of_numbers(rows: Any) -> np.ndarray[Any, Any]:
+    try:
+        return np.asarray(rows)
+    except ValueError as error:
+        raise ValueError(
+            f"X must have rows of one shape. Got rows of unequal parts ({error}). Pad or crop them."
+        ) from error
+
+
+def _stacked(rows: list[Tensor]) -> Tensor:
+    _check_one_shape(rows)
+    return torch.stack(rows)
+
+
+def _check_one_shape(rows: list[Any]) -> None:
+    shapes = {tuple(row.shape): None for row in rows}
+    if len(shapes) > 1:
+        first, second, *_ = shapes
+        raise ValueError(
+            f"X must have rows of one shape. Got rows of shape {first} and {second}. Resize, crop "
+            "or pad them."
+        )
+
+
+def _check_numbers(dtype: Any, is_memmap: bool) -> None:
+    kind = getattr(dtype, "kind", "")
+    if kind == "c":
+        raise ValueError(COMPLEX)
+    is_time = kind in tuple("mM") or (hasattr(dtype, "is_temporal") and dtype.is_temporal())
+    if is_time or kind == "V" or (is_memmap and kind in tuple("SU")):  # others may hold "1.5"
+        raise TypeError(f"X must hold numbers. Got dtype {dtype}. Convert it to numbers.")
+
+
+def _check_tensor(X: Tensor) -> None:
+    if X.is_meta:
+        raise ValueError(
+            "X must hold numbers. Got a tensor on the meta device. Pass one with data."
+        )
+    if X.is_complex():
+        raise ValueError(COMPLEX)
+    if isinstance(X, MaskedTensor):
+        raise ValueError("X must be complete. Got a MaskedTensor. Pass X.to_tensor(value).")
+    if X.is_nested:
+        raise ValueError("X must have rows of one shape. Got a nested tensor. Pad or crop them.")
+    if X.layout != torch.strided:
+        raise TypeError(f"X must be dense. Got a tensor of {X.layout}. Pass X.to_dense().")
+    if X.is_quantized:
+        raise TypeError(f"X must hold plain numbers. Got {X.dtype}. Pass X.dequantize().")
 
 
 @dataclass(frozen=True)
@@ -239,7 +394,7 @@ def scan(rows: Rows) -> Statistics:
     return Statistics(mean, std, low, high)
 
 
-def value_range(rows: Rows) -> tuple[float, float]:
+def extremes(rows: Rows) -> tuple[float, float]:
     """Return the smallest and the largest value; NaN if there is one."""
     low, high = float("inf"), float("-inf")
     for x in rows.in_order():
@@ -265,20 +420,73 @@ def check_finite(low: float, high: float) -> None:
         )
 
 
-def guess_value_range(rows: Rows, low: float, high: float) -> tuple[float, float]:
-    """Return the scale the images are on: bytes, 0 to 1, 0 to 255, or what they show."""
-    if rows.is_bytes or (0 <= low and 1 < high <= 255):
-        return 0.0, 255.0
-    return (0.0, 1.0) if 0 <= low and high <= 1 else (low, high)
+def find_value_range(rows: Rows, low: float, high: float, given: Any) -> tuple[float, float]:
+    """Return the scale of images from ``low`` to ``high``: what the user says, else a guess.
+
+    Bytes are on 0 to 255. Floats are on 0 to 1 or 0 to 255 if they do not leave it, but for an
+    overshoot at the bright end or at both; otherwise their scale is what they show.
+    """
+    if given is not None:
+        found = _checked_value_range(given, rows)
+        check_value_range(found, low, high, closed=True)
+        return found
+    if rows.is_bytes:
+        return KNOWN_RANGES[-1]
+    for black, white in KNOWN_RANGES:
+        slack = OVERSHOOT * (white - black)
+        overshoots = black - slack <= low and white < high
+        if (black <= low or overshoots) and high <= white + slack:
+            return black, white
+    return low, high if low < high else low + 1
 
 
-def check_value_range(fitted: tuple[float, float], low: float, high: float) -> None:
-    """Refuse images on another scale than those of fit."""
-    known = {(0.0, 1.0): low >= 0 and high <= 1, (0.0, 255.0): low >= 0 and 1 < high <= 255}
-    if not known.get((fitted[0], fitted[1]), True) and low != high:
+def _checked_value_range(given: Any, rows: Rows) -> tuple[float, float]:
+    try:
+        low, high = (float(value) for value in given)
+    except (TypeError, ValueError):
+        low = high = float("nan")
+    if not (np.isfinite(low) and np.isfinite(high) and low < high):
         raise ValueError(
-            f"Images must be on the scale of fit, {fitted[0]:g} to {fitted[1]:g}. "
-            f"Got values from {low:g} to {high:g}. Rescale them."
+            f"value_range must be a pair of numbers (black, white), ascending. Got {given!r}. Pass "
+            "(0, 1), for example, or None to have it found."
+        )
+    if rows.is_bytes and (low, high) != KNOWN_RANGES[-1]:
+        raise ValueError(
+            f"Images of uint8 must have value_range (0, 255) or None. Got {given!r}. Convert them "
+            "to float32 to have them on another scale."
+        )
+    return low, high
+
+
+def check_value_range(
+    fitted: tuple[float, float], low: float, high: float, *, closed: bool
+) -> None:
+    """Refuse images outside the scale of fit, and warn of such as are almost black on it.
+
+    Parameters
+    ----------
+    fitted : tuple of float
+        Scale of fit.
+    low, high : float
+        The smallest and the largest value.
+    closed : bool
+        Whether the scale is known, so that only an overshoot leaves it; otherwise it is what the
+        training images showed.
+    """
+    black, white = fitted
+    width = white - black
+    slack = OVERSHOOT * width if closed else OTHER_SCALE * max(abs(black), abs(white))
+    if low < black - slack or high > white + slack:
+        raise ValueError(
+            f"Images must be on the scale of fit, {black:g} to {white:g}. Got values from {low:g} "
+            f"to {high:g}. Rescale them, or fit with the value_range of all images."
+        )
+    if black < high <= black + width / 255:
+        warnings.warn(
+            f"Images should fill the scale of fit, {black:g} to {white:g}. Got values from {low:g} "
+            f"to {high:g}, almost black. Rescale them if they are on another scale.",
+            NoisyFitWarning,
+            stacklevel=5,
         )
 
 

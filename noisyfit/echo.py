@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from noisyfit.checkpoint import Checkpoint, fingerprint
-from noisyfit.data import image_layout
+from noisyfit.data import check_row_shape, image_layout, shape_of, unwrapped
 from noisyfit.devices import resolve_device
 from noisyfit.nn.embedders import ContrastiveEmbedder, Embedder, StandardizedFeatures
 from noisyfit.nn.generators import ConditionalDiffusion, Modifier, Trainable
@@ -90,6 +90,8 @@ class EchoMod(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     (150, 4)
     """
 
+    layout_: str
+    input_shape_: tuple[int, ...]
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "memory": [str, os.PathLike, None],
@@ -164,11 +166,20 @@ class EchoMod(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return X, y
 
     def _read_rows(self, X: Any, *, reset: bool) -> NDArray[Any]:
+        X = unwrapped(X)
+        if not reset and self.layout_ != "table":  # scikit-learn takes the height for features
+            check_row_shape(shape_of(X), self.input_shape_)
         X = validate_data(
-            self, X, reset=reset, dtype="numeric", allow_nd=True, ensure_min_samples=2 - (not reset)
+            self,
+            X,
+            reset=reset,
+            dtype="numeric",
+            allow_nd=True,
+            ensure_min_samples=2 - (not reset),
         )
         if reset:
             self.layout_ = image_layout(X.shape, self.image_layout)
+            self.input_shape_ = X.shape[1:]
         return X
 
     def _as_tensor(self, X: NDArray[Any]) -> Tensor:

@@ -14,16 +14,20 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from noisyfit.data import (
+    KNOWN_RANGES,
     Rows,
     TrainingData,
     check_finite,
+    check_row_shape,
     check_value_range,
     dataset_labels,
-    guess_value_range,
+    entries_as_numbers,
+    extremes,
+    find_value_range,
     image_layout,
     scan,
     shape_of,
-    value_range,
+    unwrapped,
 )
 from noisyfit.exceptions import NoisyFitWarning
 from noisyfit.validation import (
@@ -46,12 +50,13 @@ class InputReader:
     input_shape_, row_shape_ : tuple of int
         Of one row as passed, and as the network gets it: (d,) or (C, H, W).
     value_range_ : tuple of float
-        Scale of the images.
+        Scale of the images, black and white.
     feature_mean_, feature_scale_ : ndarray
         Per column of tables, per channel of images.
     """
 
     image_layout: str
+    value_range: Any
     batch_size: int
     missing_label: Any
     device_: torch.device
@@ -61,25 +66,29 @@ class InputReader:
 
     def _read(self, X: Any, *, reset: bool) -> Rows:
         """Check X against the contract (made when ``reset``) and put it on the device."""
-        if not is_lazy(X):
-            X = validate_data(self, X, reset=reset, dtype=np.float32, allow_nd=True)
+        X = unwrapped(X)
+        lazy = is_lazy(X)
+        if lazy or not (reset or self.layout_ == "table"):
+            self._check_shape(shape_of(X), reset=reset)
+        if not lazy:
+            with entries_as_numbers():
+                X = validate_data(self, X, reset=reset, dtype=np.float32, allow_nd=True)
+            self._check_shape(X.shape, reset=reset)
         elif not isinstance(X, Dataset):
             validate_data(self, X, reset=reset, skip_check_array=True)
-        shape = shape_of(X)
-        if shape[0] == 0:
-            raise ValueError(f"X must have at least one row. Got 0 sample(s) (shape {shape}).")
-        layout = image_layout(shape, self.image_layout) if reset else self.layout_
-        if reset:
-            self.layout_ = layout
-        elif len(shape) != len(self.input_shape_) + 1:
-            raise ValueError(
-                f"X must have rows of shape {self.input_shape_}, as in fit. Got shape {shape}."
-            )
-        rows = Rows(X, layout, self.device_)
-        if isinstance(rows.source, Tensor) and rows.source.is_complex():
-            raise ValueError("X must be real. Complex data not supported. Pass X.real or X.abs().")
-        self._check_contents(rows, shape[1:], reset=reset)
+        rows = Rows(X, self.layout_, self.device_)
+        self._check_contents(rows, shape_of(X)[1:], reset=reset)
         return rows
+
+    def _check_shape(self, shape: tuple[int, ...], *, reset: bool) -> None:
+        """Learn the layout from the shape, or hold the rows to that of fit."""
+        if 0 in shape:
+            what = "sample" if shape[0] == 0 else "feature"
+            raise ValueError(f"X must have a row and a feature. Got 0 {what}(s) (shape {shape}).")
+        if reset:
+            self.layout_ = image_layout(shape, self.image_layout)
+        else:
+            check_row_shape(shape, self.input_shape_)
 
     def _check_contents(self, rows: Rows, shape: tuple[int, ...], *, reset: bool) -> None:
         """Scan the values once: finite, and on the scale of fit."""
@@ -88,17 +97,14 @@ class InputReader:
             check_finite(seen.low, seen.high)
             self.input_shape_, self.row_shape_ = shape, rows.row_shape
             self.feature_mean_, self.feature_scale_ = seen.mean.numpy(), seen.std.numpy()
-            self.value_range_ = guess_value_range(rows, seen.low, seen.high)
+            given = None if rows.layout == "table" else self.value_range
+            self.value_range_ = find_value_range(rows, seen.low, seen.high, given)
             return
-        same_channels = rows.row_shape[0] == self.row_shape_[0]
-        if not same_channels or (rows.layout == "table" and shape != self.input_shape_):
-            raise ValueError(
-                f"X must have rows of shape {self.input_shape_}, as in fit. Got {shape}."
-            )
-        low, high = (0.0, 255.0) if rows.is_bytes else value_range(rows)
+        low, high = (0.0, 255.0) if rows.is_bytes else extremes(rows)
         check_finite(low, high)
         if rows.layout != "table":
-            check_value_range(self.value_range_, low, high)
+            closed = self.value_range is not None or self.value_range_ in KNOWN_RANGES
+            check_value_range(self.value_range_, low, high, closed=closed)
 
     def _read_labels(self, X: Any, y: Any, n: int) -> NDArray[np.int64]:
         """Learn ``classes_`` and return codes, -1 where there is no label."""
@@ -197,7 +203,7 @@ def _as_column(y: Any) -> NDArray[Any]:
 
 
 def is_lazy(X: Any) -> bool:
-    """Whether X must not be converted: a memmap, a tensor, images as bytes, a Dataset."""
+    """Whether X must not be converted: a memmap, a tensor, images, a Dataset."""
     if isinstance(X, np.memmap | Tensor | Dataset):
         return True
-    return isinstance(X, np.ndarray) and X.ndim > 2 and X.dtype.kind in "uif"
+    return isinstance(X, np.ndarray) and X.ndim > 2 and X.dtype.kind in "buif"

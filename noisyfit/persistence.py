@@ -39,7 +39,7 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
     temporary = Path(f"{os.fspath(path)}.{os.getpid()}.tmp")
     try:
         with zipfile.ZipFile(temporary, "w") as archive:
-            archive.writestr("meta.json", json.dumps(meta))
+            archive.writestr("meta.json", json.dumps(meta, default=lambda value: value.item()))
             archive.writestr("arrays.npz", _as_bytes(lambda f: np.savez(f, **arrays)))
             archive.writestr("networks.pt", _as_bytes(lambda f: torch.save(networks, f)))
         os.replace(temporary, path)

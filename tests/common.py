@@ -6,6 +6,7 @@ import pkgutil
 import signal
 import weakref
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,14 @@ def images(n: int = 60) -> Arrays:
     X = np.random.default_rng(0).integers(0, 100, size=(n, 12, 10, 3), dtype=np.uint8)
     X[np.arange(n), :, :, y] += 100
     return X, y
+
+
+def as_memmap(X: NDArray[Any], folder: Path) -> NDArray[Any]:
+    """The array in a file, mapped for reading."""
+    written = np.memmap(folder / "X.dat", dtype=X.dtype, mode="w+", shape=X.shape)
+    written[:] = X
+    written.flush()
+    return np.memmap(folder / "X.dat", dtype=X.dtype, mode="r", shape=X.shape)
 
 
 class Perceptron(nn.Sequential):

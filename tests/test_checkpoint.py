@@ -1,5 +1,6 @@
 import multiprocessing
 import signal
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from tests.common import (
     Fate,
     PairDataset,
     Perceptron,
+    as_memmap,
     blobs,
     doomed_fit,
     images,
@@ -416,6 +418,24 @@ def test_fingerprint__equal_values__are_equal() -> None:
 )
 def test_fingerprint__different_values__differ(one: Any, other: Any) -> None:
     assert fingerprint(one) != fingerprint(other)
+
+
+def test_fingerprint__of_a_reversed_memmap__reads_it_in_slices(tmp_path: Path) -> None:
+    X = np.random.default_rng(0).random((40_000, 16))
+    rows = as_memmap(X, tmp_path)[::-1]
+    tracemalloc.start()
+    found = fingerprint(rows)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < X.nbytes / 2
+    assert found == fingerprint(as_memmap(X, tmp_path)[::-1])
+    X[-1, 0] += 1
+    assert found != fingerprint(as_memmap(X, tmp_path)[::-1])
+
+
+def test_fingerprint__of_a_tensor_of_bfloat16__knows_its_values() -> None:
+    x = torch.ones(3, dtype=torch.bfloat16)
+    assert fingerprint(x) == fingerprint(x.clone()) != fingerprint(2 * x)
 
 
 def test_checkpoint__held_state__is_written_by_flush_as_it_was(tmp_path: Path) -> None:

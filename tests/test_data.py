@@ -1,14 +1,21 @@
-from collections.abc import Iterator
+import tracemalloc
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
+from sklearn.base import clone
 from torch import Tensor
-from torch.utils.data import TensorDataset
+from torch.masked import masked_tensor
+from torch.utils.data import Dataset, TensorDataset
 
+from noisyfit import CrossEntropyClassifier, NoisyFitWarning
 from noisyfit import data as data_module
 from noisyfit.data import (
     CallableAugment,
@@ -21,12 +28,12 @@ from noisyfit.data import (
     dataset_labels,
     dataset_row,
     draw_evenly,
-    guess_value_range,
+    extremes,
+    find_value_range,
     image_layout,
     scan,
-    value_range,
 )
-from tests.common import PairDataset, images
+from tests.common import Arrays, PairDataset, as_memmap, blobs, images
 
 CPU = torch.device("cpu")
 
@@ -338,19 +345,19 @@ def test_scan__one_row__has_unit_spread() -> None:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf], ids=str)
 @pytest.mark.parametrize("row", [0, 5000])
-def test_value_range__nan_or_infinity__is_found_and_refused(bad: float, row: int) -> None:
+def test_extremes__nan_or_infinity__is_found_and_refused(bad: float, row: int) -> None:
     X = np.zeros((6000, 2))
     X[row, 1] = bad
     for low, high in (
-        value_range(Rows(X, "table", CPU)),
+        extremes(Rows(X, "table", CPU)),
         (scan(Rows(X, "table", CPU)).low, scan(Rows(X, "table", CPU)).high),
     ):
         with pytest.raises(ValueError, match="NaN or infinity"):
             check_finite(low, high)
 
 
-def test_value_range__finite__passes() -> None:
-    low, high = value_range(Rows(table(), "table", CPU))
+def test_extremes__finite__passes() -> None:
+    low, high = extremes(Rows(table(), "table", CPU))
     assert (low, high) == (0, 29)
     check_finite(low, high)
 
@@ -366,15 +373,64 @@ def test_value_range__finite__passes() -> None:
         (np.array([-1.0, 1.0]), (-1, 1)),
         (np.array([-2.5, 3.5]), (-2.5, 3.5)),
         (np.array([0.0, 4000.0]), (0, 4000)),
+        (np.array([0.0, 16.0]), (0, 255)),
+        (np.array([0.0, 1.03]), (0, 1)),
+        (np.array([-0.02, 1.03]), (0, 1)),
+        (np.array([-0.125, 0.875]), (-0.125, 0.875)),
+        (np.array([-0.4375, 2.875]), (-0.4375, 2.875)),
+        (np.array([-9.0, 268.0]), (0, 255)),
+        (np.array([0.0, 268.0]), (0, 255)),
+        (np.array([-3.0, -3.0]), (-3, -2)),
     ],
-    ids=["bytes", "dark bytes", "unit", "within unit", "to 255", "signed", "z-scores", "12 bit"],
+    ids=[
+        "bytes",
+        "dark bytes",
+        "unit",
+        "within unit",
+        "to 255",
+        "signed",
+        "z-scores",
+        "12 bit",
+        "digits",
+        "bright overshoot",
+        "overshoot",
+        "centred",
+        "z-scores of MNIST",
+        "overshoot of 255",
+        "bright overshoot of 255",
+        "constant",
+    ],
 )
-def test_guess_value_range_is_the_scale_of_the_images(
+def test_find_value_range_is_the_scale_of_the_images(
     values: NDArray[Any], expected: tuple[float, float]
 ) -> None:
     X = np.resize(values, (2, 4, 4))
     rows = Rows(X, "HW", CPU)
-    assert guess_value_range(rows, *value_range(rows)) == expected
+    assert find_value_range(rows, *extremes(rows), None) == expected
+
+
+@pytest.mark.parametrize("values", [(0.2, 0.7), (0.0, 200.0), (-0.2, 1.2)], ids=str)
+def test_find_value_range__given__is_taken(values: tuple[float, float]) -> None:
+    X = np.resize(values, (2, 4, 4))
+    rows = Rows(X, "HW", CPU)
+    white = 1 if values[1] < 2 else 255
+    assert find_value_range(rows, *extremes(rows), (0, white)) == (0, white)
+    with pytest.raises(ValueError, match="Images must be on the scale.*-9 to -8.*Rescale"):
+        find_value_range(rows, *extremes(rows), [-9, -8])
+
+
+@pytest.mark.parametrize("given", [(1, 0), (0, 0), (0,), (0, 1, 2), ("a", 1), (0, np.inf)], ids=str)
+def test_find_value_range__given_no_pair__is_refused(given: Any) -> None:
+    rows = Rows(np.zeros((2, 4, 4)), "HW", CPU)
+    with pytest.raises(ValueError, match="value_range must be a pair.*Got.*Pass"):
+        find_value_range(rows, 0.0, 0.0, given)
+
+
+def test_find_value_range__of_bytes__cannot_be_another() -> None:
+    rows = Rows(np.ones((2, 4, 4), np.uint8), "HW", CPU)
+    assert find_value_range(rows, 1.0, 1.0, (0, 255)) == (0, 255)
+    with pytest.raises(ValueError, match="uint8.*Convert"):
+        find_value_range(rows, 1.0, 1.0, (0, 1))
 
 
 @pytest.mark.parametrize(
@@ -382,24 +438,33 @@ def test_guess_value_range_is_the_scale_of_the_images(
     [
         ((0.0, 1.0), 0.0, 1.0, True),
         ((0.0, 1.0), 0.3, 0.4, True),
+        ((0.0, 1.0), -0.02, 1.03, True),
         ((0.0, 1.0), 0.0, 255.0, False),
         ((0.0, 1.0), -1.0, 1.0, False),
         ((0.0, 255.0), 0.0, 255.0, True),
         ((0.0, 255.0), 17.0, 80.0, True),
-        ((0.0, 255.0), 0.0, 1.0, False),
-        ((0.0, 255.0), -3.0, 200.0, False),
+        ((0.0, 255.0), -3.0, 262.0, True),
+        ((0.0, 255.0), 0.0, 4000.0, False),
         ((0.0, 255.0), 0.0, 0.0, True),
         ((-2.5, 3.5), -9.0, 9.0, True),
+        ((-2.5, 3.5), 0.0, 255.0, False),
+        ((1000.0, 1001.0), 980.0, 1100.0, True),
     ],
 )
 def test_value_range__other_than_that_of_fit__is_refused(
     fitted: tuple[float, float], low: float, high: float, fits: bool
 ) -> None:
+    closed = fitted[0] == 0
     if fits:
-        check_value_range(fitted, low, high)
+        check_value_range(fitted, low, high, closed=closed)
     else:
-        with pytest.raises(ValueError, match="scale of fit"):
-            check_value_range(fitted, low, high)
+        with pytest.raises(ValueError, match="scale of fit.*Rescale"):
+            check_value_range(fitted, low, high, closed=closed)
+
+
+def test_value_range__almost_black__is_warned_of() -> None:
+    with pytest.warns(NoisyFitWarning, match="almost black.*another scale"):
+        check_value_range((0.0, 255.0), 0.0, 0.8, closed=True)
 
 
 def test_best_of_each_class__takes_the_same_share_of_every_class() -> None:
@@ -439,3 +504,310 @@ def test_draw_evenly__classes_of_any_size__are_as_even_as_half_of_each_allows() 
     labels = torch.tensor([0] * 3000 + [1] * 200 + [2] * 900)
     found = draw_evenly(torch.rand(len(labels)), labels, 3)
     assert torch.bincount(labels[found]).tolist() == [450, 100, 450]
+
+
+# Arrays as they come: layouts, byte orders, dtypes and containers.
+
+
+def unaligned(A: NDArray[Any]) -> NDArray[Any]:
+    padded = np.zeros(A.nbytes + 1, np.uint8)
+    padded[1:] = A.view(np.uint8).ravel()
+    return padded[1:].view(A.dtype).reshape(A.shape)
+
+
+def with_a_field(A: NDArray[Any]) -> NDArray[Any]:
+    return np.rec.fromarrays([A, A > 0], dtype=[("x", A.dtype), ("flag", "?")])
+
+
+def as_rows_of_objects(A: NDArray[Any]) -> NDArray[Any]:
+    rows = np.empty(len(A), dtype=object)
+    rows[:] = list(A)
+    return rows
+
+
+def pictures_of_pil(A: NDArray[Any]) -> list[Any]:
+    return [Image.fromarray(row) for row in A.astype(np.uint8)]
+
+
+Make = Callable[[NDArray[Any]], Any]
+STORED: dict[str, tuple[Make, Make]] = {  # as it lies in memory or a file, as it is handed over
+    "rows reversed": (lambda A: A[::-1], lambda S: S[::-1]),
+    "last axis reversed": (lambda A: A[..., ::-1], lambda S: S[..., ::-1]),
+    "all axes reversed": (np.flip, np.flip),
+    "every other row": (lambda A: A.repeat(2, 0), lambda S: S[::2]),
+    "every other row from the end": (lambda A: A[::-1].repeat(2, 0), lambda S: S[::-2]),
+    "transposed": (lambda A: A.T, lambda S: S.T),
+    "big-endian": (lambda A: A.astype(A.dtype.newbyteorder(">")), lambda S: S),
+    "big-endian shorts": (lambda A: A.astype(">i2"), lambda S: S),
+    "big-endian doubles reversed": (lambda A: A.astype(">f8")[::-1], lambda S: S[::-1]),
+    "float16": (lambda A: A.astype(np.float16), lambda S: S),
+    "longdouble": (lambda A: A.astype(np.longdouble), lambda S: S),
+    "uint16": (lambda A: abs(A).astype(np.uint16), lambda S: S),
+    "int64": (lambda A: A.astype(np.int64), lambda S: S),
+    "bool": (lambda A: A % 2 > 0, lambda S: S),
+    "bool reversed": (lambda A: A[::-1] % 2 > 0, lambda S: S[::-1]),
+    "field of a record": (with_a_field, lambda S: S["x"]),
+    "masked nowhere": (lambda A: A, lambda S: np.ma.array(S, mask=False)),
+}
+CONTAINED: dict[str, Make] = {
+    "read-only": lambda A: np.frombuffer(A.tobytes(), A.dtype).reshape(A.shape),
+    "unaligned": unaligned,
+    "Fortran order": np.asfortranarray,
+    "objects": lambda A: A.astype(object),
+    "array of rows": as_rows_of_objects,
+    "list of arrays": list,
+    "tuple of reversed arrays": lambda A: tuple(row[..., ::-1] for row in A),
+    "list of lists": lambda A: A.tolist(),
+    "tensor": torch.tensor,
+    "tensor with gradient": lambda A: torch.tensor(A, requires_grad=True),
+    "parameter": lambda A: torch.nn.Parameter(torch.tensor(A)),
+    "tensor transposed": lambda A: torch.tensor(A).transpose(0, -1).contiguous().transpose(0, -1),
+    "tensor of bfloat16": lambda A: torch.tensor(A).bfloat16(),
+    "tensor of uint16": lambda A: torch.tensor(abs(A)).to(torch.uint16),
+    "list of tensors": lambda A: list(torch.tensor(A, requires_grad=True)),
+    "Dataset of reversed arrays": lambda A: Mapped([row[..., ::-1] for row in A]),
+    "Dataset of big-endian arrays": lambda A: Mapped(list(A.astype(">f4"))),
+    "Dataset of tensors with gradient": lambda A: Mapped(list(torch.tensor(A, requires_grad=True))),
+}
+OF_TABLES: dict[str, Make] = {
+    "frame of float16": lambda A: pd.DataFrame(A.astype(np.float16)),
+    "frame of nullable integers": lambda A: pd.DataFrame(A).astype("Int16"),
+    "frame of mixed dtypes": lambda A: pd.DataFrame(A).astype({0: "float64", 1: "int8", 2: object}),
+    "frame of booleans": lambda A: pd.DataFrame(A > 0),
+}
+OF_IMAGES: dict[str, Make] = {
+    "list of PIL images": pictures_of_pil,
+    "Dataset of PIL images": lambda A: Mapped(pictures_of_pil(A)),
+}
+ZOO = [
+    *((kind, name) for kind in ("table", "image") for name in {**STORED, **CONTAINED}),
+    *((kind, name) for kind in ("memmap table", "memmap image") for name in STORED),
+    *(("table", name) for name in OF_TABLES),
+    *(("image", name) for name in OF_IMAGES),
+]
+
+
+class Mapped(Dataset[Any]):
+    """A Dataset of rows without labels."""
+
+    def __init__(self, rows: list[Any]) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> Any:
+        return self.rows[i]
+
+
+def whole_numbers(kind: str) -> tuple[NDArray[np.float32], NDArray[Any]]:
+    """Rows that every dtype can hold, and labels."""
+    X, y = blobs(30) if "table" in kind else images(30)
+    return X.round().astype(np.float32), y
+
+
+def handed_over(A: NDArray[np.float32], kind: str, name: str, folder: Path) -> Any:
+    if name not in STORED:
+        return {**CONTAINED, **OF_TABLES, **OF_IMAGES}[name](A)
+    store, view = STORED[name]
+    stored = np.array(store(A), order="C")
+    return view(as_memmap(stored, folder) if "memmap" in kind else stored)
+
+
+def plain(X: Any) -> NDArray[np.float32]:
+    """The same values, contiguous and native."""
+    rows = list(X) if isinstance(X, list | tuple | Dataset) or X.ndim == 1 else [X]
+    rows = [row.detach().float() if isinstance(row, Tensor) else row for row in rows]
+    rows = [np.array(row.tolist() if hasattr(row, "tolist") else row, np.float32) for row in rows]
+    return np.stack(rows) if len(rows) > 1 else rows[0]
+
+
+def small_fit(X: Any, y: Any) -> Any:
+    return CrossEntropyClassifier(max_epochs=1, random_state=0, device="cpu").fit(X, y)
+
+
+@pytest.mark.parametrize("kind, name", ZOO)
+def test_array__however_it_is_handed_over__gives_the_bits_of_a_plain_one(
+    kind: str, name: str, tmp_path: Path
+) -> None:
+    A, y = whole_numbers(kind)
+    X = handed_over(A, kind, name, tmp_path)
+    same = np.array(X, np.float32) if isinstance(X, pd.DataFrame) else plain(X)
+    expected, clf = small_fit(same, y), small_fit(X, y)
+    np.testing.assert_array_equal(clf.predict_proba(same), expected.predict_proba(same))
+    np.testing.assert_array_equal(clf.label_quality_, expected.label_quality_)
+    if not isinstance(X, pd.DataFrame):  # it has names that fit has not seen
+        clf = expected
+    np.testing.assert_array_equal(clf.predict_proba(X), expected.predict_proba(same))
+
+
+@pytest.mark.parametrize("name", ["rows reversed", "big-endian", "longdouble", "field of a record"])
+def test_rows__of_a_memmap_that_torch_cannot_view__are_read_slice_by_slice(
+    name: str, tmp_path: Path
+) -> None:
+    A = np.random.default_rng(0).integers(0, 9, (60_000, 16)).astype(np.float32)
+    X = handed_over(A, "memmap table", name, tmp_path)
+    tracemalloc.start()
+    rows = Rows(X, "table", CPU)
+    assert scan(rows).high == 8
+    taken = rows.take(torch.tensor([59_999, 0]))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(taken, A[[59_999, 0]])
+    assert peak < A.nbytes / 4
+
+
+REFUSED: dict[str, tuple[Make, str]] = {
+    "masked": (lambda A: np.ma.masked_equal(A, A[0, 0]), "complete.*masked entries.*Impute"),
+    "list of masked": (lambda A: list(np.ma.masked_equal(A, A[0, 0])), "complete.*Impute"),
+    "Dataset of masked": (lambda A: Mapped(list(np.ma.masked_equal(A, A[0, 0]))), "complete"),
+    "masked tensor": (lambda A: masked_tensor(torch.tensor(A), torch.tensor(A > 0)), "complete"),
+    "sparse tensor": (lambda A: torch.tensor(A).to_sparse(), r"dense.*to_dense"),
+    "compressed tensor": (lambda A: torch.tensor(A).flatten(1).to_sparse_csr(), r"dense.*to_dense"),
+    "list of sparse tensors": (lambda A: [torch.tensor(row).to_sparse() for row in A], "to_dense"),
+    "nested tensor": (
+        lambda A: torch.nested.nested_tensor(list(torch.tensor(A)), layout=torch.jagged),
+        "rows of one shape.*Pad",
+    ),
+    "ragged list": (lambda A: [*A[:-1], A[-1][1:]], "rows of one shape.*Got rows of shape.*Resize"),
+    "ragged list of lists": (lambda A: [*A[:-1].tolist(), A[-1][1:].tolist()], "rows of one shape"),
+    "ragged within a row": (lambda A: [[[1], [2, 3]]] * len(A), "rows of one shape"),
+    "ragged tensors": (lambda A: [torch.tensor(row) for row in [*A[:-1], A[-1][1:]]], "one shape"),
+    "ragged array": (
+        lambda A: as_rows_of_objects(np.array([*A[:-1], A[-1][1:]], dtype=object)),
+        "rows of one shape",
+    ),
+    "ragged Dataset": (lambda A: Mapped([*A[:-1], A[-1][1:]]), "rows of one shape"),
+    "empty Dataset": (lambda A: Mapped([]), "have a row and a feature.*0 sample"),
+    "number": (lambda A: np.array(3.0), "(?i)array|table"),
+    "tensor of a number": (lambda A: torch.tensor(3.0), "must be a table"),
+    "memmap of a number": (
+        lambda A: np.array(3.0).view(np.memmap),
+        "must be a table",
+    ),
+    "dates": (lambda A: A.astype("M8[s]"), "hold numbers.*datetime64"),
+    "memmap of text": (lambda A: A.astype("U5").view(np.memmap), "hold numbers.*<U5"),
+    "records": (with_a_field, "hold numbers"),
+    "list of dates": (lambda A: list(A.astype("M8[s]")), "hold numbers.*datetime64"),
+    "frame of dates": (lambda A: pd.DataFrame({0: pd.to_datetime(A.ravel())}), "hold numbers"),
+    "frame of text": (lambda A: pd.DataFrame({0: ["a"] * len(A)}), "hold numbers.*Encode"),
+    "Series of rows": (lambda A: pd.Series(list(A)), "hold numbers"),
+    "Dataset of text": (lambda A: Mapped([["a"]] * len(A)), "hold numbers.*Encode"),
+    "list of dicts": (lambda A: [{}] * len(A), "hold numbers.*Encode"),
+    "no columns": (lambda A: torch.tensor(A[..., :0]), "have a row and a feature.*0 feature"),
+    "meta tensor": (lambda A: torch.tensor(A, device="meta"), "meta device"),
+    "text": (lambda A: np.full(A.shape, "a"), "hold numbers.*Encode"),
+    "complex": (lambda A: A * 1j, "(?i)complex"),
+    "reversed complex memmap": (lambda A: (A[::-1] * 1j).view(np.memmap)[::-1], "(?i)complex"),
+    "Dataset of complex": (lambda A: Mapped(list(A * 1j)), "(?i)complex"),
+    "quantized": (
+        lambda A: torch.quantize_per_tensor(torch.tensor(A), 1.0, 0, torch.quint8),
+        "dequantize",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ["table", "image"])
+@pytest.mark.parametrize("name", REFUSED)
+def test_array__that_cannot_be_read__is_refused_at_fit_and_at_predict(kind: str, name: str) -> None:
+    A, y = whole_numbers(kind)
+    make, message = REFUSED[name]
+    X = make(A)
+    with pytest.raises((ValueError, TypeError), match=message):
+        small_fit(X, y)
+    clf = small_fit(A, y)
+    with pytest.raises((ValueError, TypeError), match=f"{message}|rows of shape"):
+        clf.predict(X)
+
+
+def test_polars_frames__are_tables_and_dates_in_them_are_refused() -> None:
+    pl = pytest.importorskip("polars")
+    A, y = whole_numbers("table")
+    expected = small_fit(A, y).predict_proba(A)
+    frame = pl.DataFrame(A, schema=[f"column {i}" for i in range(A.shape[1])])
+    for same in (frame, frame.cast(pl.Int16), frame.cast(pl.String)):
+        np.testing.assert_array_equal(small_fit(same, y).predict_proba(same), expected)
+    with pytest.raises(TypeError, match="hold numbers.*Date"):
+        small_fit(frame.cast(pl.Int32).cast(pl.Date), y)
+
+
+# The scale and the size of images, from fit to predict.
+
+
+def on_scale(black: float, white: float) -> Arrays:
+    """Float images that reach both ends of a scale, and labels."""
+    X, y = images(30)
+    X = X / X.max()
+    return black + (white - black) * X.astype(np.float32), y
+
+
+@pytest.mark.parametrize("container", [np.asarray, torch.tensor, Mapped, list], ids=str)
+@pytest.mark.parametrize("low, high", [(0.0, 1.0), (0.0, 1.03), (-0.02, 1.03)])
+def test_images__with_an_overshoot__are_on_the_scale_that_they_overshoot(
+    container: Any, low: float, high: float
+) -> None:
+    X, y = on_scale(low, high)
+    clf = small_fit(container(X), y)
+    assert clf.value_range_ == (0, 1)
+    for other in (on_scale(0, 1)[0], on_scale(-0.05, 1.1)[0], on_scale(0, 0.1)[0], X * 0):
+        assert clf.predict(container(other)).shape == (30,)
+    for other in (on_scale(0, 255)[0], on_scale(-1, 1)[0], on_scale(0, 2)[0]):
+        with pytest.raises(ValueError, match="scale of fit, 0 to 1.*Rescale"):
+            clf.predict(container(other))
+
+
+def test_images__of_a_dark_frame__are_predicted_with_a_warning_and_no_other() -> None:
+    X, y = on_scale(0, 255)
+    clf = small_fit(X, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        clf.predict(X * 0)
+        clf.predict(X * 0.02)
+    with pytest.warns(NoisyFitWarning, match="almost black"):
+        clf.predict(X[:1] * 0.003)
+
+
+def test_value_range__given__is_the_scale_of_the_views_and_of_predict(tmp_path: Path) -> None:
+    X, y = on_scale(0, 1)
+    params = {"max_epochs": 1, "random_state": 0, "device": "cpu"}
+    clf = CrossEntropyClassifier(value_range=(np.float32(0), np.uint8(4)), **params)
+    clf = clone(clf).fit(X, y)
+    assert clf.value_range_ == clf._augment().value_range == (0, 4)
+    clf.save(tmp_path / "model")
+    for model in (clf, CrossEntropyClassifier.load(tmp_path / "model")):
+        assert model.predict(4.5 * X).shape == (30,)
+        with pytest.raises(ValueError, match="scale of fit, 0 to 4"):
+            model.predict(255 * X)
+    with pytest.raises(ValueError, match="scale of fit, 0 to 0.5"):
+        CrossEntropyClassifier(value_range=(0, 0.5), **params).fit(X, y)
+    with pytest.raises(ValueError, match="'value_range' parameter"):
+        CrossEntropyClassifier(value_range="unit", **params).fit(X, y)
+
+
+def test_value_range__given__leaves_tables_alone() -> None:
+    X, y = blobs(30)
+    clf = CrossEntropyClassifier(value_range=(0, 1), max_epochs=1, device="cpu").fit(X, y)
+    assert clf.predict(1000 * X).shape == (30,)
+
+
+def test_bytes__of_a_dataset__are_on_the_scale_of_bytes() -> None:
+    X, y = images(30)
+    X = (X > 50).astype(np.uint8)
+    assert small_fit(Mapped(list(X)), y).value_range_ == small_fit(X, y).value_range_ == (0, 255)
+
+
+@pytest.mark.parametrize("layout", ["HW", "HWC", "CHW", "table"])
+@pytest.mark.parametrize("container", [np.asarray, torch.tensor, Mapped, list, as_memmap], ids=str)
+@pytest.mark.parametrize("axis", [1, 2])
+def test_rows__of_another_height_or_width_at_predict__are_refused(
+    layout: str, container: Any, axis: int, tmp_path: Path
+) -> None:
+    X, y = images(30)
+    X = {"HW": X[..., 0], "HWC": X, "CHW": X.transpose(0, 3, 1, 2), "table": X[:, 0, :, 0]}[layout]
+    axis = {"table": 1, "CHW": axis + 1}.get(layout, axis)
+    clf = small_fit(X, y)
+    wide = X.repeat(2, axis)
+    handed = as_memmap(wide, tmp_path) if container is as_memmap else container(wide)
+    message = "as in fit" if layout != "table" else "as in fit|features"
+    with pytest.raises(ValueError, match=message):
+        clf.predict(handed)

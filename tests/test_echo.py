@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from noisyfit import (
     CrossEntropyClassifier,
+    EchoAlignClassifier,
     EchoMod,
     EchoSelect,
     EchoSelectSampler,
@@ -152,6 +153,36 @@ def test_images__come_back_in_their_layout_and_dtype(layout: str) -> None:
     found = EchoMod(modify).fit_transform(X, y)
     np.testing.assert_array_equal(found, 255 - X)
     assert found.dtype == np.uint8
+
+
+@pytest.mark.parametrize("make", [EchoMod, EchoAlignClassifier])
+def test_fit__rows_that_cannot_be_read__are_refused(make: Any) -> None:
+    X, y = table()
+    model = make() if make is EchoMod else make(selector=EchoSelect(BRIEF))
+    with pytest.raises(ValueError, match="masked entries"):
+        model.fit(np.ma.masked_equal(X, X[0, 0]), y)
+    with pytest.raises(TypeError, match="to_dense"):
+        model.fit(torch.as_tensor(X).to_sparse(), y)
+    with pytest.raises(ValueError, match="rows of one shape"):
+        model.fit([*X[:-1], X[-1][1:]], y)
+
+
+def test_fit__reversed_rows_and_tensors_with_gradient__are_read() -> None:
+    X, y = table()
+    X = X.astype(np.float32)
+    expected = EchoMod(BRIEF, random_state=0).fit_transform(X, y)
+    for same in (X[::-1].copy()[::-1], torch.tensor(X, requires_grad=True), list(torch.tensor(X))):
+        np.testing.assert_array_equal(
+            EchoMod(BRIEF, random_state=0).fit_transform(same, y), expected
+        )
+
+
+def test_images__of_another_height_or_width__are_refused() -> None:
+    X, y = images(30)
+    echo = EchoMod(BRIEF, random_state=0).fit(X, y)
+    for other in (X[:, :9], X[:, :, :9], X[..., 0]):
+        with pytest.raises(ValueError, match=r"rows of shape \(12, 10, 3\), as in fit"):
+            echo.transform(other)
 
 
 def test_images__are_modified_by_the_embedded_generator() -> None:

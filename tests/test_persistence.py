@@ -123,7 +123,7 @@ def test_images__layout_and_scale__are_still_checked(tmp_path: Path) -> None:
     loaded = reloaded(clf, tmp_path)
     assert_alike(loaded, clf, X)
     with pytest.raises(ValueError, match="scale of fit"):
-        loaded.predict(X / 255.0)
+        loaded.predict(X * 100.0)
     with pytest.raises(ValueError, match="as in fit"):
         loaded.predict(X[..., 0])
 

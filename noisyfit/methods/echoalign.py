@@ -17,6 +17,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, column_or_1d, has_fit_parameter
 
 from noisyfit import quality
+from noisyfit.data import unwrapped
 from noisyfit.echo import EchoSelect, seeded
 from noisyfit.labels import LabelProtocol
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
@@ -178,6 +179,7 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
         )
         estimator = self._default_estimator() if self.estimator is None else self.estimator
         self._check_estimator(estimator)
+        X = unwrapped(X)
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         self.given_labels_, has_label = self._read_labels(X, y)
         labels, trusted = present_labels(self.given_labels_, ~has_label), clean_mask

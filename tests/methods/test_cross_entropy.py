@@ -345,7 +345,7 @@ def test_fine_tune__data_that_cannot_be_used__are_an_error() -> None:
     clf.fit(X, y)
     for rows, labels, params, message in (
         (X, y + 1, {}, r"among the classes seen in fit.*Got \['3'\]"),
-        (X / 255, y, {}, "scale of fit"),
+        (X * 100.0, y, {}, "scale of fit"),
         (X[..., :1], y, {}, "as in fit"),
         (X, y[:9], {}, "as many rows"),
         (X[:3], [0, -1, -1], {}, "at least two rows with a label. Got 1 of 3"),
