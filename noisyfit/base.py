@@ -307,15 +307,18 @@ class NoisyLabelClassifier(
         before = self.__dict__.copy()
         try:
             self._forget()
-            validate_parameter_constraints(
-                self._parameter_constraints, self.get_params(deep=False), type(self).__name__
-            )
-            self._check_prefixes()
+            self._check_parameters()
             yield
         except Exception:
             self.__dict__.clear()
             self.__dict__.update(before)
             raise
+
+    def _check_parameters(self) -> None:
+        validate_parameter_constraints(
+            self._parameter_constraints, self.get_params(deep=False), type(self).__name__
+        )
+        self._check_prefixes()
 
     def _train(
         self,
@@ -502,14 +505,25 @@ class NoisyLabelClassifier(
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything that prediction and the fitted attributes need to one file.
 
-        The file holds arrays, numbers and weights, no code: see `load`.
+        The file holds arrays, numbers and weights, no code: see `load`. Parameters that it cannot
+        hold, such as callbacks and functions, are named in a warning.
+
+        Parameters
+        ----------
+        path : path
+            A file there is replaced, behind a symbolic link as well; nothing else is.
         """
         check_is_fitted(self)
         persistence.save(self, path)
 
     @classmethod
     def load(
-        cls, path: str | os.PathLike[str], *, module: Any = None, device: Any = "auto"
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        module: Any = None,
+        device: Any = "auto",
+        **params: Any,
     ) -> Self:
         """Read what `save` wrote.
 
@@ -519,8 +533,10 @@ class NoisyLabelClassifier(
         module : module class, factory or instance
             Needed when the model was fitted with one's own network: code is never stored.
         device : str or torch.device, default="auto"
+        **params
+            Parameters in place of those in the file: what `save` left out, such as ``callbacks``.
         """
-        return persistence.load(cls, path, module=module, device=device)
+        return persistence.load(cls, path, module=module, device=device, params=params)
 
 
 hide_kwargs(NoisyLabelClassifier)

@@ -27,7 +27,7 @@ from noisyfit.data import (
     value_range,
 )
 from noisyfit.exceptions import NoisyFitWarning
-from noisyfit.validation import encode, is_missing
+from noisyfit.validation import encode, is_missing, row_names
 
 
 class InputReader:
@@ -103,8 +103,8 @@ class InputReader:
                 f"This {type(self).__name__} estimator requires y to be passed, but the target y "
                 "is None."
             )
-        self.sample_index_ = np.asarray(X.index if hasattr(X, "iloc") else range(n))
-        y = _as_column(y)
+        given, y = y, _as_column(y)
+        self.sample_index_ = row_names(X, given)
         if len(y) != n:
             raise ValueError(
                 "X and y must have as many rows. Got inconsistent numbers of samples: "

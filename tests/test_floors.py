@@ -15,6 +15,7 @@ FLOORS: list[tuple[int, set[str]]] = [  # rooms of the same number do not know e
     (1, {"datasets"}),
     (1, {"nn"}),
     (2, {"metrics", "selection"}),
+    (1, {"packing"}),
     (2, {"data", "devices", "checkpoint", "persistence"}),
     (3, {"engine"}),
     (3, {"inputs", "labels"}),

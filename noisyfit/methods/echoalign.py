@@ -22,7 +22,7 @@ from noisyfit.echo import EchoSelect, seeded
 from noisyfit.labels import LabelProtocol
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 from noisyfit.methods.flywheel import FlywheelClassifier
-from noisyfit.validation import check_clean_mask, encode, is_missing
+from noisyfit.validation import check_clean_mask, encode, is_missing, row_names
 from noisyfit.warmup import PILOT_MINIMUM
 
 FINE_TUNING_RATE = 0.01  # of the learning rate: what two steps by ten have left of it
@@ -214,8 +214,8 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
                 f"This {type(self).__name__} estimator requires y to be passed, but the target y "
                 "is None."
             )
-        y = column_or_1d(y, warn=True)
-        self.sample_index_ = np.asarray(X.index if hasattr(X, "iloc") else range(len(y)))
+        given, y = y, column_or_1d(y, warn=True)
+        self.sample_index_ = row_names(X, given)
         has_label = ~is_missing(y, self.missing_label)
         if len(y) and not has_label.any():
             raise ValueError(f"y must have labels. Got {self.missing_label!r} in every row.")
