@@ -76,10 +76,9 @@ class Packer:
     def _pack_numpy(self, value: Any, name: str) -> Any:
         if isinstance(value, np.ma.MaskedArray):
             raise _not_kept(value)
-        if value.dtype.kind in "OT" and isinstance(value, np.ndarray):
-            tag = "objects" if value.dtype.kind == "O" else "strings"
-            return {tag: [list(value.shape), self._packed(value.ravel().tolist(), name)]}
-        if value.dtype.hasobject:
+        if value.dtype == object:
+            return {"objects": [list(value.shape), self._packed(value.ravel().tolist(), name)]}
+        if value.dtype.hasobject or value.dtype.kind == "T":
             raise _not_kept(value)
         if isinstance(value, np.generic) and value.dtype.kind in "biufcmM":  # many in an index
             return {"scalar": [value.dtype.str, value.tobytes().hex()]}
@@ -131,9 +130,8 @@ class Unpacker:
             return self.arrays[content][()]
         if tag == "scalar":
             return np.frombuffer(bytes.fromhex(content[1]), np.dtype(content[0]))[0]
-        shape, values = content
-        dtype: Any = {"objects": np.dtype(object), "strings": np.dtypes.StringDType()}[tag]
-        entries = np.empty(len(values), dtype)
+        shape, values = {"objects": content}[tag]
+        entries = np.empty(len(values), dtype=object)
         for i, value in enumerate(values):
             entries[i] = self.unpack(value)
         return entries.reshape(shape)

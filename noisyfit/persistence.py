@@ -19,8 +19,8 @@ import torch
 from torch import nn
 
 from noisyfit.exceptions import NoisyFitError, NoisyFitWarning
+from noisyfit.fitted import fitted_names
 from noisyfit.packing import Packer, Unpacker
-from noisyfit.validation import fitted_names
 
 FORMAT = 2
 MEMBERS = ("meta.json", "arrays.npz", "networks.pt")
@@ -124,7 +124,8 @@ def _pack_params(estimator: Any, packer: Packer) -> tuple[dict[str, Any], dict[s
 
 def _pack_fitted(estimator: Any, packer: Packer) -> dict[str, Any]:
     """Return the fitted attributes but networks and optimizers."""
-    known = fitted_names(type(estimator))
+    kind: Any = type(estimator)
+    known = fitted_names(kind)
     values = {
         name: value
         for name, value in vars(estimator).items()

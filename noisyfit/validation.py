@@ -2,43 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
-import re
-from collections.abc import Iterable, Iterator
-from difflib import get_close_matches
-from functools import cache
-from types import CodeType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return ``" Did you mean '...'?"`` for the closest known name, or nothing."""
-    close = get_close_matches(name, sorted(known), n=1, cutoff=0.5)
-    return f" Did you mean {close[0]!r}?" if close else ""
-
-
-@cache
-def fitted_names(cls: Any) -> frozenset[str]:
-    """Return the fitted attributes of a class: names ending in ``_`` that its methods mention."""
-    members = [member for base in cls.__mro__ for member in vars(base).values()]
-    functions = [getattr(m, "fget", None) or getattr(m, "__func__", m) for m in members]
-    codes = [inspect.unwrap(f).__code__ for f in functions if hasattr(f, "__code__")]
-    mentioned = {name for code in codes for name in _names_in(code)}
-    return frozenset(
-        name
-        for name in mentioned | {"n_features_in_", "feature_names_in_"}
-        if re.fullmatch(r"[a-zA-Z]\w*[^\W_]_", name) and not callable(getattr(cls, name, None))
-    )
-
-
-def _names_in(code: CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _names_in(constant)
 
 
 def row_names(X: Any, y: Any) -> NDArray[Any]:

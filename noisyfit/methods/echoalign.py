@@ -305,7 +305,7 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
         -------
         pandas.DataFrame
             Columns ``is_label_issue``, ``label_quality``, ``given_label``, ``predicted_label``, one
-            row per row of X, under the index of X.
+            row per row of X, under the index of X, or else of y.
         """
         frame = super().label_issues()
         differs = frame["predicted_label"].to_numpy() != self.given_labels_
