@@ -29,7 +29,12 @@ CYCLE = 20  # epochs, about, between the restarts of the cyclic learning rate
 PREDICTING = "Call predict_proba(X) or predict_logits(X)."
 READING = "Pass X and y to fit."
 TRAINING = "Write the loop in _fit(data) of a subclass of NoisyLabelClassifier."
+IGNORED = (  # attributes of skorch's, by its default
+    "compile", "criterion", "dataset", "iterator_train", "iterator_valid", "predict_nonlinearity",
+    "train_split", "warm_start",
+)  # fmt: skip
 NOT_OFFERED = {  # functions of skorch, and what takes their place
+    "check_data": READING,
     "evaluation_step": PREDICTING, "forward": PREDICTING, "forward_iter": PREDICTING,
     "infer": PREDICTING, "get_dataset": READING, "get_iterator": READING,
     "get_split_datasets": READING, "get_loss": TRAINING, "get_train_step_accumulator": TRAINING,
@@ -90,7 +95,7 @@ class Engine(NeuralNet):
     device: Any
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Refuse functions that the loop of a method would never call."""
+        """Refuse what the loop of a method would pass over."""
         super().__init_subclass__(**kwargs)
         if cls._fit is Engine._fit or not cls._fit.__module__.startswith("noisyfit."):
             return  # a user's own loop may call what it likes
@@ -99,6 +104,12 @@ class Engine(NeuralNet):
                 raise TypeError(
                     f"{cls.__name__} must not override {name}: {cls._fit.__qualname__} never calls "
                     f"it. {instead}"
+                )
+        for name in IGNORED:
+            if inspect.getattr_static(cls, name) is not vars(Engine)[name]:
+                raise TypeError(
+                    f"{cls.__name__} must not set {name}: {cls._fit.__qualname__} never reads it."
+                    + remedy(name, cls._signature_names())
                 )
 
     # ---------------------------------------------------------------- networks and optimizers

@@ -104,7 +104,7 @@ class InputReader:
                 "is None."
             )
         given, y = y, _as_column(y)
-        self.sample_index_ = row_names(X, given)
+        self.sample_index_ = row_names(X, given, len(y))
         if len(y) != n:
             raise ValueError(
                 "X and y must have as many rows. Got inconsistent numbers of samples: "

@@ -28,6 +28,10 @@ LOCAL = ("checkpoint_dir", "device")  # parameters that belong to one machine
 PRETRAINED = {"weights": None, "pretrained": False}  # no download: the stored weights replace them
 DOWNLOADING = ("torchvision.", "timm.")  # where factories take these
 PRIVATE = ("_n_features_out", "_sklearn_output_config")  # what scikit-learn keeps of a fit
+NEEDED = (  # by every prediction
+    "classes_", "feature_mean_", "feature_scale_", "input_shape_", "layout_", "n_classes_",
+    "row_shape_", "value_range_",
+)  # fmt: skip
 REMADE = (  # by load, from the rest
     "callbacks_", "cuda_dependent_attributes_", "device_", "history_", "init_context_",
     "initialized_", "prefixes_",
@@ -90,6 +94,8 @@ def load(
         left_out = dict(meta["left_out"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _damaged(path, "meta.json") from error
+    if not fitted.keys() >= {*NEEDED}:
+        raise _damaged(path, "meta.json")
     kind = _class_of(cls, home, name)
     _check_params(kind, stored, left_out)
     _check_fitted(kind, fitted)
@@ -100,6 +106,8 @@ def load(
     estimator._check_parameters()
     for name, value in fitted.items():
         setattr(estimator, name, value)
+    if not weights.keys() >= {*estimator._networks, *estimator._copies}:
+        raise _damaged(path, "networks.pt")
     estimator.set_params(**_without_downloads(complete))
     estimator._rebuild(weights, history)
     return estimator.set_params(**complete)

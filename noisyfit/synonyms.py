@@ -91,7 +91,7 @@ REMEDIES = {other: remedy for remedy, others in _REMEDIES.items() for other in o
 
 def did_you_mean(name: str, known: Collection[str], prefix: str = "") -> str:
     """Return ``" Did you mean '...'?"`` for the closest known name, or nothing."""
-    close = get_close_matches(name, sorted(known), n=1, cutoff=0.7)
+    close = get_close_matches(name, sorted(known), n=1, cutoff=0.65)
     return f" Did you mean {prefix + close[0]!r}?" if close else ""
 
 

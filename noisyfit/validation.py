@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def row_names(X: Any, y: Any) -> NDArray[Any]:
-    """Return the index of X, else of y, else the numbers of the rows, (n_samples,)."""
+def row_names(X: Any, y: Any, n: int) -> NDArray[Any]:
+    """Return the index of X, else of y, else the numbers of the ``n`` rows."""
     for rows in (X, y):
         if hasattr(rows, "iloc"):
             return np.asarray(rows.index)
-    return np.arange(len(y))
+    return np.arange(n)
 
 
 def is_missing(y: NDArray[Any], missing_label: Any) -> NDArray[np.bool_]:

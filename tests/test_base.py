@@ -25,7 +25,7 @@ from noisyfit import (
 )
 from noisyfit.data import TrainingData
 from noisyfit.devices import resolve_device, resolve_precision
-from noisyfit.engine import NOT_OFFERED
+from noisyfit.engine import IGNORED, NOT_OFFERED
 from noisyfit.fitted import fitted_names
 from noisyfit.nn import features
 from noisyfit.nn.backbones.mlp import MLP
@@ -374,6 +374,12 @@ def test_function_of_skorch__is_refused_in_our_words(name: str) -> None:
             getattr(estimator, name)
     with pytest.raises(TypeError, match=f"Own must not override {name}: Cross.*{remedy}"):
         type("Own", (CrossEntropyClassifier,), {name: lambda self, *args: None})
+
+
+@pytest.mark.parametrize("name", IGNORED)
+def test_attribute_of_skorch__in_a_subclass__is_refused(name: str) -> None:
+    with pytest.raises(TypeError, match=rf"Own must not set {name}: .* never reads it\. \w+"):
+        type("Own", (CrossEntropyClassifier,), {name: object()})
 
 
 def test_function_of_skorch__in_a_method_of_ones_own__may_be_a_helper() -> None:

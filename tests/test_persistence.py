@@ -455,6 +455,18 @@ def test_forged_file__is_refused(
         FlywheelClassifier.load(tmp_path / "model")
 
 
+@pytest.mark.parametrize("lost", ["classes_", "row_shape_", "networks"])
+def test_file__without_what_prediction_needs__is_refused(lost: str, tmp_path: Path) -> None:
+    quick(CrossEntropyClassifier, max_epochs=2).fit(*blobs(60)).save(tmp_path / "model")
+    with zipfile.ZipFile(tmp_path / "model") as archive:
+        fitted = json.loads(archive.read("meta.json"))["fitted"]
+    fitted.pop(lost, None)
+    other = {"class": ["noisyfit.methods.flywheel", "FlywheelClassifier"]}
+    rewritten(tmp_path / "model", **{"fitted": fitted} | (other if lost == "networks" else {}))
+    with pytest.raises(ValueError, match="is damaged or was put in by others"):
+        NoisyLabelClassifier.load(tmp_path / "model")
+
+
 def test_forged_file__of_a_foreign_class_with_a_known_name__is_refused(tmp_path: Path) -> None:
     quick(CrossEntropyClassifier, max_epochs=2).fit(*blobs(60)).save(tmp_path / "model")
     rewritten(tmp_path / "model", **{"class": ["evil", "CrossEntropyClassifier"]})

@@ -215,7 +215,7 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
                 "is None."
             )
         given, y = y, column_or_1d(y, warn=True)
-        self.sample_index_ = row_names(X, given)
+        self.sample_index_ = row_names(X, given, len(y))
         has_label = ~is_missing(y, self.missing_label)
         if len(y) and not has_label.any():
             raise ValueError(f"y must have labels. Got {self.missing_label!r} in every row.")
