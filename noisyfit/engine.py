@@ -210,9 +210,10 @@ class Engine(NeuralNet):
         known = inspect.signature(self.optimizer).parameters
         for key in params:
             if key not in known:
+                prefix = f"{_optimizer_of(name) if key in own else 'optimizer'}__"
                 raise ValueError(
-                    f"Invalid parameter 'optimizer__{key}' for {self.optimizer.__name__}."
-                    + remedy(key, known, "optimizer__")
+                    f"Invalid parameter {prefix + key!r} for {self.optimizer.__name__}."
+                    + remedy(key, known, prefix)
                 )
         return self.optimizer(*groups, **params)
 

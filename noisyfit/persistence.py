@@ -9,7 +9,7 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -69,14 +69,8 @@ def save(estimator: Any, path: str | os.PathLike[str]) -> None:
         "arrays.npz": _as_bytes(lambda f: np.savez(f, **packer.arrays)),
         "networks.pt": _as_bytes(lambda f: torch.save(weights, f)),
     }
-    optional = [name for name in left_out if not _is_demanded(estimator, name)]
-    if optional:
-        warnings.warn(
-            f"Files hold no code and nothing of one machine: {', '.join(optional)} will be left "
-            f"out. {_pass_to_load(optional)}",
-            NoisyFitWarning,
-            stacklevel=3,
-        )
+    for message in _losses(estimator, left_out):
+        warnings.warn(message, NoisyFitWarning, stacklevel=3)
     _write(members, target)
 
 
@@ -142,8 +136,34 @@ def _pack_fitted(estimator: Any, packer: Packer) -> dict[str, Any]:
     return {
         name: _pack_or_refuse(value, name, packer)
         for name, value in values.items()
-        if not isinstance(value, nn.Module | torch.optim.Optimizer)
+        if not _is_torch(value)
     }
+
+
+def _losses(estimator: Any, left_out: Iterable[str]) -> Iterator[str]:
+    """Say what a file will not hold and `load` will not ask for."""
+    optional = [name for name in left_out if not _is_demanded(estimator, name)]
+    if optional:
+        yield (
+            f"Files hold no code and nothing of one machine: {', '.join(optional)} will be left "
+            f"out. {_pass_to_load(optional)}"
+        )
+    kind: Any = type(estimator)
+    known = {*fitted_names(kind), *REMADE}
+    foreign = [
+        name
+        for name, value in vars(estimator).items()
+        if re.fullmatch(r"[a-zA-Z]\w*_", name) and name not in known and not _is_torch(value)
+    ]
+    if foreign:
+        yield (
+            f"Files hold the attributes that the methods of {kind.__name__} write: "
+            f"{', '.join(foreign)} will be left out. Write them in a subclass."
+        )
+
+
+def _is_torch(value: Any) -> bool:
+    return isinstance(value, nn.Module | torch.optim.Optimizer)
 
 
 def _pack_or_refuse(value: Any, name: str, packer: Packer) -> Any:
@@ -277,7 +297,8 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Any, dict[str, 
             meta, arrays, weights = (archive.read(name) for name in MEMBERS)
     except (zipfile.BadZipFile, KeyError) as error:
         raise NoisyFitError(
-            f"load must get a file that save has written. Got {_content_of(path)}: {path}."
+            f"load must get a file that save has written. Got {_content_of(path)}: {path}. "
+            "Pass the path that was given to save."
         ) from error
     description = _decoded(path, "meta.json", json.loads, meta)
     _check_format(description.get("format"), path)

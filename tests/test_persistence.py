@@ -259,6 +259,21 @@ def test_parameters__of_the_network_that_a_file_cannot_hold__must_be_passed(tmp_
     np.testing.assert_array_equal(loaded.predict_proba(X0), clf.predict_proba(X0))
 
 
+def test_attributes__of_a_users_method__are_kept_and_others_named(tmp_path: Path) -> None:
+    class Richer(CrossEntropyClassifier):
+        def _conclude(self, *args: Any) -> None:
+            super()._conclude(*args)
+            self.extra_ = {"a": (1, np.float32(2.5))}
+
+    clf = quick(Richer, max_epochs=2).fit(*blobs(60))
+    clf.note_ = 5
+    with pytest.warns(NoisyFitWarning, match="methods of Richer write: note_ will be left out"):
+        clf.save(tmp_path / "model")
+    loaded = Richer.load(tmp_path / "model")
+    assert repr(loaded.extra_) == repr(clf.extra_)
+    assert not hasattr(loaded, "note_")
+
+
 def test_set_output_is_kept(tmp_path: Path) -> None:
     clf = quick(CrossEntropyClassifier, max_epochs=2).set_output(transform="pandas")
     loaded = reloaded(clf.fit(*blobs(60)), tmp_path)
