@@ -79,24 +79,21 @@ def load(
 ) -> Any:
     """Read an estimator of class ``cls``, or of a subclass within this package."""
     meta, arrays, weights = _read(path)
-    unpacker = Unpacker(arrays, weights.pop("tensors", {}))
     try:
-        home, name = map(str, meta["class"])
-        stored = {name: unpacker.unpack(value) for name, value in meta["params"].items()}
-        fitted = {name: unpacker.unpack(value) for name, value in meta["fitted"].items()}
-        history = unpacker.unpack(meta["history"])
+        home, qualname = map(str, meta["class"])
         left_out = dict(meta["left_out"])
+        stored, fitted, history = _unpacked(meta, arrays, weights.pop("tensors", {}))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _damaged(path, "meta.json") from error
-    if not fitted.keys() >= {*NEEDED}:
-        raise _damaged(path, "meta.json")
-    kind = _class_of(cls, home, name)
+    kind = _class_of(cls, home, qualname)
     _check_params(kind, stored, left_out)
     _check_fitted(kind, fitted)
+    if not fitted.keys() >= {*NEEDED}:
+        raise _damaged(path, "meta.json")
     given = params if module is None else params | {"module": module}
     complete = stored | given | {"device": device}
     estimator = kind(**complete)
-    _ask_for(estimator, {name: kind for name, kind in left_out.items() if name not in given})
+    _ask_for(estimator, {name: what for name, what in left_out.items() if name not in given})
     estimator._check_parameters()
     for name, value in fitted.items():
         setattr(estimator, name, value)
@@ -105,6 +102,17 @@ def load(
     estimator.set_params(**_without_downloads(complete))
     estimator._rebuild(weights, history)
     return estimator.set_params(**complete)
+
+
+def _unpacked(
+    meta: dict[str, Any], arrays: dict[str, Any], tensors: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any], Any]:
+    """Return parameters, fitted attributes and history."""
+    unpack = Unpacker(arrays, tensors).unpack
+    params, fitted = (
+        {name: unpack(value) for name, value in meta[part].items()} for part in ("params", "fitted")
+    )
+    return params, fitted, unpack(meta["history"])
 
 
 # What goes into a file.
