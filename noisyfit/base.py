@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from math import ceil
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -47,7 +48,7 @@ from noisyfit.nn import features
 from noisyfit.nn.augment import ImageAugment, TableAugment
 from noisyfit.parameters import check_parameters
 from noisyfit.torch_state import seeded_generators, torch_defaults
-from noisyfit.validation import check_clean_mask, check_sample_weight, did_you_mean
+from noisyfit.validation import check_clean_mask, check_sample_weight
 
 DEFAULT_EPOCHS = {"table": 60, "image": 30}
 WARMUP_PART = 6  # by default the warm-up is one sixth of the epochs
@@ -150,8 +151,8 @@ class NoisyLabelClassifier(
     __metadata_request__fit: ClassVar = {
         "clean_mask": True, "X_meta": True, "y_meta": True, "X_val": True, "y_val": True
     }  # fmt: skip
-    partial_fit: Any = property(doc="Not offered: hides skorch's from hasattr.")
     get_metadata_routing = BaseEstimator.get_metadata_routing
+    __repr__ = BaseEstimator.__repr__  # skorch's shows the module alone
 
     _uses_meta: ClassVar[bool] = False
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -249,8 +250,7 @@ class NoisyLabelClassifier(
             if "__" not in name and name not in self._signature_names():
                 raise ValueError(
                     f"Invalid parameter {name!r} for estimator {type(self).__name__}."
-                    + did_you_mean(name, self._signature_names())
-                    + f" Valid parameters are: {self._get_param_names()}."
+                    f"{self._remedy(name)} Valid parameters are: {self._get_param_names()}."
                 )
         for name, value in params.items():
             setattr(self, name, value)
@@ -319,16 +319,19 @@ class NoisyLabelClassifier(
         before = self.__dict__.copy()
         try:
             self._forget()
-            check_parameters(
-                self._parameter_constraints, self.get_params(deep=False), type(self).__name__
-            )
-            self._check_prefixes()
+            self._check_parameters()
             with torch_defaults():
                 yield
         except Exception:
             self.__dict__.clear()
             self.__dict__.update(before)
             raise
+
+    def _check_parameters(self) -> None:
+        check_parameters(
+            self._parameter_constraints, self.get_params(deep=False), type(self).__name__
+        )
+        self._check_prefixes()
 
     def _train(
         self,
@@ -438,10 +441,19 @@ class NoisyLabelClassifier(
         if self.validation_fraction is None:
             return self._training_data(rows, codes, trusted, None), None
         counts = np.unique(codes, return_counts=True)[1]
+        n_held_out = ceil(self.validation_fraction * len(codes))
+        n_kept = len(codes) - n_held_out
+        if n_kept < 2:
+            raise ValueError(
+                f"validation_fraction must leave two rows to learn from. Got "
+                f"{self.validation_fraction} of {len(codes)} rows. Lower it, or pass X_val and "
+                "y_val to fit."
+            )
+        stratified = counts.min() > 1 and min(n_held_out, n_kept) >= len(counts)
         train, held_out = train_test_split(
             np.arange(len(codes)),
             test_size=self.validation_fraction,
-            stratify=codes if counts.min() > 1 else None,
+            stratify=codes if stratified else None,
             random_state=self.seed_,
         )
         return (
@@ -525,7 +537,13 @@ class NoisyLabelClassifier(
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything that prediction and the fitted attributes need to one file.
 
-        The file holds arrays, numbers and weights, no code: see `load`.
+        The file holds arrays, numbers and weights, no code: see `load`. Parameters that it cannot
+        hold, such as callbacks and functions, are named in a warning.
+
+        Parameters
+        ----------
+        path : path
+            A file there is replaced, behind a symbolic link as well; nothing else is.
         """
         check_is_fitted(self)
         persistence.save(self, path)
@@ -533,7 +551,12 @@ class NoisyLabelClassifier(
     @classmethod
     @torch_defaults()
     def load(
-        cls, path: str | os.PathLike[str], *, module: Any = None, device: Any = "auto"
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        module: Any = None,
+        device: Any = "auto",
+        **params: Any,
     ) -> Self:
         """Read what `save` wrote.
 
@@ -543,8 +566,10 @@ class NoisyLabelClassifier(
         module : module class, factory or instance
             Needed when the model was fitted with one's own network: code is never stored.
         device : str or torch.device, default="auto"
+        **params
+            Parameters in place of those in the file: what `save` left out, such as ``callbacks``.
         """
-        return persistence.load(cls, path, module=module, device=device)
+        return persistence.load(cls, path, module=module, device=device, params=params)
 
 
 hide_kwargs(NoisyLabelClassifier)

@@ -6,10 +6,29 @@ import torch
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """Return the device that ``"auto"`` stands for: a CUDA GPU if there is one."""
+    """Return the device that ``"auto"`` stands for: a CUDA GPU if there is one.
+
+    Raises
+    ------
+    ValueError
+        If there is no such device.
+    """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(device)
+    try:
+        resolved = torch.device(device)
+        torch.zeros(1, device=resolved).tolist()  # torch tells late that a device is not there
+    except (AssertionError, RuntimeError, TypeError, NotImplementedError) as error:
+        raise ValueError(
+            f"device must be one that torch can use here: {', '.join(_devices())}. Got {device!r}. "
+            "Pass 'auto' for a GPU if there is one."
+        ) from error
+    return resolved
+
+
+def _devices() -> list[str]:
+    gpus = [f"'cuda:{i}'" for i in range(torch.cuda.device_count())]
+    return ["'auto'", "'cpu'", *(["'cuda'"] if gpus else []), *gpus]
 
 
 def device_name(device: str | torch.device) -> str:

@@ -29,6 +29,7 @@ from torch.nn import functional as F
 from noisyfit.checkpoint import Checkpoint, fingerprint
 from noisyfit.data import check_row_shape, image_layout, shape_of, unwrapped
 from noisyfit.devices import resolve_device
+from noisyfit.fitted import FittedAttributes
 from noisyfit.nn.embedders import ContrastiveEmbedder, Embedder, StandardizedFeatures
 from noisyfit.nn.generators import ConditionalDiffusion, Modifier, Trainable
 from noisyfit.nn.generators.conditional_diffusion import SMALL_IMAGE
@@ -40,7 +41,7 @@ from noisyfit.validation import as_column, check_clean_mask, find_classes, prese
 GRID = 1000  # points between the two means where a mixture's boundary is looked for
 
 
-class EchoMod(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+class EchoMod(FittedAttributes, OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     """Modify every row until it fits its label: the first part of EchoAlign ([1]_, section 4.1).
 
     ``fit_transform(X, y)`` returns modified rows for training. ``transform(X)`` returns rows as
@@ -491,7 +492,7 @@ class EchoSelect(EchoMod):
         return found.cpu().numpy().clip(-1, 1)
 
 
-class EchoSelectSampler(BaseEstimator):
+class EchoSelectSampler(FittedAttributes, BaseEstimator):
     """Drop the rows whose originals `EchoSelect` does not keep.
 
     A sampler in the manner of imbalanced-learn, for its ``Pipeline``.

@@ -20,14 +20,43 @@ from noisyfit.checkpoint import Checkpoint
 from noisyfit.data import Rows, TrainingData
 from noisyfit.devices import resolve_device
 from noisyfit.exceptions import NoisyFitError
-from noisyfit.nn.build import build_network
+from noisyfit.nn.build import build_network, parameter_names
 from noisyfit.nn.input_layer import Standardized
-from noisyfit.validation import did_you_mean
+from noisyfit.synonyms import NAMES, REMEDIES, did_you_mean, remedy
 
 SGD_DEFAULTS = {"momentum": 0.9, "weight_decay": 5e-4, "fused": True}
 CYCLE = 20  # epochs, about, between the restarts of the cyclic learning rate
+PREDICTING = "Call predict_proba(X) or predict_logits(X)."
+READING = "Pass X and y to fit."
+TRAINING = "Write the loop in _fit(data) of a subclass of NoisyLabelClassifier."
+IGNORED = (  # attributes of skorch's, by its default
+    "compile", "criterion", "dataset", "iterator_train", "iterator_valid", "predict_nonlinearity",
+    "train_split", "warm_start",
+)  # fmt: skip
+NOT_OFFERED = {  # functions of skorch, and what takes their place
+    "check_data": READING,
+    "evaluation_step": PREDICTING, "forward": PREDICTING, "forward_iter": PREDICTING,
+    "infer": PREDICTING, "get_dataset": READING, "get_iterator": READING,
+    "get_split_datasets": READING, "get_loss": TRAINING, "get_train_step_accumulator": TRAINING,
+    "initialize_criterion": TRAINING, "run_single_epoch": TRAINING, "train_step": TRAINING,
+    "train_step_single": TRAINING, "validation_step": TRAINING,
+}  # fmt: skip
 SMALLEST = torch.finfo(torch.float32).tiny  # of a probability, to take its logarithm
 SMALLEST_BATCH = 32  # rows below which matrix products take another path, with other rounding
+
+
+class NotOffered:
+    """Takes the place of a function of skorch's that has no sense here; hasattr finds nothing."""
+
+    def __init__(self, name: str, remedy: str) -> None:
+        self.name, self.remedy = name, remedy
+
+    def __get__(self, instance: Any, owner: type[Any]) -> Any:
+        if instance is None:
+            return self
+        raise AttributeError(
+            f"{owner.__name__} has no {self.name} of skorch's: its loop is its own. {self.remedy}"
+        )
 
 
 class Engine(NeuralNet):
@@ -65,6 +94,24 @@ class Engine(NeuralNet):
     max_epochs_: int
     device: Any
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuse what the loop of a method would pass over."""
+        super().__init_subclass__(**kwargs)
+        if cls._fit is Engine._fit or not cls._fit.__module__.startswith("noisyfit."):
+            return  # a user's own loop may call what it likes
+        for name, instead in NOT_OFFERED.items():
+            if not isinstance(inspect.getattr_static(cls, name), NotOffered):
+                raise TypeError(
+                    f"{cls.__name__} must not override {name}: {cls._fit.__qualname__} never calls "
+                    f"it. {instead}"
+                )
+        for name in IGNORED:
+            if inspect.getattr_static(cls, name) is not vars(Engine)[name]:
+                raise TypeError(
+                    f"{cls.__name__} must not set {name}: {cls._fit.__qualname__} never reads it."
+                    + remedy(name, cls._signature_names())
+                )
+
     # ---------------------------------------------------------------- networks and optimizers
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -82,6 +129,7 @@ class Engine(NeuralNet):
             )
         self._check_prefixes()
         self._check_callbacks()
+        self._check_callback_names()
         self._initialize_callbacks()
         with self._current_init_context("module"):
             self.initialize_module()
@@ -164,9 +212,10 @@ class Engine(NeuralNet):
         known = inspect.signature(self.optimizer).parameters
         for key in params:
             if key not in known:
+                prefix = f"{_optimizer_of(name) if key in own else 'optimizer'}__"
                 raise ValueError(
-                    f"Invalid parameter 'optimizer__{key}' for {self.optimizer.__name__}."
-                    + did_you_mean(f"optimizer__{key}", [f"optimizer__{k}" for k in known])
+                    f"Invalid parameter {prefix + key!r} for {self.optimizer.__name__}."
+                    + remedy(key, known, prefix)
                 )
         return self.optimizer(*groups, **params)
 
@@ -187,15 +236,21 @@ class Engine(NeuralNet):
             if dunder and prefix and not key.startswith("_") and prefix not in routed:
                 raise ValueError(
                     f"Invalid parameter {key!r} for {type(self).__name__}: its prefixes are "
-                    f"{[f'{p}__' for p in routed]}." + did_you_mean(prefix, routed)
+                    f"{[f'{p}__' for p in routed]}." + remedy(prefix, known | {*routed})
                 )
             if not dunder and key in self._get_param_names() and key not in known:
                 raise ValueError(
-                    f"Invalid parameter {key!r} for {type(self).__name__}."
-                    + did_you_mean(
-                        key, known | {f"{p}__{key.removeprefix(p + '_')}" for p in routed}
-                    )
+                    f"Invalid parameter {key!r} for {type(self).__name__}.{self._remedy(key)}"
                 )
+
+    def _remedy(self, name: str) -> str:
+        """Return what to do instead of passing ``name``."""
+        if name.lower() not in NAMES | REMEDIES:
+            for prefix, takes in ("module", self.module), ("optimizer", self.optimizer):
+                if name.startswith(f"{prefix}_"):
+                    rest = name.removeprefix(f"{prefix}_")
+                    return did_you_mean(rest, parameter_names(takes), f"{prefix}__")
+        return remedy(name, self._signature_names())
 
     # ------------------------------------------------------------------------- the loop
 
@@ -372,6 +427,18 @@ class Engine(NeuralNet):
                     "are filled in at fit."
                 )
 
+    def _check_callback_names(self) -> None:
+        """Refuse parameters of callbacks that are not there: skorch would not read them."""
+        named = {} if self.callbacks == "disable" else dict(self._uniquely_named_callbacks())
+        for key in vars(self):
+            prefix, _, rest = key.partition("__")
+            name = rest.partition("__")[0]
+            if prefix == "callbacks" and rest and name not in named:
+                raise ValueError(
+                    f"{key} must name one of the callbacks, which are {list(named)}. Got "
+                    f"{name!r}. Add it: callbacks=[({name!r}, ...)]."
+                )
+
     def _callbacks_stop(self) -> bool:
         """Fire the end of the epoch; skorch's way to stop early is a KeyboardInterrupt."""
         try:
@@ -447,6 +514,10 @@ class Engine(NeuralNet):
         if "device_" in state:  # skorch has mapped the tensors to a device that exists
             self.device_ = torch.device(self.device)
         self.device = requested
+
+
+for _name, _remedy in (NOT_OFFERED | {"partial_fit": "Call fit."}).items():
+    setattr(Engine, _name, NotOffered(_name, _remedy))
 
 
 def _padded(x: Tensor) -> Tensor:

@@ -37,6 +37,7 @@ from noisyfit.validation import (
     find_classes,
     is_missing,
     present_labels,
+    row_names,
 )
 
 
@@ -115,8 +116,8 @@ class InputReader:
                 f"This {type(self).__name__} estimator requires y to be passed, but the target y "
                 "is None."
             )
-        self.sample_index_ = np.asarray(X.index if hasattr(X, "iloc") else range(n))
-        y = _as_column(y)
+        given, y = y, _as_column(y)
+        self.sample_index_ = row_names(X, given, len(y))
         if len(y) != n:
             raise ValueError(
                 "X and y must have as many rows. Got inconsistent numbers of samples: "

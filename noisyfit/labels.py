@@ -13,11 +13,12 @@ from torch import Tensor
 from noisyfit import quality
 from noisyfit.data import Rows, TrainingData
 from noisyfit.exceptions import NoisyFitError
+from noisyfit.fitted import FittedAttributes
 from noisyfit.nn import features
 from noisyfit.validation import encode, is_missing
 
 
-class LabelProtocol:
+class LabelProtocol(FittedAttributes):
     """From a method's beliefs to ``label_quality_``, ``corrected_labels_`` and issues."""
 
     module_: Any
@@ -71,7 +72,7 @@ class LabelProtocol:
         -------
         pandas.DataFrame
             Columns ``is_label_issue``, ``label_quality``, ``given_label``, ``predicted_label``, one
-            row per row of X, under the index of X.
+            row per row of X, under the index of X, or else of y.
         """
         check_is_fitted(self)
         missing = is_missing(self.given_labels_, self.missing_label)

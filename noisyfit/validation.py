@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -19,10 +17,12 @@ PLAIN_TYPES = bool | int | float | np.bool_ | np.number | np.datetime64
 CLASS_FAMILIES = (str, PLAIN_TYPES)
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return ``" Did you mean '...'?"`` for the closest known name, or nothing."""
-    close = get_close_matches(name, sorted(known), n=1, cutoff=0.5)
-    return f" Did you mean {close[0]!r}?" if close else ""
+def row_names(X: Any, y: Any, n: int) -> NDArray[Any]:
+    """Return the index of X, else of y, else the numbers of the ``n`` rows."""
+    for rows in (X, y):
+        if hasattr(rows, "iloc"):
+            return np.asarray(rows.index)
+    return np.arange(n)
 
 
 def as_column(y: Any) -> NDArray[Any]:

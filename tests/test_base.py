@@ -1,3 +1,4 @@
+import re
 import warnings
 from typing import Any
 
@@ -5,23 +6,32 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_predict, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from skorch.callbacks import EarlyStopping
+from skorch.callbacks import Callback, EarlyStopping
 from torch import Tensor
 
 from noisyfit import (
     CrossEntropyClassifier,
+    EchoAlignClassifier,
+    EchoSelect,
     FlywheelClassifier,
     NoisyFitError,
     NoisyLabelClassifier,
 )
 from noisyfit.data import TrainingData
 from noisyfit.devices import resolve_device, resolve_precision
+from noisyfit.engine import IGNORED, NOT_OFFERED
+from noisyfit.fitted import fitted_names
 from noisyfit.nn import features
+from noisyfit.nn.backbones.mlp import MLP
+from noisyfit.nn.build import parameter_names
 from noisyfit.noise import symmetric
+from noisyfit.synonyms import NAMES, REMEDIES
 from tests.common import LearningRates, Linear, Perceptron, blobs, images, optimizers, quick
 
 
@@ -260,6 +270,196 @@ def test_augmentation__switched_off_piece_by_piece__equals_none_but_for_chance()
     off = quick(CrossEntropyClassifier, max_epochs=1, batch_size=90, **params).fit(X, y)
     none = quick(CrossEntropyClassifier, max_epochs=1, batch_size=90, augmentation=None).fit(X, y)
     np.testing.assert_allclose(off.predict_proba(X), none.predict_proba(X), atol=1e-5)
+
+
+# Names that other libraries use.
+
+ELSEWHERE: dict[str, str] = {
+    "learning_rate": "Did you mean 'lr'",
+    "eta0": "Did you mean 'lr'",
+    "weight_decay": "Did you mean 'optimizer__weight_decay'",
+    "momentum": "Did you mean 'optimizer__momentum'",
+    "early_stopping": r"callbacks=\[skorch.callbacks.EarlyStopping",
+    "patience": r"callbacks=\[skorch.callbacks.EarlyStopping",
+    "tol": r"callbacks=\[skorch.callbacks.EarlyStopping",
+    "n_jobs": r"It has none: .*torch.set_num_threads",
+    "class_weight": "It has none: .*sample_weight",
+    "warm_start": "It has none: .*fine_tune",
+    "train_split": "Did you mean 'validation_fraction'",
+    "criterion": r"It has none: .*_fit\(data\)",
+    "compile": "It has none",
+    "classes": "It has none: .*classes_",
+    "epochs": "Did you mean 'max_epochs'",
+    "n_epochs": "Did you mean 'max_epochs'",
+    "max_iter": "Did you mean 'max_epochs'",
+    "batch": "Did you mean 'batch_size'",
+    "optimizer_params": "optimizer__momentum=0.9",
+    "dropout": "Did you mean 'module__dropout'",
+    "hidden_layer_sizes": "Did you mean 'module__width'",
+    "random_seed": "Did you mean 'random_state'",
+    "seed": "Did you mean 'random_state'",
+    "model": "Did you mean 'module'",
+    "n_classes": "It has none: .*from y",
+    "predict_nonlinearity": "It has none: predict_proba",
+    "validation_data": "X_val and y_val",
+    "Learning_Rate": "Did you mean 'lr'",
+    "criterion__weight": "It has none",
+    "iterator_train__shuffle": "It has none",
+    "train_split__cv": "Did you mean 'validation_fraction'",
+    "optimizer__learning_rate": "Did you mean 'lr'",
+    "optimizer__l2": "Did you mean 'optimizer__weight_decay'",
+    "module__hidden_layer_sizes": "Did you mean 'module__width'",
+    "module__n_layers": "Did you mean 'module__depth'",
+    "optimizer_momentum": "Did you mean 'optimizer__momentum'",
+    "module_depht": "Did you mean 'module__depth'",
+    "callbacks__EarlyStopping__patience": "one of the callbacks.*'epoch_timer'.*'EarlyStopping'",
+}
+
+
+@pytest.mark.parametrize("name, message", ELSEWHERE.items(), ids=ELSEWHERE)
+def test_parameter__by_the_name_of_another_library__gets_the_remedy(
+    name: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        quick(CrossEntropyClassifier, **{name: 1}).fit(*blobs(20, 2))
+    if "__" not in name:
+        with pytest.raises(ValueError, match=message):
+            CrossEntropyClassifier().set_params(**{name: 1})
+    hinted = re.findall(r"Did you mean '(\w+)'", str(error.value))
+    params = {h: CrossEntropyClassifier().get_params().get(h, 0.5) for h in hinted}
+    for own in params.keys() & {"module__width", "module__depth"}:
+        params[own] = 2
+    quick(CrossEntropyClassifier, **params | {"max_epochs": 1, "batch_size": 8, "lr": 0.1}).fit(
+        *blobs(20, 2)
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["foo", "alphabet", "module_foo", "optimizer_foo", "module__foo", "optimizer__foo"]
+)
+def test_parameter__like_no_other__gets_no_suggestion(name: str) -> None:
+    with pytest.raises(ValueError, match=f"Invalid parameter '{name}'") as error:
+        quick(CrossEntropyClassifier, **{name: 1}).fit(*blobs(20, 2))
+    assert "Did you mean" not in str(error.value)
+
+
+def test_synonyms__lead_to_parameters_that_exist() -> None:
+    own = FlywheelClassifier().get_params().keys() | parameter_names(FlywheelClassifier)
+    optimizers = torch.optim.SGD, torch.optim.Adam
+    takes = {"module": parameter_names(MLP)}
+    takes["optimizer"] = {name for kind in optimizers for name in parameter_names(kind)}
+    for ours in set(NAMES.values()):
+        prefix, _, rest = ours.partition("__")
+        assert (rest in takes[prefix]) if rest else (ours in own), ours
+    assert not NAMES.keys() & (REMEDIES.keys() | own)
+    assert not REMEDIES.keys() & own
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", 99, "mps:5", "Cuda", None, 1.5, "meta"])
+def test_device__that_is_not_there__is_an_error_in_our_words(device: Any) -> None:
+    with pytest.raises(ValueError, match="device must be one that torch can use.*Pass 'auto'"):
+        quick(CrossEntropyClassifier, device=device).fit(*blobs(20, 2))
+
+
+# What skorch has and a method has not.
+
+
+@pytest.mark.parametrize("name", NOT_OFFERED)
+def test_function_of_skorch__is_refused_in_our_words(name: str) -> None:
+    remedy = re.escape(NOT_OFFERED[name])
+    clf = quick(CrossEntropyClassifier, max_epochs=1).fit(*blobs(20, 2))
+    for estimator in clf, clone(clf):
+        assert not hasattr(estimator, name)
+        with pytest.raises(AttributeError, match=f"Classifier has no {name} of skorch's.*{remedy}"):
+            getattr(estimator, name)
+    with pytest.raises(TypeError, match=f"Own must not override {name}: Cross.*{remedy}"):
+        type("Own", (CrossEntropyClassifier,), {name: lambda self, *args: None})
+
+
+@pytest.mark.parametrize("name", IGNORED)
+def test_attribute_of_skorch__in_a_subclass__is_refused(name: str) -> None:
+    with pytest.raises(TypeError, match=rf"Own must not set {name}: .* never reads it\. \w+"):
+        type("Own", (CrossEntropyClassifier,), {name: object()})
+
+
+def test_function_of_skorch__in_a_method_of_ones_own__may_be_a_helper() -> None:
+    class WithStep(Plain):
+        def train_step(self, x: Tensor, labels: Tensor) -> None:
+            self._descend(torch.nn.functional.cross_entropy(self.module_(x), labels))
+
+        def _fit(self, data: TrainingData) -> None:
+            for _ in self._epochs():
+                for _, x, labels in data.batches("plain", labelled=True):
+                    self.train_step(x, labels)
+
+    X, y = blobs(60)
+    np.testing.assert_array_equal(
+        quick(WithStep).fit(X, y).predict_proba(X), quick(Plain).fit(X, y).predict_proba(X)
+    )
+
+
+# Before and during fit.
+
+FITTED = ["label_quality_", "classes_", "module_", "corrected_labels_", "n_iter_", "n_features_in_"]
+
+
+@pytest.mark.parametrize("name", FITTED)
+def test_fitted_attribute__before_fit__says_fit_first(name: str) -> None:
+    estimators: Any = [FlywheelClassifier(), EchoAlignClassifier(), EchoSelect()]
+    for estimator in estimators:
+        assert not hasattr(estimator, name)
+        if name in fitted_names(estimator.__class__):
+            with pytest.raises(NotFittedError, match=rf"{name} is known when.*Call fit\(X, y\)"):
+                getattr(estimator, name)
+
+
+def test_attribute__that_nothing_writes__is_an_ordinary_error() -> None:
+    with pytest.raises(AttributeError, match="object has no attribute 'surprise_'") as error:
+        CrossEntropyClassifier().surprise_  # noqa: B018
+    assert not isinstance(error.value, NotFittedError)
+    fitted = quick(CrossEntropyClassifier, max_epochs=1).fit(*blobs(20, 2))
+    with pytest.raises(AttributeError, match="object has no attribute 'feature_names_in_'"):
+        fitted.feature_names_in_  # noqa: B018
+
+
+def test_label_issues__in_a_callback__says_that_fit_must_end() -> None:
+    class Curious(Callback):
+        def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+            net.label_issues()
+
+    with pytest.raises(NotFittedError, match="known when fit has ended. Got a call while it runs"):
+        quick(CrossEntropyClassifier, callbacks=[Curious()]).fit(*blobs(20, 2))
+
+
+def test_label_issues__in_a_pipeline__has_the_index_of_y() -> None:
+    X, y = blobs(60)
+    index = pd.Index([f"row{i}" for i in range(60)])
+    pipeline = make_pipeline(StandardScaler(), quick(CrossEntropyClassifier, max_epochs=2))
+    pipeline.fit(pd.DataFrame(X, index=index), pd.Series(y, index=index))
+    assert pipeline[-1].label_issues().index.tolist() == index.tolist()
+
+
+def test_repr__shows_what_was_set() -> None:
+    clf = CrossEntropyClassifier(lr=0.3, max_epochs=5, module__width=4)
+    assert repr(clf) == "CrossEntropyClassifier(lr=0.3, max_epochs=5, module__width=4)"
+    assert repr(clf.fit(*blobs(20, 2))) == repr(clone(clf))
+
+
+# Rows held out.
+
+
+def test_validation_fraction__of_fewer_rows_than_classes__holds_out_what_it_can() -> None:
+    X, y = np.random.default_rng(0).normal(size=(200, 4)), np.arange(200) % 40
+    clf = quick(CrossEntropyClassifier, max_epochs=2, validation_fraction=0.1).fit(X, y)
+    assert clf.n_rows_ == 180
+    assert np.isfinite(clf.history_[:, "valid_loss"]).all()
+    most = quick(CrossEntropyClassifier, max_epochs=2, validation_fraction=0.9).fit(X, y)
+    assert most.n_rows_ == 20
+
+
+def test_validation_fraction__that_leaves_no_row__is_an_error_in_our_words() -> None:
+    with pytest.raises(ValueError, match="validation_fraction must leave two rows.*0.99 of 20"):
+        quick(CrossEntropyClassifier, validation_fraction=0.99).fit(*blobs(20, 2))
 
 
 # Embeddings.

@@ -1014,6 +1014,7 @@ SAVED: dict[str, tuple[Callable[[NDArray[Any]], Any], dict[str, Any]]] = {
 
 
 @every_estimator
+@pytest.mark.filterwarnings("ignore:.*callbacks")
 @pytest.mark.parametrize("make, params", SAVED.values(), ids=SAVED)
 def test_saved_and_loaded__predicts_and_explains_the_same(
     cls: Estimator, make: Callable[[NDArray[Any]], Any], params: dict[str, Any], tmp_path: Path

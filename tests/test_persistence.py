@@ -1,20 +1,29 @@
 import io
 import json
+import os
+import pickle
+import warnings
 import zipfile
 from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
+from enum import Enum
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from numpy.typing import NDArray
+from skorch.callbacks import Callback
 
 from noisyfit import (
     CrossEntropyClassifier,
     FlywheelClassifier,
     NoisyFitError,
+    NoisyFitWarning,
     NoisyLabelClassifier,
 )
 from tests.common import Perceptron, blobs, images, make_perceptron, quick, seeded_perceptron
@@ -22,6 +31,9 @@ from tests.common import Perceptron, blobs, images, make_perceptron, quick, seed
 
 class Own(CrossEntropyClassifier):
     """A method defined outside the package."""
+
+
+X0 = blobs(60)[0]
 
 
 def reloaded(clf: Any, folder: Path, **params: Any) -> Any:
@@ -76,12 +88,94 @@ def test_index_of_the_frame_is_kept(index: Any, tmp_path: Path) -> None:
     assert loaded.feature_names_in_.tolist() == list("abcdefgh")
 
 
-def test_index_of_the_frame__that_json_cannot_hold__comes_back_as_text(tmp_path: Path) -> None:
+HOURS = pd.date_range("2020-01-01", periods=60, freq="h")
+OWN_TYPES: dict[str, Any] = {
+    "times of a zone": HOURS.tz_localize("Europe/Berlin"),
+    "times of UTC": HOURS.tz_localize("UTC"),
+    "times of an offset": HOURS.tz_localize(timezone(timedelta(hours=2))),
+    "times of Python": [datetime(2020, 1, 1, tzinfo=UTC), *map(date.fromordinal, range(1, 60))],
+    "periods": pd.period_range("2020-01", periods=60, freq="M"),
+    "intervals": pd.interval_range(0.0, periods=60, closed="left"),
+    "durations": pd.to_timedelta(range(60), unit="h"),
+    "levels with times": pd.MultiIndex.from_product([["a", "b"], HOURS[:30]]),
+    "levels of a zone": pd.MultiIndex.from_product([[1, 2], HOURS[:30].tz_localize("UTC")]),
+    "uuids": [UUID(int=i) for i in range(60)],
+    "bytes": [bytes([i]) for i in range(60)],
+    "decimals": [Decimal(i) / 8 for i in range(60)],
+    "categories": pd.CategoricalIndex([f"row{i % 7}" for i in range(60)]),
+    "missing entries": [None, pd.NaT, pd.NA, np.nan, *range(56)],
+    "numbers of numpy": pd.Index([np.float32(0.1), np.int8(3), *range(58)], dtype=object),
+    "nested": pd.Index([("a", (1, frozenset({2})))] * 60, tupleize_cols=False),
+}
+
+
+@pytest.mark.parametrize("index", OWN_TYPES.values(), ids=OWN_TYPES)
+def test_index_of_the_frame__of_any_type__comes_back_as_it_was(index: Any, tmp_path: Path) -> None:
     X, y = blobs(60)
-    index = pd.date_range("2020-01-01", periods=60, freq="h", tz="UTC")
-    clf = quick(CrossEntropyClassifier, max_epochs=2).fit(pd.DataFrame(X, index=index), y)
+    frame = pd.DataFrame(X, columns=list("abcdefgh")).set_index(pd.Index(index))
+    clf = quick(CrossEntropyClassifier, max_epochs=2).fit(frame, y)
     loaded = reloaded(clf, tmp_path)
-    assert loaded.label_issues().index.tolist() == [str(entry) for entry in index]
+    assert_alike(loaded, clf, frame)
+    assert list(map(type, loaded.sample_index_)) == list(map(type, clf.sample_index_))
+    assert list(map(repr, loaded.sample_index_)) == list(map(repr, clf.sample_index_))
+
+
+class Colour(Enum):
+    RED = 1
+
+
+def test_index_of_the_frame__of_a_users_class__is_refused_before_anything_is_written(
+    tmp_path: Path,
+) -> None:
+    X, y = blobs(60)
+    clf = quick(CrossEntropyClassifier, max_epochs=2)
+    clf.fit(pd.DataFrame(X, index=[Colour.RED] * 60), y)
+    with pytest.raises(NoisyFitError, match="Got Colour in sample_index_"):
+        clf.save(tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+NOTES: dict[str, Any] = {
+    "float32": np.float32(0.1),
+    "tensor": torch.arange(3.0),
+    "bfloat16": torch.tensor([0.1], dtype=torch.bfloat16),
+    "array": np.arange(4, dtype=np.int16).reshape(2, 2),
+    "strings": np.array(["a", None], dtype=object),
+    "tuple": (1, "a", (2.5, None)),
+    "dict": {1: "one", "two": [np.int8(2)]},
+    "nan": float("nan"),
+    "time": datetime(2020, 1, 1, 12, tzinfo=UTC),
+    "path": Path("runs/1"),
+}
+
+
+class Notes(Callback):
+    """Write a value of its own into the history."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        net.history.record("note", self.value)
+
+
+@pytest.mark.filterwarnings("ignore:.*callbacks")
+@pytest.mark.parametrize("value", NOTES.values(), ids=NOTES)
+def test_history__with_values_of_any_type__comes_back_as_it_was(value: Any, tmp_path: Path) -> None:
+    clf = quick(CrossEntropyClassifier, max_epochs=2, callbacks=[Notes(value)]).fit(*blobs(60))
+    loaded = reloaded(clf, tmp_path)
+    assert isinstance(loaded.history_, type(clf.history_))
+    for row in loaded.history_:
+        assert type(row["note"]) is type(value)
+        assert getattr(row["note"], "dtype", None) == getattr(value, "dtype", None)
+        assert repr(row["note"]) == repr(value)
+
+
+def test_history__with_an_object__is_refused(tmp_path: Path) -> None:
+    clf = quick(CrossEntropyClassifier, max_epochs=2, callbacks=[Notes(Notes(1))]).fit(*blobs(60))
+    with pytest.raises(NoisyFitError, match="Got Notes in history_"):
+        clf.save(tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
 
 
 PARAMETERS: dict[str, dict[str, Any]] = {
@@ -96,11 +190,16 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "path": {"checkpoint_dir": Path("checkpoints")},
     "augmentation": {"augmentation": torch.nn.functional.relu},
     "random state": {"random_state": np.random.RandomState(3)},
+    "activation": {"module__dropout": 0.25, "optimizer": torch.optim.Adam},
 }
 
 
+LEFT_OUT = ("augmentation", "callbacks", "checkpoint_dir")
+
+
+@pytest.mark.filterwarnings("ignore:.*(augmentation|checkpoint_dir)")
 @pytest.mark.parametrize("params", PARAMETERS.values(), ids=PARAMETERS)
-def test_parameters_are_kept_or_left_out_without_harm(
+def test_parameters_are_kept(
     params: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -108,13 +207,77 @@ def test_parameters_are_kept_or_left_out_without_harm(
     clf = quick(CrossEntropyClassifier, max_epochs=2, **params).fit(X, y)
     loaded = reloaded(clf, tmp_path)
     assert_alike(loaded, clf, X)
-    for name in params.keys() - {"device", "augmentation", "random_state", "checkpoint_dir"}:
-        found, expected = loaded.get_params()[name], params[name]
-        np.testing.assert_equal(
-            list(found) if isinstance(found, tuple) else found,
-            list(expected) if isinstance(expected, tuple) else expected,
-        )
-    loaded.fit(X, y)
+    for name in params.keys() - {*LEFT_OUT, "random_state", "device"}:
+        found, expected = loaded.get_params()[name], clf.get_params()[name]
+        assert type(found) is type(expected)
+        np.testing.assert_equal(found, expected)
+    refitted = loaded.set_params(**{k: v for k, v in params.items() if k in LEFT_OUT}).fit(X, y)
+    np.testing.assert_array_equal(refitted.predict_proba(X), clf.fit(X, y).predict_proba(X))
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"augmentation": torch.nn.functional.relu},
+        {"callbacks": [Notes(1)]},
+        {"checkpoint_dir": "runs"},
+    ],
+    ids=LEFT_OUT,
+)
+def test_parameters__that_a_file_cannot_hold__are_named_and_can_be_passed_to_load(
+    params: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ((name, value),) = params.items()
+    clf = quick(CrossEntropyClassifier, max_epochs=2, **params).fit(*blobs(60))
+    with pytest.warns(NoisyFitWarning, match=rf"{name} will be left out.*load\(path, {name}=...\)"):
+        clf.save(tmp_path / "model")
+    with pytest.warns(NoisyFitWarning, match=f"fitted with {name}.*defaults"):
+        loaded = CrossEntropyClassifier.load(tmp_path / "model")
+    assert loaded.get_params()[name] == CrossEntropyClassifier().get_params()[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded = CrossEntropyClassifier.load(tmp_path / "model", **params)
+    assert loaded.get_params()[name] is value
+
+
+def test_parameters__of_the_network_that_a_file_cannot_hold__must_be_passed(tmp_path: Path) -> None:
+    def initialise(network: Any) -> None:
+        torch.nn.init.zeros_(network[0].weight)
+
+    def make(n_features: int, n_classes: int, init: Any) -> torch.nn.Module:
+        network = Perceptron(n_features, n_classes)
+        init(network)
+        return network
+
+    own: dict[str, Any] = {"module": make, "module__init": initialise}
+    clf = quick(CrossEntropyClassifier, max_epochs=2, **own).fit(*blobs(60))
+    clf.save(tmp_path / "model")
+    with pytest.raises(NoisyFitError, match=r"its own module__init.*load\(path, module__init="):
+        CrossEntropyClassifier.load(tmp_path / "model", module=make)
+    loaded = CrossEntropyClassifier.load(tmp_path / "model", **own)
+    np.testing.assert_array_equal(loaded.predict_proba(X0), clf.predict_proba(X0))
+
+
+def test_attributes__of_a_users_method__are_kept_and_others_named(tmp_path: Path) -> None:
+    class Richer(CrossEntropyClassifier):
+        def _conclude(self, *args: Any) -> None:
+            super()._conclude(*args)
+            self.extra_ = {"a": (1, np.float32(2.5))}
+
+    clf = quick(Richer, max_epochs=2).fit(*blobs(60))
+    clf.note_ = 5
+    with pytest.warns(NoisyFitWarning, match="methods of Richer write: note_ will be left out"):
+        clf.save(tmp_path / "model")
+    loaded = Richer.load(tmp_path / "model")
+    assert repr(loaded.extra_) == repr(clf.extra_)
+    assert not hasattr(loaded, "note_")
+
+
+def test_set_output_is_kept(tmp_path: Path) -> None:
+    clf = quick(CrossEntropyClassifier, max_epochs=2).set_output(transform="pandas")
+    loaded = reloaded(clf.fit(*blobs(60)), tmp_path)
+    pd.testing.assert_frame_equal(loaded.transform(X0), clf.transform(X0))
 
 
 def test_images__layout_and_scale__are_still_checked(tmp_path: Path) -> None:
@@ -218,3 +381,127 @@ def test_saving__over_an_older_file__replaces_it(tmp_path: Path) -> None:
     newer = quick(CrossEntropyClassifier, max_epochs=4).fit(X, y)
     assert_alike(reloaded(newer, tmp_path), newer, X)
     assert [file.name for file in tmp_path.iterdir()] == ["model"]
+
+
+# What `save` does not write on.
+
+
+def test_saving__into_a_missing_folder__names_the_folder(tmp_path: Path) -> None:
+    clf = quick(CrossEntropyClassifier, max_epochs=2).fit(*blobs(60))
+    with pytest.raises(FileNotFoundError, match="no folder .*nowhere. Make it first") as error:
+        clf.save(tmp_path / "nowhere" / "model")
+    assert ".tmp" not in str(error.value)
+
+
+def test_saving__over_what_is_no_file__is_refused(tmp_path: Path) -> None:
+    clf = quick(CrossEntropyClassifier, max_epochs=2).fit(*blobs(60))
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    for name, kind in ("pipe", "a pipe"), ("folder", "a folder"), ("link", "a pipe"):
+        with pytest.raises(ValueError, match=f"must write a file. Got .*{name}, which is.*{kind}"):
+            clf.save(tmp_path / name)
+    assert (tmp_path / "pipe").is_fifo()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["folder", "link", "pipe"]
+    with pytest.raises(ValueError, match="a device"):
+        clf.save("/dev/null")
+
+
+def test_saving__through_a_link__replaces_the_file_behind_it(tmp_path: Path) -> None:
+    clf = quick(CrossEntropyClassifier, max_epochs=2).fit(*blobs(60))
+    (tmp_path / "model").symlink_to(tmp_path / "file")
+    for _ in range(2):  # the file does not exist, then it does
+        assert_alike(reloaded(clf, tmp_path), clf, X0)
+    assert (tmp_path / "model").is_symlink()
+    assert not (tmp_path / "file").is_symlink()
+
+
+def test_saving__that_fails__names_the_file_and_not_the_temporary_one(tmp_path: Path) -> None:
+    clf = quick(CrossEntropyClassifier, max_epochs=2).fit(*blobs(60))
+    with pytest.raises(OSError, match="name too long") as error:
+        clf.save(tmp_path / ("m" * 300))
+    assert ".tmp" not in str(error.value)
+
+
+# What `load` does not believe.
+
+CONTENTS: dict[str, tuple[bytes, str]] = {
+    "pickle": (pickle.dumps({}), "a pickle, which joblib.load"),
+    "nothing": (b"", "an empty file"),
+    "text": (b"hello", "something else"),
+    "another archive": (b"PK\x05\x06" + bytes(18), "another archive"),
+}
+
+
+@pytest.mark.parametrize("content, kind", CONTENTS.values(), ids=CONTENTS)
+def test_other_files__are_named(content: bytes, kind: str, tmp_path: Path) -> None:
+    (tmp_path / "model").write_bytes(content)
+    with pytest.raises(NoisyFitError, match=f"that save has written. Got {kind}"):
+        CrossEntropyClassifier.load(tmp_path / "model")
+
+
+FORGED: dict[str, tuple[str, dict[str, Any], str]] = {
+    "folder of checkpoints": ("params", {"checkpoint_dir": "/tmp/x"}, "'checkpoint_dir'"),
+    "device": ("params", {"device": "cuda"}, "'device'"),
+    "unknown parameter": ("params", {"predict": 1}, "parameters of.*'predict'"),
+    "private parameter": ("params", {"_networks": 1}, "'_networks'"),
+    "class": ("params", {"__class__": 1}, "'__class__'"),
+    "method": ("params", {"predict__x": 1}, "'predict__x'"),
+    "value": ("params", {"lr": "high"}, "'lr' parameter of"),
+    "method as attribute": ("fitted", {"predict": 1}, "attributes of.*'predict'"),
+    "unknown attribute": ("fitted", {"surprise_": 1}, "'surprise_'"),
+    "attribute of the engine": ("fitted", {"callbacks_": 1}, "'callbacks_'"),
+    "attribute of Python": ("fitted", {"__dict__": 1}, "'__dict__'"),
+    "kind of value": ("fitted", {"gamma_": {"eval": "1"}}, "meta.json is damaged"),
+    "class of a value": ("params", {"optimizer": {"torch.optim": "os"}}, "meta.json is damaged"),
+    "module of a value": ("params", {"optimizer": {"os": "system"}}, "meta.json is damaged"),
+}
+
+
+@pytest.mark.parametrize("part, change, message", FORGED.values(), ids=FORGED)
+def test_forged_file__is_refused(
+    part: str, change: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    quick(FlywheelClassifier, max_epochs=2).fit(*blobs(60)).save(tmp_path / "model")
+    with zipfile.ZipFile(tmp_path / "model") as archive:
+        meta = json.loads(archive.read("meta.json"))
+    rewritten(tmp_path / "model", **{part: meta[part] | change})
+    with pytest.raises((NoisyFitError, ValueError), match=message):
+        FlywheelClassifier.load(tmp_path / "model")
+
+
+@pytest.mark.parametrize("lost", ["classes_", "row_shape_", "networks"])
+def test_file__without_what_prediction_needs__is_refused(lost: str, tmp_path: Path) -> None:
+    quick(CrossEntropyClassifier, max_epochs=2).fit(*blobs(60)).save(tmp_path / "model")
+    with zipfile.ZipFile(tmp_path / "model") as archive:
+        fitted = json.loads(archive.read("meta.json"))["fitted"]
+    fitted.pop(lost, None)
+    other = {"class": ["noisyfit.methods.flywheel", "FlywheelClassifier"]}
+    rewritten(tmp_path / "model", **{"fitted": fitted} | (other if lost == "networks" else {}))
+    with pytest.raises(ValueError, match="is damaged or was put in by others"):
+        NoisyLabelClassifier.load(tmp_path / "model")
+
+
+def test_forged_file__of_a_foreign_class_with_a_known_name__is_refused(tmp_path: Path) -> None:
+    quick(CrossEntropyClassifier, max_epochs=2).fit(*blobs(60)).save(tmp_path / "model")
+    rewritten(tmp_path / "model", **{"class": ["evil", "CrossEntropyClassifier"]})
+    with pytest.raises(NoisyFitError, match="Got a evil.CrossEntropyClassifier"):
+        CrossEntropyClassifier.load(tmp_path / "model")
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["by name", "given"])
+def test_pretrained_weights__are_not_fetched_by_load(
+    given: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    X, y = images(12)
+    small = {"module": "resnet18", "batch_size": 6, "max_epochs": 1}
+    clf = quick(CrossEntropyClassifier, **small).fit(X, y)
+    clf.set_params(module__weights="DEFAULT").save(tmp_path / "model")
+    fetched: list[Any] = []
+    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *a, **k: fetched.append(a))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
+    params: dict[str, Any] = {"module__weights": "DEFAULT"} if given else {}
+    loaded = CrossEntropyClassifier.load(tmp_path / "model", device="cpu", **params)
+    assert fetched == []
+    assert loaded.get_params()["module__weights"] == "DEFAULT"
+    np.testing.assert_array_equal(loaded.predict_proba(X), clf.predict_proba(X))

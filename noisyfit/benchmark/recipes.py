@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
-from noisyfit.validation import did_you_mean
+from noisyfit.synonyms import did_you_mean
 
 _PUBLISHED_FLYWHEEL = {
     "mixup_alpha": 4.0,
@@ -224,7 +224,7 @@ def recipe(method: str, dataset: str) -> dict[str, Any]:
     return by_dataset[_known("dataset", dataset, by_dataset)]()
 
 
-def _known(what: str, name: str, names: Iterable[str]) -> str:
+def _known(what: str, name: str, names: Collection[str]) -> str:
     if name not in names:
         listing = ", ".join(repr(known) for known in names)
         raise ValueError(

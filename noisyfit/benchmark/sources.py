@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from noisyfit import datasets
 from noisyfit.datasets.tables import TABLES
-from noisyfit.validation import did_you_mean
+from noisyfit.synonyms import did_you_mean
 
 MOST_LEVELS = 32  # columns of a categorical variable; rarer levels share one
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}

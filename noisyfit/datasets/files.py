@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from noisyfit.validation import did_you_mean
+from noisyfit.synonyms import did_you_mean
 
 PathLike: TypeAlias = str | os.PathLike[str]
 VARIABLE = "NOISYFIT_DATA"

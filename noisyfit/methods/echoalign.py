@@ -23,7 +23,14 @@ from noisyfit.labels import LabelProtocol
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 from noisyfit.methods.flywheel import FlywheelClassifier
 from noisyfit.parameters import check_parameters
-from noisyfit.validation import as_column, check_clean_mask, encode, is_missing, present_labels
+from noisyfit.validation import (
+    as_column,
+    check_clean_mask,
+    encode,
+    is_missing,
+    present_labels,
+    row_names,
+)
 from noisyfit.warmup import PILOT_MINIMUM
 
 FINE_TUNING_RATE = 0.01  # of the learning rate: what two steps by ten have left of it
@@ -216,8 +223,8 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
                 f"This {type(self).__name__} estimator requires y to be passed, but the target y "
                 "is None."
             )
-        y = column_or_1d(as_column(y), warn=True)
-        self.sample_index_ = np.asarray(X.index if hasattr(X, "iloc") else range(len(y)))
+        given, y = y, column_or_1d(as_column(y), warn=True)
+        self.sample_index_ = row_names(X, given, len(y))
         has_label = ~is_missing(y, self.missing_label)
         if len(y) and not has_label.any():
             raise ValueError(f"y must have labels. Got {self.missing_label!r} in every row.")
@@ -311,7 +318,7 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
         -------
         pandas.DataFrame
             Columns ``is_label_issue``, ``label_quality``, ``given_label``, ``predicted_label``, one
-            row per row of X, under the index of X.
+            row per row of X, under the index of X, or else of y.
         """
         frame = super().label_issues()
         differs = frame["predicted_label"].to_numpy() != self.given_labels_

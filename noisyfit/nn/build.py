@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from noisyfit.nn.backbones import BACKBONES, default_backbone
-from noisyfit.validation import did_you_mean
+from noisyfit.synonyms import did_you_mean, remedy
 
 PROJECTION_SIZE = 128
 ModuleLike = None | str | nn.Module | Callable[..., nn.Module]
@@ -62,7 +62,7 @@ def build_network(
         if name not in accepted and not takes_any:
             raise ValueError(
                 f"Invalid parameter '{prefix}__{name}' for {_name(factory)}."
-                + did_you_mean(f"{prefix}__{name}", [f"{prefix}__{known}" for known in accepted])
+                + remedy(name, accepted, f"{prefix}__")
                 + f" Its parameters are {list(accepted)}."
             )
     shape = {"n_features": row_shape[0], "in_channels": row_shape[0], "n_classes": n_classes}
@@ -79,6 +79,13 @@ def _factory(module: ModuleLike, row_shape: tuple[int, ...]) -> Callable[..., nn
             f"Got {name!r}.{did_you_mean(name, BACKBONES)}"
         )
     return BACKBONES[name]
+
+
+def parameter_names(module: Any) -> set[str]:
+    """Return the names that may follow ``module__``; for None those of all networks by name."""
+    named = list(BACKBONES) if module is None else [module]
+    factories = [BACKBONES.get(name) if isinstance(name, str) else name for name in named]
+    return {name for f in factories if callable(f) for name in inspect.signature(f).parameters}
 
 
 def _name(factory: Callable[..., nn.Module]) -> str:

@@ -1,0 +1,58 @@
+"""Attributes that exist after fit: their names, and what is said before."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from functools import cache
+from types import CodeType
+from typing import TYPE_CHECKING, Any
+
+from sklearn.exceptions import NotFittedError
+
+
+class FittedAttributes:
+    """Says of attributes that `fit` writes, when they are not there, what must come first."""
+
+    if not TYPE_CHECKING:  # else mypy would know of no attribute
+
+        def __getattr__(self, name: str) -> Any:
+            if name in fitted_names(type(self)):
+                _refuse_before_fit(self, name)
+            return object.__getattribute__(self, name)  # raises what it raised before
+
+
+def _refuse_before_fit(estimator: Any, name: str) -> None:
+    fitted = vars(estimator)
+    if not any(attribute.endswith("_") for attribute in fitted):
+        raise NotFittedError(
+            f"{name} is known when {type(estimator).__name__} is fitted. Got an instance that is "
+            "not fitted yet. Call fit(X, y) first."
+        )
+    if fitted.get("initialized_") and "label_quality_" not in fitted:
+        raise NotFittedError(
+            f"{name} is known when fit has ended. Got a call while it runs, such as from a "
+            "callback. Ask after fit(X, y)."
+        )
+
+
+@cache
+def fitted_names(cls: Any) -> frozenset[str]:
+    """Return the fitted attributes of a class: names ending in ``_`` that its methods mention."""
+    members = [member for base in cls.__mro__ for member in vars(base).values()]
+    functions = [getattr(m, "fget", None) or getattr(m, "__func__", m) for m in members]
+    codes = [inspect.unwrap(f).__code__ for f in functions if hasattr(f, "__code__")]
+    mentioned = {name for code in codes for name in _names_in(code)}
+    return frozenset(
+        name
+        for name in mentioned | {"n_features_in_", "feature_names_in_"}
+        if re.fullmatch(r"[a-zA-Z]\w*[^\W_]_", name) and not callable(getattr(cls, name, None))
+    )
+
+
+def _names_in(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names_in(constant)
