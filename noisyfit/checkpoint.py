@@ -86,7 +86,8 @@ class Checkpoint:
     @classmethod
     def _take(cls, folder: Path) -> Checkpoint | None:
         for _ in range(LOCK_ATTEMPTS):
-            folder.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError):  # which was there a moment ago
+                folder.mkdir(parents=True, exist_ok=True)
             lock = _locked(folder)
             if lock is not None:
                 return cls(folder, lock)
@@ -123,7 +124,8 @@ class Checkpoint:
         """Forget the run: it has ended."""
         for name in (FILE, TEMPORARY):
             self.file.with_name(name).unlink(missing_ok=True)
-        self._remove_folder()
+        if self._lock is None:
+            self._remove_folder()
         self.release()
 
     def release(self) -> None:
@@ -131,7 +133,7 @@ class Checkpoint:
         if self._lock is None:
             return
         if not self.file.exists():
-            self._remove_folder()
+            self._remove_folder()  # once: from here on the name is another run's
         self._lock.close()
         self._lock = None
 

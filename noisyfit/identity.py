@@ -60,7 +60,7 @@ def code_of(thing: Any) -> list[Any]:
 
 def _contents(part: Any, inside: tuple[int, ...] = ()) -> Any:
     """Return values that hash alike in every process: no storage addresses, no fitted state."""
-    if isinstance(part, SCALAR):
+    if isinstance(part, SCALAR) and not isinstance(part, np.generic):
         return part
     if id(part) in inside:
         return "cycle", len(inside) - inside.index(id(part))
