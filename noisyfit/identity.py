@@ -13,6 +13,7 @@ from typing import Any
 
 import joblib
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -85,7 +86,10 @@ def _is_array(part: Any) -> bool:
 def _array(part: Any) -> Any:
     """Return an array, a tensor, a frame or a series as an array in C order."""
     if isinstance(part, Tensor):
-        part = part.detach().cpu().numpy()
+        part = part.detach().cpu()
+        if part.dtype == torch.bfloat16:  # unknown to numpy
+            return "bfloat16", part.float().numpy()
+        part = part.numpy()
     if hasattr(part, "to_numpy"):
         return list(map(str, getattr(part, "columns", ()))), _array(part.to_numpy())
     if isinstance(part, np.generic) or part.dtype == object:

@@ -699,7 +699,7 @@ def test_planted_code__is_never_run(sealed: bool, tmp_path: Path) -> None:
 
 def test_encode__what_is_no_code__comes_back_as_it_was() -> None:
     norm = torch.nn.BatchNorm1d(2).state_dict()
-    state = {
+    state: dict[Any, Any] = {
         **{
             "norm": norm,
             "ints": np.arange(3),

@@ -74,7 +74,7 @@ def seeded_net() -> Net:
         (0.5, np.float64(0.5)),
         (Holder(ROWS), Holder(np.asfortranarray(ROWS))),
         ([ROWS, ROWS], [ROWS, ROWS.copy()]),
-        (partial(shifted, x=ROWS), partial(shifted, x=np.asfortranarray(ROWS))),
+        (partial(round, ndigits=ROWS), partial(round, ndigits=np.asfortranarray(ROWS))),
     ],
     ids=[
         *("order", "strides", "tensor", "frame", "series", "objects", "number"),
@@ -89,12 +89,16 @@ def test_fingerprint__of_the_same_values__is_the_same(one: Any, other: Any) -> N
     "one, other",
     [
         (Holder(1), Holder(2)),
-        (partial(shifted, x=1), partial(shifted, x=2)),
+        (partial(round, ndigits=1), partial(round, ndigits=2)),
         (TensorDataset(torch.arange(3)), TensorDataset(torch.tensor([1, 0, 2]))),
         (pd.DataFrame(ROWS), pd.DataFrame(ROWS[::-1])),
         (shifted, otherwise),
+        (torch.zeros(2, dtype=torch.bfloat16), torch.ones(2, dtype=torch.bfloat16)),
     ],
-    ids=["attribute", "partial", "order of a dataset", "order of a frame", "function"],
+    ids=[
+        *("attribute", "partial", "order of a dataset", "order of a frame", "function"),
+        "half precision",
+    ],
 )
 def test_fingerprint__of_other_values__differs(one: Any, other: Any) -> None:
     assert fingerprint(one) != fingerprint(other)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +41,7 @@ class RowStore:
         self.row_shape = row_shape
         self.dtype = np.dtype(dtype)
         self._places: dict[bytes, tuple[NDArray[Any], int]] = {}
-        self._files: tuple[BinaryIO, BinaryIO] | None = None
+        self._files: tuple[FileIO, FileIO] | None = None
         self._kind = f"{'x'.join(map(str, row_shape))}-{self.dtype.name}"
         for file in sorted(self.folder.glob(f"*.{self._kind}.keys")):
             self._index(file)
@@ -80,14 +81,19 @@ class RowStore:
         self._places |= {key: (rows, i) for i, key in enumerate(keys)}
 
     def _append(self, *contents: bytes) -> None:
+        """Write rows and keys, or nothing."""
         if self._files is None:
             self.folder.mkdir(parents=True, exist_ok=True)
             name = self.folder / f"{uuid.uuid4().hex}.{self._kind}"
-            self._files = open(f"{name}.rows", "wb"), open(f"{name}.keys", "wb")
-        for file, content in zip(self._files, contents, strict=True):
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            self._files = open(f"{name}.rows", "wb", 0), open(f"{name}.keys", "wb", 0)
+        sizes = [file.tell() for file in self._files]
+        try:
+            for file, content in zip(self._files, contents, strict=True):
+                _write(file, content)
+        except OSError:
+            for file, size in zip(self._files, sizes, strict=True):
+                file.truncate(size)
+            raise
 
     def _index(self, file: Path) -> None:
         content = file.read_bytes()
@@ -109,6 +115,13 @@ class RowStore:
         if n_found == 0:
             return np.empty(shape, self.dtype)
         return np.memmap(file, self.dtype, "r", shape=shape)
+
+
+def _write(file: FileIO, content: bytes) -> None:
+    rest = memoryview(content)
+    while rest:
+        rest = rest[file.write(rest) :]
+    os.fsync(file.fileno())
 
 
 def _digest(key: bytes, row: NDArray[Any]) -> bytes:
