@@ -40,7 +40,7 @@ from noisyfit.devices import resolve_device, resolve_precision
 from noisyfit.documentation import complete_documentation, hide_kwargs
 from noisyfit.engine import Engine
 from noisyfit.exceptions import NoisyFitError
-from noisyfit.identity import code_of, fingerprint, fold
+from noisyfit.identity import architecture, code_of, fingerprint, fold
 from noisyfit.inputs import InputReader, is_lazy
 from noisyfit.labels import LabelProtocol
 from noisyfit.nn import features
@@ -471,8 +471,10 @@ class NoisyLabelClassifier(
         params = {k: v for k, v in self.get_params(deep=False).items() if k not in cosmetic}
         cls = type(self)
         method = __version__, cls.__module__, cls.__qualname__, code_of(cls)
+        with torch.random.fork_rng(devices=[]):
+            network = architecture(self._make_network("module", independent=False))
         seen = self.classes_.tolist(), fold(rows.in_order()), *map(_as_seen, known)
-        run = fingerprint(*method, params, *seen)
+        run = fingerprint(*method, params, network, *seen)
         self._checkpoint = Checkpoint.claim(self.checkpoint_dir, cls.__name__, run)
         return self._checkpoint
 

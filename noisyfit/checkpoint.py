@@ -122,8 +122,7 @@ class Checkpoint:
 
     def remove(self) -> None:
         """Forget the run: it has ended."""
-        for name in (FILE, TEMPORARY):
-            self.file.with_name(name).unlink(missing_ok=True)
+        self.file.unlink(missing_ok=True)
         if self._lock is None:
             self._remove_folder()
         self.release()
@@ -139,7 +138,8 @@ class Checkpoint:
 
     def _remove_folder(self) -> None:
         with suppress(OSError):  # Windows keeps what is open, and damaged files stay
-            self.file.with_name(LOCK).unlink(missing_ok=True)
+            for name in (TEMPORARY, LOCK):
+                self.file.with_name(name).unlink(missing_ok=True)
             self.file.parent.rmdir()
 
     def __getstate__(self) -> dict[str, Any]:

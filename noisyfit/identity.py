@@ -59,6 +59,14 @@ def code_of(thing: Any) -> list[Any]:
     return walk.found
 
 
+def architecture(network: nn.Module) -> tuple[Any, ...]:
+    """Return what a network is made of and what it does, whatever its weights."""
+    kinds = {type(module) for module in network.modules()}
+    codes = [code_of(kind) for kind in sorted(kinds, key=lambda kind: kind.__qualname__)]
+    shapes = {name: list(value.shape) for name, value in network.state_dict().items()}
+    return repr(network), shapes, codes
+
+
 def _contents(part: Any, inside: tuple[int, ...] = ()) -> Any:
     """Return values that hash alike in every process: no storage addresses, no fitted state."""
     if isinstance(part, SCALAR) and not isinstance(part, np.generic):
@@ -100,9 +108,7 @@ def _array(part: Any) -> Any:
 def _state(part: Any) -> Any:
     """Return what an object is made of; None where only pickle can tell."""
     if isinstance(part, nn.Module):
-        kinds = {type(module) for module in part.modules()}
-        codes = [code_of(kind) for kind in sorted(kinds, key=lambda kind: kind.__qualname__)]
-        return repr(part), dict(part.state_dict()), codes
+        return architecture(part), dict(part.state_dict())
     if isinstance(part, partial):
         return part.func, part.args, part.keywords
     if isinstance(part, MethodType):

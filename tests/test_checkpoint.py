@@ -499,6 +499,29 @@ def test_changed_forward__never_shares_a_checkpoint(
         assert epochs_begun(clone(clf), *data) == list(range(9))
 
 
+class Plan:
+    """From elsewhere, such as a file."""
+
+    hidden = 16
+    dropout = 0.0
+
+
+def planned(n_features: int, n_classes: int) -> torch.nn.Module:
+    network = Perceptron(n_features, n_classes, Plan.hidden)
+    return torch.nn.Sequential(torch.nn.Dropout(Plan.dropout), network)
+
+
+@pytest.mark.parametrize("change", [("hidden", 8), ("dropout", 0.5)], ids=lambda pair: pair[0])
+def test_factory_that_makes_another_network__never_shares_a_checkpoint(
+    change: tuple[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clf = CrossEntropyClassifier(callbacks=[Doom()], **settings(tmp_path, module=planned))
+    interrupted(clone(clf), X, Y, epoch=5)
+    monkeypatch.setattr(Plan, *change)
+    with pytest.warns(NoisyFitWarning, match="so this one starts from the first epoch"):
+        assert epochs_begun(clone(clf), X, Y) == list(range(9))
+
+
 def test_dataset_with_rows_in_another_order__never_shares_a_checkpoint(tmp_path: Path) -> None:
     """Rows were known by their number, mean and deviation alone."""
     clf = CrossEntropyClassifier(callbacks=[Doom()], **settings(tmp_path))
