@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from noisyfit import __version__, persistence
-from noisyfit.checkpoint import Checkpoint, fingerprint
+from noisyfit.checkpoint import Checkpoint
 from noisyfit.data import (
     Augment,
     CallableAugment,
@@ -42,6 +42,7 @@ from noisyfit.devices import resolve_device, resolve_precision
 from noisyfit.documentation import complete_documentation, hide_kwargs
 from noisyfit.engine import Engine
 from noisyfit.exceptions import NoisyFitError
+from noisyfit.identity import architecture, code_of, fingerprint, fold
 from noisyfit.inputs import InputReader, is_lazy
 from noisyfit.labels import LabelProtocol
 from noisyfit.nn import features
@@ -320,8 +321,11 @@ class NoisyLabelClassifier(
         try:
             self._forget()
             self._check_parameters()
-            with torch_defaults():
-                yield
+            try:
+                with torch_defaults():
+                    yield
+            finally:
+                self._leave_checkpoint()
         except Exception:
             self.__dict__.clear()
             self.__dict__.update(before)
@@ -351,19 +355,18 @@ class NoisyLabelClassifier(
         trusted = check_clean_mask(clean_mask, codes)
         weights = check_sample_weight(sample_weight, len(rows))
         self._resolve_epochs()
-        known = (trusted, X_meta, y_meta, X_val, y_val, *([] if weights is None else [weights]))
-        checkpoint = self._find_checkpoint(X, codes, *known)
+        meta = self._read_meta(len(rows), X_meta, y_meta)
+        given_validation = None if X_val is None else self._labelled(X_val, y_val, "y_val")
+        checkpoint = self._find_checkpoint(rows, codes, trusted, weights, meta, given_validation)
         stored = checkpoint.read() if checkpoint else None
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         self.seed_ = int(stored["seed"] if stored else seed)
-        data, validation = self._split(rows, codes, trusted)
-        if X_val is not None:
-            validation = self._labelled(X_val, y_val, "y_val")
+        data, held_out = self._split(rows, codes, trusted)
+        validation = held_out if given_validation is None else given_validation
         self.n_rows_ = len(data)
-        data.meta = self._read_meta(len(rows), X_meta, y_meta)
+        data.meta = meta
         data.weights = scaled_weights(weights, data)
         self._datasets = self._callback_datasets(X, data, X_val, y_val)
-        self._checkpoint = checkpoint
         with self._training_conditions():
             self.initialize()
             self._autocast(resolve_precision(self.precision, self.device_, self.row_shape_))
@@ -414,8 +417,7 @@ class NoisyLabelClassifier(
                 ) from error
             finally:
                 self._autocast(None)
-                for name in ("_datasets", "_checkpoint"):
-                    self.__dict__.pop(name, None)
+                self.__dict__.pop("_datasets", None)
 
     def _autocast(self, dtype: torch.dtype | None) -> None:
         for name in (*self._networks, *self._copies):
@@ -492,15 +494,26 @@ class NoisyLabelClassifier(
             "dataset_valid": Subset(everything, np.flatnonzero(~kept).tolist()),
         }
 
-    def _find_checkpoint(self, *data: Any) -> Checkpoint | None:
+    def _find_checkpoint(self, rows: Rows, *known: Any) -> Checkpoint | None:
+        """Own the folder of the run of these rows, and of all else that decides its result."""
+        self._checkpoint = None
         if self.checkpoint_dir is None:
             return None
         cosmetic = ("verbose", "checkpoint_dir", "checkpoint_every")
         params = {k: v for k, v in self.get_params(deep=False).items() if k not in cosmetic}
-        name = type(self).__name__
-        seen = (self.classes_, self.feature_mean_, self.feature_scale_, self.value_range_)
-        run = fingerprint(__version__, type(self).__module__, name, params, *seen, *data)
-        return Checkpoint(os.path.join(self.checkpoint_dir, f"{name}-{run}"))
+        cls = type(self)
+        method = __version__, cls.__module__, cls.__qualname__, code_of(cls)
+        with torch.random.fork_rng(devices=[]):
+            network = architecture(self._make_network("module", independent=False))
+        seen = self.classes_.tolist(), fold(rows.in_order()), *map(_as_seen, known)
+        run = fingerprint(*method, params, network, *seen)
+        self._checkpoint = Checkpoint.claim(self.checkpoint_dir, cls.__name__, run)
+        return self._checkpoint
+
+    def _leave_checkpoint(self) -> None:
+        checkpoint = self.__dict__.pop("_checkpoint", None)
+        if checkpoint:
+            checkpoint.release()
 
     # ------------------------------------------------------------------------------- predict
 
@@ -570,6 +583,13 @@ class NoisyLabelClassifier(
             Parameters in place of those in the file: what `save` left out, such as ``callbacks``.
         """
         return persistence.load(cls, path, module=module, device=device, params=params)
+
+
+def _as_seen(known: Any) -> Any:
+    """Return what a run is told, rows as the networks see them."""
+    if isinstance(known, TrainingData):
+        return fold(known.in_order()), known.labels
+    return known
 
 
 hide_kwargs(NoisyLabelClassifier)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from copy import deepcopy
 from numbers import Integral
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from tempfile import TemporaryDirectory
+from types import BuiltinFunctionType, FunctionType
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
-import joblib
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -26,10 +28,13 @@ from sklearn.utils.validation import (
 from torch import Tensor
 from torch.nn import functional as F
 
-from noisyfit.checkpoint import Checkpoint, fingerprint
+from noisyfit.checkpoint import Checkpoint, decode, encode
 from noisyfit.data import check_row_shape, image_layout, shape_of, unwrapped
 from noisyfit.devices import resolve_device
+from noisyfit.exceptions import NoisyFitWarning
+from noisyfit.files import make_folder, read_sealed, set_aside
 from noisyfit.fitted import FittedAttributes
+from noisyfit.identity import fingerprint
 from noisyfit.nn.embedders import ContrastiveEmbedder, Embedder, StandardizedFeatures
 from noisyfit.nn.generators import ConditionalDiffusion, Modifier, Trainable
 from noisyfit.nn.generators.conditional_diffusion import SMALL_IMAGE
@@ -209,30 +214,35 @@ class EchoMod(FittedAttributes, OneToOneFeatureMixin, TransformerMixin, BaseEsti
         if not isinstance(modifier, Trainable):
             self._remember(_identity(modifier), self.seed_)
             return modifier
-        self._remember(_identity(modifier), self.seed_, x, y)
+        self._remember(_identity(modifier), self.seed_, x, y.tolist())
         return self._kept("generator", modifier, x, y, self._generator(b"fit"))
 
     def _kept(self, name: str, model: Any, *data: Any) -> Any:
         """Return what was trained before from the same origin, or train it and keep it."""
         if self.memory is None:
             return model.fit(*data)
-        file = self._folder / f"{name}.joblib"
-        if file.exists():
-            return joblib.load(file)
-        checkpoint = Checkpoint(self._folder / "training")
-        resumes = has_fit_parameter(model, "checkpoint")
-        trained = model.fit(*data, **{"checkpoint": checkpoint} if resumes else {})
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_suffix(f".{os.getpid()}.tmp")
-        joblib.dump(trained, temporary)
-        os.replace(temporary, file)
-        checkpoint.remove()
+        file = self._folder / f"{name}.pt"
+        known = _restored(model, file)
+        if known is not None:
+            return known
+        checkpoint = Checkpoint.claim(self._folder, "training")
+        try:
+            resumes = has_fit_parameter(model, "checkpoint")
+            before = vars(model).copy()
+            trained = model.fit(*data, **{"checkpoint": checkpoint} if resumes else {})
+            content = _stored(trained, before)
+            if content is not None:
+                checkpoint.write(file, content)
+            checkpoint.remove()
+        finally:
+            checkpoint.release()
         return trained
 
     def _remember(self, *origin: Any) -> None:
         """Choose the folder of what comes of this origin; `memory` keeps nothing else in it."""
         if self.memory is not None:
             self._folder = Path(self.memory) / fingerprint(*origin)
+            make_folder(self._folder)
 
     def _generator(self, purpose: bytes) -> torch.Generator:
         """Return a generator of random numbers that depends on the seed and a purpose alone."""
@@ -454,7 +464,7 @@ class EchoSelect(EchoMod):
             return None
         rater = seeded(self.rating, self.seed_)
         kind = type(rater)
-        self._remember(kind.__module__, kind.__name__, rater.get_params(deep=False), X, y)
+        self._remember(kind.__module__, kind.__name__, rater.get_params(deep=False), X, y.tolist())
         rater = self._kept("rater", rater, X, y)
         if np.isnan(rater.label_quality_).any():
             raise ValueError(
@@ -626,6 +636,82 @@ def seeded(estimator: Any, seed: int) -> Any:
     if estimator.get_params(deep=False).get("random_state", 0) is None:
         estimator.set_params(random_state=seed)
     return estimator
+
+
+@runtime_checkable
+class Saved(Protocol):
+    """A classifier of this package, which writes itself to a file without code."""
+
+    module: Any
+    device: Any
+
+    def save(self, path: Path) -> None:
+        """Write the file."""
+
+    def load(self, path: Path, *, module: Any, device: Any) -> Any:
+        """Read it."""
+
+
+def _stored(trained: Any, before: dict[str, Any]) -> bytes | None:
+    """Return what training has made as bytes without code, None where that cannot be.
+
+    Parameters
+    ----------
+    trained : object
+    before : dict
+        Its attributes before it was trained.
+    """
+    try:
+        if hasattr(trained, "get_state"):
+            return encode(trained.get_state())
+        if isinstance(trained, Saved):
+            return _saved(trained)
+        code = type | FunctionType | BuiltinFunctionType
+        given = [k for k, v in before.items() if isinstance(v, code)]
+        return encode({k: v for k, v in vars(trained).items() if k not in given})
+    except (TypeError, ValueError) as error:
+        warnings.warn(
+            f"memory keeps no code. Got a {type(trained).__name__} that has more than numbers: "
+            f"{error} It is trained again in the next fit. Give it get_state() and "
+            "set_state(state); see noisyfit.nn.generators.Trainable.",
+            NoisyFitWarning,
+            stacklevel=6,
+        )
+        return None
+
+
+def _restored(model: Any, file: Path) -> Any:
+    """Return the model as it was when it was trained; None if that is not known."""
+    content = read_sealed(file)
+    if content is None:
+        return None
+    try:
+        if hasattr(model, "set_state"):
+            model.set_state(decode(content))
+        elif isinstance(model, Saved):
+            return _loaded(model, content)
+        else:
+            vars(model).update(decode(content))
+    except Exception:  # whatever foreign bytes bring about
+        set_aside(file)
+        return None
+    return model
+
+
+def _saved(classifier: Saved) -> bytes:
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "classifier"
+        classifier.save(file)
+        return file.read_bytes()
+
+
+def _loaded(classifier: Any, content: bytes) -> Any:
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "classifier"
+        file.write_bytes(content)
+        module, device = classifier.module, classifier.device
+        loaded = type(classifier).load(file, module=module, device=device)
+    return loaded.set_params(**classifier.get_params(deep=False))
 
 
 def _identity(thing: Any) -> Any:

@@ -3,8 +3,11 @@
 import inspect
 import os
 import pkgutil
+import resource
 import signal
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -207,6 +210,17 @@ def doomed_fit(
     """Fit, and die by SIGKILL; for a process of its own."""
     Fate.epoch, Fate.batch, Fate.kill = epoch, batch, True
     cls(callbacks=[Doom()], **params).fit(*data)
+
+
+@contextmanager
+def full_disk(n_bytes: int) -> Iterator[None]:
+    """No file may be larger; writing more fails half way, as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 class PairDataset(torch.utils.data.Dataset[tuple[Tensor, int]]):

@@ -1,7 +1,12 @@
+import io
 import multiprocessing
+import os
+import pickle
 import signal
+import threading
 import tracemalloc
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +15,7 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
-from skorch.callbacks import EarlyStopping, LRScheduler
+from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 
 from noisyfit import (
     CLIDMetaClassifier,
@@ -21,19 +26,26 @@ from noisyfit import (
     FlywheelClassifier,
     GCEClassifier,
     MixUpClassifier,
+    NoisyFitWarning,
     NoisyLabelClassifier,
 )
-from noisyfit.checkpoint import Checkpoint, fingerprint
+from noisyfit.checkpoint import Checkpoint, decode, encode, fingerprint
+from noisyfit.files import write_sealed
 from noisyfit.noise import symmetric
+from noisyfit.warmup import WarmUp
 from tests.common import (
     Arrays,
+    CLIDDivideMixClassifier,
     Doom,
+    ELRPlusClassifier,
     Fate,
     PairDataset,
     Perceptron,
+    all_estimators,
     as_memmap,
     blobs,
     doomed_fit,
+    full_disk,
     images,
     seeded_perceptron,
 )
@@ -58,12 +70,15 @@ KILLED: dict[str, Any] = RUNS | {
     "dividemix+wnet": (DivideMixClassifier, {"warmup_epochs": 3, "meta_model": "wnet"}),
     "dividemix+vri": (DivideMixClassifier, {"warmup_epochs": 3, "meta_model": "vri"}),
 }
+EVERY_METHOD = [*all_estimators(), ELRPlusClassifier, CLIDDivideMixClassifier]
+WITH_PILOT = [cls for cls in EVERY_METHOD if issubclass(cls, WarmUp)]
 MOMENTS = {  # epoch, batches of it that were begun
     "in the warm-up": (1, 2),
     "at the phase boundary": (3, 0),
     "after the phase boundary": (6, 1),
 }
 
+every_method = pytest.mark.parametrize("cls", EVERY_METHOD, ids=lambda cls: cls.__name__)
 every_run = pytest.mark.parametrize("cls, own", RUNS.values(), ids=RUNS)
 every_moment = pytest.mark.parametrize("epoch, batch", MOMENTS.values(), ids=MOMENTS)
 
@@ -143,6 +158,31 @@ def test_killed__fitted_again__ends_bit_identical(
     whole = cls(callbacks=[Doom()], **settings(None, **own)).fit(*data)
     assert_same_run(resumed, whole, data[0])
     assert list(tmp_path.rglob("*.pt")) == []
+
+
+def assert_goes_on_after_a_kill(
+    processes: Any, cls: Any, folder: Path, epoch: int, **own: Any
+) -> None:
+    data = noisy_blobs()
+    killed(processes, cls, settings(folder, **own), data, epoch, 1)
+    resumed = cls(callbacks=[Doom()], **settings(folder, **own))
+    assert epochs_begun(resumed, *data) == list(range(epoch, own["max_epochs"]))
+    whole = cls(callbacks=[Doom()], **settings(None, **own)).fit(*data)
+    assert_same_run(resumed, whole, data[0])
+
+
+@every_method
+def test_every_method__killed__ends_bit_identical(cls: Any, processes: Any, tmp_path: Path) -> None:
+    own = {"warmup_epochs": 2} if hasattr(cls(), "warmup_epochs") else {}
+    assert_goes_on_after_a_kill(processes, cls, tmp_path, epoch=3, max_epochs=5, **own)
+
+
+@pytest.mark.filterwarnings("ignore:The warm-up")
+@pytest.mark.parametrize("cls", WITH_PILOT, ids=lambda cls: cls.__name__)
+def test_every_method_with_a_pilot__killed__ends_bit_identical(
+    cls: Any, processes: Any, tmp_path: Path
+) -> None:
+    assert_goes_on_after_a_kill(processes, cls, tmp_path, epoch=2, max_epochs=4)
 
 
 @every_run
@@ -305,6 +345,66 @@ def test_same_arguments__but_verbosity_and_interval__share_a_checkpoint(
 
 
 X, Y = noisy_blobs()
+X32 = X.astype(np.float32)
+TEXT = np.array(["a", "b", "c"])[Y]
+SAME: dict[str, tuple[Callable[[], tuple[Any, Any]], Callable[[], tuple[Any, Any]]]] = {
+    "Fortran order": (lambda: (X, Y), lambda: (np.asfortranarray(X), Y)),
+    "precision that is not read": (lambda: (X, Y), lambda: (X32, Y.astype(np.int32))),
+    "lists": (lambda: (X32, Y), lambda: (X32.tolist(), Y.tolist())),
+    "rows of a larger array": (lambda: (X, Y), lambda: (np.repeat(X, 2, 0)[::2], Y)),
+    "tensor": (lambda: (X32, Y), lambda: (torch.as_tensor(X32), torch.as_tensor(Y))),
+    "dataset": (lambda: (X32, Y), lambda: (PairDataset(X32, Y), Y)),
+    "frame": (lambda: (X, Y), lambda: (pd.DataFrame(X), pd.Series(Y))),
+    "copy of a frame": (
+        lambda: (pd.DataFrame(X), pd.Series(Y)),
+        lambda: (pd.DataFrame(X).copy(), pd.Series(Y).copy()),
+    ),
+    "list of text": (lambda: (X, pd.Series(TEXT)), lambda: (X, TEXT.tolist())),
+    "objects": (lambda: (X, TEXT), lambda: (X, TEXT.astype(object))),
+    "categories": (lambda: (X, TEXT), lambda: (X, pd.Series(TEXT, dtype="category"))),
+}
+
+
+@pytest.mark.parametrize("first, again", SAME.values(), ids=SAME)
+def test_same_values__in_another_container__share_a_checkpoint(
+    first: Callable[[], Any], again: Callable[[], Any], tmp_path: Path
+) -> None:
+    """A killed fit began anew, without a word, after ``df.copy()``."""
+    clf = CrossEntropyClassifier(callbacks=[Doom()], **settings(tmp_path))
+    interrupted(clone(clf), *first(), epoch=5)
+    assert epochs_begun(clone(clf), *again()) == list(range(5, 9))
+
+
+def test_same_values__of_metadata_and_parameters__share_a_checkpoint(tmp_path: Path) -> None:
+    def metadata(*, copied: bool) -> dict[str, Any]:
+        mask, weights = np.arange(150) < 9, 1.0 + np.arange(150)
+        if not copied:
+            return {
+                **{"clean_mask": mask, "sample_weight": weights},
+                **{"X_val": pd.DataFrame(X[:9]), "y_val": pd.Series(Y[:9])},
+            }
+        return {
+            **{"clean_mask": mask.tolist(), "sample_weight": pd.Series(weights)},
+            **{"X_val": np.asfortranarray(X[:9]), "y_val": Y[:9].tolist()},
+        }
+
+    clf = CrossEntropyClassifier(callbacks=[Doom()], **settings(tmp_path))
+    Fate.epoch = 5
+    with pytest.raises(KeyboardInterrupt):
+        clone(clf).fit(X, Y, **metadata(copied=False))
+    Fate.epoch, Fate.begun = None, []
+    same = clone(clf).set_params(lr=np.float64(0.05), batch_size=np.int64(32))
+    same.fit(X, Y, **metadata(copied=True))
+    assert Fate.begun == list(range(5, 9))
+
+
+def test_same_values__of_polars__share_a_checkpoint(tmp_path: Path) -> None:
+    pl = pytest.importorskip("polars")
+    clf = CrossEntropyClassifier(callbacks=[Doom()], **settings(tmp_path))
+    interrupted(clone(clf), pl.DataFrame(X), pl.Series(Y), epoch=5)
+    assert epochs_begun(clone(clf), pl.DataFrame(X), pl.Series(Y)) == list(range(5, 9))
+
+
 OTHERS: dict[str, tuple[dict[str, Any], tuple[Any, Any], dict[str, Any]]] = {
     "one value of X": ({}, (np.where(np.arange(8 * 150).reshape(150, 8) == 77, 9, X), Y), {}),
     "order of rows": ({}, (X[::-1].copy(), Y[::-1].copy()), {}),
@@ -330,7 +430,8 @@ def test_other_arguments__never_share_a_checkpoint(
     first = CrossEntropyClassifier(**{"callbacks": [Doom()]} | settings(tmp_path))
     interrupted(first, *noisy_blobs(), epoch=5)
     both = {"callbacks": [Doom()]} | settings(tmp_path, **params)
-    other = CrossEntropyClassifier(**both).fit(*data, **metadata)
+    with pytest.warns(NoisyFitWarning, match="Got 1 stopped with other parameters, data, code"):
+        other = CrossEntropyClassifier(**both).fit(*data, **metadata)
     assert Fate.begun == list(range(both["max_epochs"]))
     alone = CrossEntropyClassifier(**both | {"checkpoint_dir": None}).fit(*data, **metadata)
     assert_same_run(other, alone, data[0])
@@ -380,6 +481,295 @@ def test_finished_run__leaves_nothing_and_trains_anew(
     second = cls(**params)
     assert epochs_begun(second, *data) == list(range(9))
     assert_same_run(second, first, data[0])
+
+
+class Wide(Perceptron):
+    """A network whose code a test changes."""
+
+    def forward(self, x: Any) -> Any:
+        return super().forward(x)
+
+
+def test_changed_forward__never_shares_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = noisy_blobs()
+    clf = CrossEntropyClassifier(callbacks=[Doom()], **settings(tmp_path, module=Wide))
+    interrupted(clone(clf), *data, epoch=5)
+    monkeypatch.setattr(Wide, "forward", lambda self, x: 2 * Perceptron.forward(self, x))
+    with pytest.warns(NoisyFitWarning, match="so this one starts from the first epoch"):
+        assert epochs_begun(clone(clf), *data) == list(range(9))
+
+
+class Plan:
+    """From elsewhere, such as a file."""
+
+    hidden = 16
+    dropout = 0.0
+
+
+def planned(n_features: int, n_classes: int) -> torch.nn.Module:
+    network = Perceptron(n_features, n_classes, Plan.hidden)
+    return torch.nn.Sequential(torch.nn.Dropout(Plan.dropout), network)
+
+
+@pytest.mark.parametrize("change", [("hidden", 8), ("dropout", 0.5)], ids=lambda pair: pair[0])
+def test_factory_that_makes_another_network__never_shares_a_checkpoint(
+    change: tuple[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clf = CrossEntropyClassifier(callbacks=[Doom()], **settings(tmp_path, module=planned))
+    interrupted(clone(clf), X, Y, epoch=5)
+    monkeypatch.setattr(Plan, *change)
+    with pytest.warns(NoisyFitWarning, match="so this one starts from the first epoch"):
+        assert epochs_begun(clone(clf), X, Y) == list(range(9))
+
+
+def test_dataset_with_rows_in_another_order__never_shares_a_checkpoint(tmp_path: Path) -> None:
+    """Rows were known by their number, mean and deviation alone."""
+    clf = CrossEntropyClassifier(callbacks=[Doom()], **settings(tmp_path))
+    order = np.arange(150)
+    first, second = np.flatnonzero(Y == 0)[:2]
+    order[[first, second]] = order[[second, first]]  # of the same label
+    interrupted(clone(clf), PairDataset(X, Y), epoch=5)
+    with pytest.warns(NoisyFitWarning, match="stopped with other"):
+        assert epochs_begun(clone(clf), PairDataset(X[order], Y)) == list(range(9))
+
+
+def test_no_stopped_run_of_the_method__is_not_spoken_of(tmp_path: Path) -> None:
+    params = settings(tmp_path, callbacks=[Doom()])
+    interrupted(FlywheelClassifier(**params), X, Y, epoch=5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NoisyFitWarning)
+        CrossEntropyClassifier(**params).fit(X, Y)
+        CrossEntropyClassifier(**params).fit(X[:-1], Y[:-1])
+
+
+# Runs that are live.
+
+
+class Meeting(Callback):  # type: ignore[misc]
+    """Wait, in an epoch, until another fit is there too."""
+
+    barrier = threading.Barrier(2)
+
+    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
+        if len(net.history) == 3:
+            Meeting.barrier.wait(60)
+
+
+def at_once(*fits: Callable[[], Any]) -> None:
+    """Call each in a thread of its own; raise what they raise."""
+    errors: list[BaseException] = []
+
+    def guarded(fit: Callable[[], Any]) -> None:
+        try:
+            fit()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(fit,)) for fit in fits]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
+@pytest.mark.parametrize("random_state", [None, 0])
+def test_live_runs_with_the_same_arguments__have_folders_of_their_own(
+    random_state: int | None, tmp_path: Path
+) -> None:
+    """The first to end removed the folder under the others, and all had one seed."""
+    params = settings(tmp_path, callbacks=[Meeting()], random_state=random_state, max_epochs=5)
+    fitted = [CrossEntropyClassifier(**params) for _ in range(2)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NoisyFitWarning)
+        at_once(*(lambda clf=clf: clf.fit(X, Y) for clf in fitted))
+    assert (fitted[0].seed_ == fitted[1].seed_) is (random_state is not None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_claim__a_live_run_keeps_its_folder__a_released_one_gives_it_back(tmp_path: Path) -> None:
+    first, second = (Checkpoint.claim(tmp_path, "run", "key") for _ in range(2))
+    assert first.file.parent.name == "run-key"
+    assert second.file.parent.name == "run-key-2"
+    first.remove()
+    second.hold({"epoch": 1})
+    second.flush()
+    second.release()
+    third = Checkpoint.claim(tmp_path, "run", "key")
+    assert third.read() == {"epoch": 1}
+    third.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def hold_and_die(folder: Path) -> None:
+    checkpoint = Checkpoint.claim(folder, "run", "key")
+    checkpoint.hold({"epoch": 1})
+    checkpoint.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_claim__a_killed_owner__leaves_its_folder_to_the_next(
+    processes: Any, tmp_path: Path
+) -> None:
+    process = processes.Process(target=hold_and_die, args=(tmp_path,))
+    process.start()
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
+    checkpoint = Checkpoint.claim(tmp_path, "run", "key")
+    assert checkpoint.file.parent.name == "run-key"
+    assert checkpoint.read() == {"epoch": 1}
+
+
+def test_claim__by_many_at_once__never_shares_a_folder(tmp_path: Path) -> None:
+    owned: set[Path] = set()
+
+    def work() -> None:
+        for _ in range(20):
+            checkpoint = Checkpoint.claim(tmp_path, "run", "key")
+            assert checkpoint.file not in owned
+            owned.add(checkpoint.file)
+            checkpoint.hold({})
+            checkpoint.flush()
+            owned.remove(checkpoint.file)
+            checkpoint.remove()
+
+    at_once(*[work] * 4)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_failed_fit__leaves_the_folder_to_the_next(tmp_path: Path) -> None:
+    clf = CrossEntropyClassifier(callbacks=[Doom()], **settings(tmp_path, lr=1e30))
+    with pytest.raises(RuntimeError, match="must stay finite") as caught:
+        clf.fit(X, Y)
+    assert list(tmp_path.iterdir()) == []
+    del caught
+
+
+def test_fitting__an_estimator__can_be_pickled_and_copied(tmp_path: Path) -> None:
+    checkpoint = Checkpoint.claim(tmp_path, "run", "key")
+    copied = pickle.loads(pickle.dumps(checkpoint))
+    copied.release()
+    assert Checkpoint.claim(tmp_path, "run", "key").file.parent.name == "run-key-2"
+    checkpoint.remove()
+
+
+# Files that are not what was written.
+
+
+class Payload:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> Any:
+        return open, (str(self.file), "w")
+
+
+def stopped_run(folder: Path) -> tuple[CrossEntropyClassifier, Path]:
+    """An estimator whose fit was stopped before epoch 5, and its file."""
+    clf = CrossEntropyClassifier(callbacks=[Doom()], **settings(folder))
+    interrupted(clone(clf), X, Y, epoch=5)
+    (file,) = folder.rglob("checkpoint.pt")
+    return clf, file
+
+
+def foreign(content: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda content: b"",
+    "cut": lambda content: content[: len(content) // 2],
+    "garbled": lambda content: bytes(len(content)),
+    "one bit": lambda content: content[:2000] + bytes([content[2000] ^ 1]) + content[2001:],
+    "longer": lambda content: content + b"rest",
+    "of another program": lambda content: foreign({"seed": 0}),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_damaged_checkpoint__is_set_aside_and_the_fit_starts_anew(
+    damage: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    """It blocked every later fit; with one bit flipped the result was another one."""
+    clf, file = stopped_run(tmp_path)
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.warns(NoisyFitWarning, match=rf"Got {file} with other contents.*pt\.damaged"):
+        assert epochs_begun(clf, X, Y) == list(range(9))
+    whole = CrossEntropyClassifier(callbacks=[Doom()], **settings(None)).fit(X, Y)
+    assert_same_run(clf, whole, X)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [
+        "checkpoint.pt.damaged"
+    ]
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_planted_code__is_never_run(sealed: bool, tmp_path: Path) -> None:
+    clf, file = stopped_run(tmp_path)
+    planted = foreign(Payload(tmp_path / "harm"))
+    if sealed:
+        write_sealed(file, planted, tmp_path / "tmp")
+    else:
+        file.write_bytes(planted)
+    with pytest.warns(NoisyFitWarning, match="other contents"):
+        assert epochs_begun(clf, X, Y) == list(range(9))
+    assert not (tmp_path / "harm").exists()
+
+
+def test_encode__what_is_no_code__comes_back_as_it_was() -> None:
+    norm = torch.nn.BatchNorm1d(2).state_dict()
+    state: dict[Any, Any] = {
+        **{
+            "norm": norm,
+            "ints": np.arange(3),
+            "zero": np.array(2.0),
+            "text": np.array(["a", "bc"]),
+        },
+        **{"mixed": np.array(["a", None, 1], dtype=object), "pair": (1, [np.float64(0.5), "x"])},
+        torch.device("cpu"): torch.ones(2, dtype=torch.bfloat16),
+    }
+    found = decode(encode(state))
+    assert list(found) == list(state)
+    for name in ("ints", "zero", "text", "mixed"):
+        np.testing.assert_array_equal(found[name], state[name])
+        assert found[name].dtype == state[name].dtype
+    assert found["pair"] == (1, [0.5, "x"])
+    assert found["norm"]._metadata == norm._metadata  # type: ignore[attr-defined]
+    assert torch.equal(found[torch.device("cpu")], state[torch.device("cpu")])
+
+
+def test_encode__anything_else__is_an_error_that_says_where_it_is() -> None:
+    with pytest.raises(ValueError, match=r"Got a Payload in the state\['callbacks'\]\['mine'\]"):
+        encode({"callbacks": {"mine": [Payload(Path())]}})
+
+
+# Folders that cannot be written to.
+
+
+@pytest.mark.parametrize("place", ["file", "file/folder", "/proc/none"])
+def test_impossible_folder__is_an_error_before_training(place: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    clf = CrossEntropyClassifier(callbacks=[Doom()], **settings(tmp_path / place))
+    with pytest.raises(OSError, match=f"checkpoint_dir.*choose another folder.*{place}"):
+        clf.fit(X, Y)
+    assert Fate.begun == []
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_full_disk__leaves_the_last_checkpoint_and_names_the_folder(tmp_path: Path) -> None:
+    clf, file = stopped_run(tmp_path)
+    before = file.read_bytes()
+    with full_disk(1000), pytest.raises(OSError, match=f"with space left.*{file}"):
+        clone(clf).fit(X, Y)
+    assert file.read_bytes() == before
+    assert {path.name for path in file.parent.iterdir()} == {"checkpoint.pt", "lock"}
+    assert epochs_begun(clf, X, Y) == list(range(5, 9))
 
 
 def test_unpicklable_parameter__is_an_error_that_says_where_to_define_it(tmp_path: Path) -> None:

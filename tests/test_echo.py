@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 import os
 import signal
+import warnings
 from pathlib import Path
 from typing import Any, ClassVar
 
+import joblib
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -27,10 +31,13 @@ from noisyfit import (
     EchoSelect,
     EchoSelectSampler,
     FlywheelClassifier,
+    NoisyFitWarning,
     noise,
 )
 from noisyfit.echo import find_threshold, mixture_boundary, most_similar_half, otsu
+from noisyfit.files import write_sealed
 from noisyfit.metrics import detection_auroc
+from noisyfit.nn.embedders import ContrastiveEmbedder, StandardizedFeatures
 from noisyfit.nn.generators import ConditionalDiffusion, PrecomputedModifier
 from tests.common import images
 
@@ -459,6 +466,159 @@ def test_memory__killed_run__goes_on_where_it_was(tmp_path: Path) -> None:
     resumed = EchoMod(Counting(), memory=tmp_path, **settings).fit_transform(*table())
     assert Counting.seen == [10, 10, 10]  # three batches of six were done
     np.testing.assert_array_equal(EchoMod(Counting(), **settings).fit_transform(*table()), resumed)
+
+
+def everything(memory: Path | None, X: Any = None, y: Any = None) -> EchoSelect:
+    """A fit that keeps a generator, an encoder, a classifier and rows."""
+    rows, labels = table()
+    rater = CrossEntropyClassifier(max_epochs=2, device="cpu")
+    echo = EchoSelect(BRIEF, rating=rater, memory=memory, n_rounds=1, random_state=0)
+    return echo.fit(rows if X is None else X, labels if y is None else y)
+
+
+def assert_same_rows(found: EchoSelect, expected: EchoSelect) -> None:
+    np.testing.assert_array_equal(found.modified_, expected.modified_)
+    np.testing.assert_array_equal(found.similarities_, expected.similarities_)
+    np.testing.assert_array_equal(found.label_quality_, expected.label_quality_)
+    X, y = table()
+    np.testing.assert_array_equal(found.similarity(X[:9], y[:9]), expected.similarity(X[:9], y[:9]))
+    np.testing.assert_array_equal(
+        found.score_labels(X[:9], y[:9]), expected.score_labels(X[:9], y[:9])
+    )
+
+
+def contents(memory: Path) -> dict[Path, bytes]:
+    return {file: file.read_bytes() for file in sorted(memory.rglob("*")) if file.is_file()}
+
+
+@pytest.mark.filterwarnings("error")
+def test_memory__finds_all_that_it_keeps_and_holds_no_code(tmp_path: Path) -> None:
+    first = everything(tmp_path)
+    kept = contents(tmp_path)
+    assert sorted({file.suffix for file in kept}) == [".keys", ".pt", ".rows"]
+    assert len([file for file in kept if file.suffix == ".pt"]) == 3
+    second = everything(tmp_path)
+    assert contents(tmp_path) == kept
+    assert_same_rows(second, first)
+    assert second.rater_.get_params() == first.rater_.get_params()
+
+
+def test_memory__is_found_by_the_same_values_in_other_containers(tmp_path: Path) -> None:
+    X, y = table()
+    words = np.array(["a", "b", "c"])[y]
+    first = everything(tmp_path, X, pd.Series(words))
+    kept = contents(tmp_path)
+    again = everything(tmp_path, pd.DataFrame(np.asfortranarray(X)).copy(), words.tolist())
+    assert contents(tmp_path) == kept
+    np.testing.assert_array_equal(first.modified_, again.modified_)
+
+
+DAMAGES: dict[str, Any] = {
+    "empty": lambda content: b"",
+    "cut": lambda content: content[:25],
+    "one bit": lambda content: content[:30] + bytes([content[30] ^ 1]) + content[31:],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_memory__any_damaged_file__is_set_aside_and_made_again(damage: Any, tmp_path: Path) -> None:
+    """One flipped bit gave other rows without a word; a cut file blocked every later fit."""
+    whole, memory = everything(None), tmp_path / "memory"
+    everything(memory)
+    for file, content in (kept := contents(memory)).items():
+        for other, as_written in kept.items():
+            other.write_bytes(as_written)
+        file.write_bytes(damage(content))
+        torn = file.suffix == ".keys" and len(damage(content)) < 40  # as a killed writer leaves it
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            assert_same_rows(everything(memory), whole)
+        said = any(f"Got {file} with other contents" in str(w.message) for w in caught)
+        assert said is not torn
+        assert file.with_name(f"{file.name}.damaged").exists() is not torn
+
+
+class Payload:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> Any:
+        return open, (str(self.file), "w")
+
+
+def test_memory__planted_code__is_never_run(tmp_path: Path) -> None:
+    memory, harm = tmp_path / "memory", tmp_path / "harm"
+    everything(memory)
+    planted = io.BytesIO()
+    torch.save(Payload(harm), planted)
+    for file in contents(memory):
+        joblib.dump(Payload(harm), file.with_suffix(".joblib"))
+        if file.suffix == ".pt":
+            write_sealed(file, planted.getvalue(), tmp_path / "tmp")
+    with pytest.warns(NoisyFitWarning, match="other contents"):
+        found = everything(memory)
+    assert not harm.exists()
+    assert_same_rows(found, everything(None))
+
+
+def test_memory__rows_of_another_shape__are_passed_over(tmp_path: Path) -> None:
+    X, y = table()
+    settings: dict[str, Any] = {"memory": tmp_path, "random_state": 0}
+    EchoMod(Counting(), **settings).fit_transform(X, y)
+    EchoMod(Counting(), **settings).fit_transform(np.c_[X, X], y)
+    EchoMod(Counting(), **settings).fit_transform(X, y)
+    assert sum(Counting.seen) == 120
+
+
+class Coded(Counting):
+    """Learns a function, which only code can keep."""
+
+    fits = 0
+
+    def fit(self, x: Tensor, y: NDArray[Any], generator: torch.Generator) -> Coded:
+        Coded.fits += 1
+        self.learned = lambda rows: rows
+        return self
+
+
+def test_memory__of_a_generator_that_learns_code__says_that_it_trains_again(tmp_path: Path) -> None:
+    for n_fits in (1, 2):
+        with pytest.warns(NoisyFitWarning, match="Got a Coded that has more.*'learned'.*get_state"):
+            EchoMod(Coded(), memory=tmp_path, random_state=0).fit_transform(*table())
+        assert Coded.fits == n_fits
+
+
+def test_memory__impossible_folder__is_an_error_before_training(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="memory.*choose another folder.*file"):
+        EchoMod(Training(), memory=tmp_path / "file", random_state=0).fit(*table())
+    assert Training.steps == 0
+
+
+def test_memory__of_fits_at_once__is_that_of_one(tmp_path: Path) -> None:
+    """The first to end removed the folder of the training under the others."""
+    process = multiprocessing.get_context("fork").Process(target=echo_in_training, args=(tmp_path,))
+    process.start()
+    found = echo_in_training(tmp_path)
+    process.join()
+    assert process.exitcode == 0
+    np.testing.assert_array_equal(found, echo_in_training(None))
+
+
+def inverted(x: Tensor, labels: Any, generator: Any) -> Tensor:
+    return 255 - x
+
+
+@pytest.mark.parametrize("encoder", [ContrastiveEmbedder(n_train_steps=2), StandardizedFeatures()])
+def test_memory__of_an_encoder__embeds_as_it_did(encoder: Any, tmp_path: Path) -> None:
+    X, y = images(20)
+    echo = EchoSelect(inverted, encoder, memory=tmp_path, random_state=0)
+    first = clone(echo).fit(X, y).similarities_
+    kept = contents(tmp_path)
+    np.testing.assert_array_equal(clone(echo).fit(X, y).similarities_, first)
+    assert contents(tmp_path) == kept
 
 
 # In pipelines.

@@ -10,13 +10,24 @@ import noisyfit
 
 ROOT = Path(noisyfit.__file__).parent
 FLOORS: list[tuple[int, set[str]]] = [  # rooms of the same number do not know each other
-    (0, {"exceptions", "validation", "documentation", "torch_state", "parameters", "synonyms"}),
+    (
+        0,
+        {
+            "exceptions",
+            "validation",
+            "documentation",
+            "torch_state",
+            "parameters",
+            "synonyms",
+            "files",
+        },
+    ),
     (1, {"noise", "quality", "plots"}),
     (1, {"datasets"}),
     (1, {"nn"}),
     (2, {"metrics", "selection"}),
     (1, {"packing", "fitted"}),
-    (2, {"data", "devices", "checkpoint", "persistence"}),
+    (2, {"data", "devices", "identity", "checkpoint", "persistence"}),
     (3, {"engine"}),
     (3, {"inputs", "labels"}),
     (3, {"pilot"}),

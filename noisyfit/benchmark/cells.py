@@ -22,8 +22,8 @@ from noisyfit import __version__, neg_clid, noise
 from noisyfit.benchmark.contenders import BASELINE, CLEAN, make
 from noisyfit.benchmark.memory import peak_memory
 from noisyfit.benchmark.sources import Source, load
-from noisyfit.checkpoint import fingerprint
 from noisyfit.devices import device_name, resolve_device
+from noisyfit.identity import fingerprint
 from noisyfit.metrics import detection_auroc, detection_average_precision
 
 COLUMNS = (

@@ -101,8 +101,7 @@ class ContrastiveEmbedder:
     def _train(self, x: Tensor) -> None:
         values = x.double()
         mean, std = values.mean((0, 2, 3))[:, None, None], values.std((0, 2, 3))[:, None, None]
-        backbone = BACKBONES[self.module](x.shape[1], 2)
-        network = Standardized(backbone, mean, std.clamp(min=1e-6)).to(self.device)
+        network = self._make_network(mean, std.clamp(min=1e-6))
         head = projection_head(embedding_size(network, x[:2].to(self.device))).to(self.device)
         parameters = [*network.parameters(), *head.parameters()]
         optimizer = torch.optim.AdamW(parameters, lr=self.lr)
@@ -118,6 +117,21 @@ class ContrastiveEmbedder:
             optimizer.step()
             schedule.step()
         self.network_ = network.eval()
+
+    def _make_network(self, mean: Tensor, std: Tensor) -> Standardized:
+        return Standardized(BACKBONES[self.module](len(mean), 2), mean, std).to(self.device)
+
+    def get_state(self) -> dict[str, Any]:
+        """Return what was learned, as tensors."""
+        return {"network": self.network_.state_dict(), "center": self.center_}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Take what `get_state` has returned of an encoder with the same parameters."""
+        weights = state["network"]
+        with torch.random.fork_rng(devices=[]):
+            network = self._make_network(weights["mean"], weights["std"])
+        network.load_state_dict(weights)
+        self.network_, self.center_ = network.eval(), state["center"]
 
     def _augment(self, x: Tensor) -> ImageAugment:
         side = min(x.shape[2:])
@@ -188,9 +202,17 @@ class CLIPEmbedder:
 
     def fit(self, x: Tensor, generator: torch.Generator) -> Self:
         """Load the model; rows are not looked at."""
+        self.set_state({})
+        return self
+
+    def get_state(self) -> dict[str, Any]:
+        """Return nothing: rows teach it nothing."""
+        return {}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Load the model."""
         model = self.model if isinstance(self.model, nn.Module) else _load_clip(self.model)
         self.model_ = model.to(self.device).eval()
-        return self
 
     @torch.no_grad()
     def embed(self, x: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from noisyfit.nn.generators import ConditionalDiffusion, ControlNetGenerator
 from noisyfit.nn.generators.denoisers import TableDenoiser, UNet
 from noisyfit.nn.generators.edges import canny, edge_map
 from noisyfit.nn.generators.row_store import RowStore
-from tests.common import images
+from tests.common import full_disk, images
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -450,3 +450,17 @@ def test_row_store__a_torn_write__loses_only_the_rows_without_a_key(tmp_path: Pa
     store = RowStore(tmp_path, (2,), np.float32)
     assert [key in store for key in keys] == [True, True, False]
     assert (store.get(keys[:2]) == 1).all()
+
+
+def test_row_store__a_full_disk__leaves_what_was_put_before_and_names_the_folder(
+    tmp_path: Path,
+) -> None:
+    keys = [bytes([i]) * 20 for i in range(3)]
+    rows = np.arange(600, dtype=np.float32).reshape(3, 200)
+    with RowStore(tmp_path, (200,), np.float32) as store:
+        store.put(keys[:1], rows[:1])
+        with full_disk(1000), pytest.raises(OSError, match=f"space left.*{tmp_path}"):
+            store.put(keys[1:], rows[1:])
+    assert sorted(file.stat().st_size for file in tmp_path.iterdir()) == [40, 800]
+    store = RowStore(tmp_path, (200,), np.float32)
+    assert [key in store for key in keys] == [True, False, False]

@@ -145,6 +145,19 @@ class ConditionalDiffusion:
             self.network_ = self._train(network, x, labels, n_steps, checkpoint)
         return self
 
+    def get_state(self) -> dict[str, Any]:
+        """Return what was learned, as tensors, arrays and text."""
+        learned = {name: value for name, value in vars(self).items() if name.endswith("_")}
+        return learned | {"network_": self.network_.state_dict()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Take what `get_state` has returned of a modifier with the same parameters."""
+        vars(self).update({name: value for name, value in state.items() if name != "network_"})
+        with torch.random.fork_rng(devices=[]):
+            network = self._make_network(tuple(self.mean_.shape[1:]))
+        network.load_state_dict(state["network_"])
+        self.network_ = network.to(self.device).eval()
+
     def _check(self) -> None:
         limits = {
             "strength": (0 < self.strength <= 1, "lie in (0, 1]"),

@@ -52,6 +52,10 @@ class Trainable(Protocol):
     """A modifier that learns from the user's own rows first.
 
     If its ``fit`` takes a ``checkpoint`` as well, a `Progress`, a training that was killed goes on.
+
+    What was learned is kept as tensors, arrays, numbers and text, never as code. Where attributes
+    are more than that, such as a network, ``get_state()`` returns a dict of what was learned, and
+    ``set_state(state)`` puts it into a modifier that was not trained.
     """
 
     def fit(self, x: Tensor, y: NDArray[Any], generator: torch.Generator) -> Self:

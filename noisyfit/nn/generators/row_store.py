@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import uuid
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-KEY_SIZE = 20  # bytes
+from noisyfit.files import explained, set_aside
+
+KEY_SIZE = 20  # bytes; as many of a digest of the key and its row follow in the file of keys
 
 
 class RowStore:
@@ -19,12 +23,12 @@ class RowStore:
 
     Every writer appends to a pair of files of its own, rows and keys, so that processes can share a
     folder. A row counts as soon as its key is complete: what a killed process has finished is
-    there for the next one.
+    there for the next one. Files with rows other than those that were written are set aside.
 
     Parameters
     ----------
     folder : path
-        Made when the first row is written.
+        Made when the first row is written. Rows of other shapes in it are passed over.
     row_shape : tuple of int
     dtype : dtype
         Of the rows in the files.
@@ -37,8 +41,9 @@ class RowStore:
         self.row_shape = row_shape
         self.dtype = np.dtype(dtype)
         self._places: dict[bytes, tuple[NDArray[Any], int]] = {}
-        self._files: tuple[BinaryIO, BinaryIO] | None = None
-        for file in sorted(self.folder.glob("*.keys")):
+        self._files: tuple[FileIO, FileIO] | None = None
+        self._kind = f"{'x'.join(map(str, row_shape))}-{self.dtype.name}"
+        for file in sorted(self.folder.glob(f"*.{self._kind}.keys")):
             self._index(file)
 
     def __contains__(self, key: bytes) -> bool:
@@ -67,23 +72,57 @@ class RowStore:
 
     def put(self, keys: list[bytes], rows: NDArray[Any]) -> None:
         """Append rows and then, once they are on the disk, their keys."""
+        rows = np.ascontiguousarray(rows, self.dtype)
+        entries = [key + _digest(key, row) for key, row in zip(keys, rows, strict=True)]
+        try:
+            self._append(rows.tobytes(), b"".join(entries))
+        except OSError as error:
+            raise explained(error, self.folder) from error
+        self._places |= {key: (rows, i) for i, key in enumerate(keys)}
+
+    def _append(self, *contents: bytes) -> None:
+        """Write rows and keys, or nothing."""
         if self._files is None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            name = self.folder / uuid.uuid4().hex
-            self._files = open(f"{name}.rows", "wb"), open(f"{name}.keys", "wb")
-        rows = np.ascontiguousarray(rows, self.dtype)
-        for file, content in zip(self._files, (rows.tobytes(), b"".join(keys)), strict=True):
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        self._places |= {key: (rows, i) for i, key in enumerate(keys)}
+            name = self.folder / f"{uuid.uuid4().hex}.{self._kind}"
+            self._files = open(f"{name}.rows", "wb", 0), open(f"{name}.keys", "wb", 0)
+        sizes = [file.tell() for file in self._files]
+        try:
+            for file, content in zip(self._files, contents, strict=True):
+                _write(file, content)
+        except OSError:
+            for file, size in zip(self._files, sizes, strict=True):
+                file.truncate(size)
+            raise
 
     def _index(self, file: Path) -> None:
         content = file.read_bytes()
-        n_rows = len(content) // KEY_SIZE
-        if n_rows == 0:
+        size = 2 * KEY_SIZE
+        entries = [content[i : i + size] for i in range(0, len(content) - size + 1, size)]
+        rows = self._rows(file.with_suffix(".rows"), len(entries))
+        keys = [entry[:KEY_SIZE] for entry in entries]
+        if entries != [key + _digest(key, row) for key, row in zip(keys, rows, strict=False)]:
+            set_aside(file.with_suffix(".rows"))
+            set_aside(file)
             return
-        shape = (n_rows, *self.row_shape)
-        rows = np.memmap(file.with_suffix(".rows"), self.dtype, "r", shape=shape)
-        for i in range(n_rows):
-            self._places[content[i * KEY_SIZE : (i + 1) * KEY_SIZE]] = rows, i
+        self._places |= {key: (rows, i) for i, key in enumerate(keys)}
+
+    def _rows(self, file: Path, n_rows: int) -> NDArray[Any]:
+        """Map the rows that a file has, at most so many."""
+        row_size = self.dtype.itemsize * int(np.prod(self.row_shape))
+        n_found = min(n_rows, file.stat().st_size // row_size) if file.exists() else 0
+        shape = (n_found, *self.row_shape)
+        if n_found == 0:
+            return np.empty(shape, self.dtype)
+        return np.memmap(file, self.dtype, "r", shape=shape)
+
+
+def _write(file: FileIO, content: bytes) -> None:
+    rest = memoryview(content)
+    while rest:
+        rest = rest[file.write(rest) :]
+    os.fsync(file.fileno())
+
+
+def _digest(key: bytes, row: NDArray[Any]) -> bytes:
+    return hashlib.sha1(key + row.tobytes()).digest()

@@ -1,0 +1,84 @@
+"""Files that are written whole or not at all, and believed only if they are what was written."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from contextlib import suppress
+from pathlib import Path
+
+from noisyfit.exceptions import NoisyFitWarning
+
+DIGEST_SIZE = hashlib.sha256().digest_size
+
+
+def write_sealed(file: Path, content: bytes, temporary: Path) -> None:
+    """Write a file under a checksum, whole or not at all.
+
+    Raises
+    ------
+    OSError
+        With the name of the file, if it cannot be written. Nothing of it is left.
+    """
+    try:
+        with open(temporary, "wb") as stream:
+            stream.write(hashlib.sha256(content).digest())
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, file)
+    except OSError as error:
+        raise explained(error, file) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_sealed(file: Path) -> bytes | None:
+    """Return what was written; None if there is no file, or a damaged one, which is set aside."""
+    try:
+        found = file.read_bytes()
+    except FileNotFoundError:
+        return None
+    digest, content = found[:DIGEST_SIZE], found[DIGEST_SIZE:]
+    if digest == hashlib.sha256(content).digest():
+        return content
+    set_aside(file)
+    return None
+
+
+def set_aside(file: Path) -> None:
+    """Rename a file that is not what was written, and tell."""
+    damaged = file.with_name(f"{file.name}.damaged")
+    with suppress(FileNotFoundError):  # another process was faster
+        os.replace(file, damaged)
+    warnings.warn(
+        f"A stored file must be what was written. Got {file} with other contents; it is now "
+        f"{damaged.name}, and what it held is computed anew. Delete it, and check the disk.",
+        NoisyFitWarning,
+        stacklevel=6,
+    )
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, with an error that says what it is for.
+
+    Raises
+    ------
+    OSError
+        If it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise explained(error, folder) from error
+
+
+def explained(error: OSError, path: str | os.PathLike[str]) -> OSError:
+    """Return an error of the same kind that names the file and the remedy."""
+    return OSError(
+        error.errno,
+        "The folder of checkpoints (checkpoint_dir, or memory) must be one that can be written to, "
+        f"with space left. Got {error.strerror!r}. Free space, or choose another folder",
+        os.fspath(path),
+    )
