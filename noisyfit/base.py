@@ -503,7 +503,7 @@ class NoisyLabelClassifier(
         params = {k: v for k, v in self.get_params(deep=False).items() if k not in cosmetic}
         cls = type(self)
         method = __version__, cls.__module__, cls.__qualname__, code_of(cls)
-        with torch.random.fork_rng(devices=[]):
+        with seeded_generators(0):  # the weights do not matter
             network = architecture(self._make_network("module", independent=False))
         seen = self.classes_.tolist(), fold(rows.in_order()), *map(_as_seen, known)
         run = fingerprint(*method, params, network, *seen)

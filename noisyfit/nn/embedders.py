@@ -128,7 +128,7 @@ class ContrastiveEmbedder:
     def set_state(self, state: dict[str, Any]) -> None:
         """Take what `get_state` has returned of an encoder with the same parameters."""
         weights = state["network"]
-        with torch.random.fork_rng(devices=[]):
+        with seeded_generators(0):
             network = self._make_network(weights["mean"], weights["std"])
         network.load_state_dict(weights)
         self.network_, self.center_ = network.eval(), state["center"]

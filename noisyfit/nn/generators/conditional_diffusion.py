@@ -153,7 +153,7 @@ class ConditionalDiffusion:
     def set_state(self, state: dict[str, Any]) -> None:
         """Take what `get_state` has returned of a modifier with the same parameters."""
         vars(self).update({name: value for name, value in state.items() if name != "network_"})
-        with torch.random.fork_rng(devices=[]):
+        with seeded_generators(0):
             network = self._make_network(tuple(self.mean_.shape[1:]))
         network.load_state_dict(state["network_"])
         self.network_ = network.to(self.device).eval()
