@@ -741,7 +741,9 @@ def on_scale(black: float, white: float) -> Arrays:
     return black + (white - black) * X.astype(np.float32), y
 
 
-@pytest.mark.parametrize("container", [np.asarray, torch.tensor, Mapped, list], ids=str)
+@pytest.mark.parametrize(
+    "container", [np.asarray, torch.tensor, Mapped, list], ids=lambda kind: kind.__name__
+)
 @pytest.mark.parametrize("low, high", [(0.0, 1.0), (0.0, 1.03), (-0.02, 1.03)])
 def test_images__with_an_overshoot__are_on_the_scale_that_they_overshoot(
     container: Any, low: float, high: float
@@ -797,7 +799,9 @@ def test_bytes__of_a_dataset__are_on_the_scale_of_bytes() -> None:
 
 
 @pytest.mark.parametrize("layout", ["HW", "HWC", "CHW", "table"])
-@pytest.mark.parametrize("container", [np.asarray, torch.tensor, Mapped, list, as_memmap], ids=str)
+@pytest.mark.parametrize(
+    "container", [np.asarray, torch.tensor, Mapped, list, as_memmap], ids=lambda kind: kind.__name__
+)
 @pytest.mark.parametrize("axis", [1, 2])
 def test_rows__of_another_height_or_width_at_predict__are_refused(
     layout: str, container: Any, axis: int, tmp_path: Path
