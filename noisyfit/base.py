@@ -356,7 +356,7 @@ class NoisyLabelClassifier(
         weights = check_sample_weight(sample_weight, len(rows))
         self._resolve_epochs()
         meta = self._read_meta(len(rows), X_meta, y_meta)
-        given_validation = None if X_val is None else self._labelled(X_val, y_val, "y_val")
+        given_validation = self._read_validation(X_val, y_val)
         checkpoint = self._find_checkpoint(rows, codes, trusted, weights, meta, given_validation)
         stored = checkpoint.read() if checkpoint else None
         seed = check_random_state(self.random_state).randint(2**31 - 1)

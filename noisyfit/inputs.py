@@ -138,8 +138,9 @@ class InputReader:
 
     def _labelled(self, X: Any, y: Any, name: str) -> TrainingData:
         """Read rows with labels of the known classes: a validation set or a meta set."""
-        if y is None:
-            raise ValueError(f"{name} must come with its rows. Got None. Pass both.")
+        if X is None or y is None:
+            got = f"{name} alone" if X is None else "None"
+            raise ValueError(f"{name} must come with its rows. Got {got}. Pass both.")
         rows = self._read(X, reset=False)
         y = _as_column(y)
         if len(y) != len(rows):
@@ -149,24 +150,38 @@ class InputReader:
         codes = encode(y, self.classes_, is_missing(y, self.missing_label), name)
         return self._training_data(rows, codes, np.zeros(len(codes), dtype=bool), None)
 
-    def _read_meta(self, n: int, X_meta: Any, y_meta: Any) -> TrainingData | None:
-        if X_meta is None:
+    def _read_validation(self, X_val: Any, y_val: Any) -> TrainingData | None:
+        if X_val is None and y_val is None:
             return None
-        if not self._has_meta_set():
+        return self._learnable(X_val, y_val, "y_val")
+
+    def _learnable(self, X: Any, y: Any, name: str) -> TrainingData:
+        """Read rows of which some have a label."""
+        data = self._labelled(X, y, name)
+        if not data.has_label.any():
+            raise ValueError(
+                f"{name} must have labels. Got {self.missing_label!r} in every row. Leave it out."
+            )
+        return data
+
+    def _read_meta(self, n: int, X_meta: Any, y_meta: Any) -> TrainingData | None:
+        if X_meta is None and y_meta is None:
+            return None
+        if X_meta is not None and not self._has_meta_set():
             warnings.warn(
                 f"{type(self).__name__} has no meta set and ignores X_meta. Append its rows to X "
                 "and mark them in clean_mask.",
                 NoisyFitWarning,
                 stacklevel=4,
             )
-        if len(X_meta) == n:
+        if X_meta is not None and len(X_meta) == n:
             warnings.warn(
                 "X_meta has as many rows as X: scikit-learn's cross-validation takes such metadata "
                 "for aligned with X and slices it. Drop a row of X_meta.",
                 NoisyFitWarning,
                 stacklevel=4,
             )
-        return self._labelled(X_meta, y_meta, "y_meta")
+        return self._learnable(X_meta, y_meta, "y_meta")
 
     def _has_meta_set(self) -> bool:
         """Whether the method learns from ``X_meta``; it may depend on its parameters."""

@@ -533,10 +533,22 @@ def test_validation_set__is_recorded_as_scored_by_hand(cls: Estimator) -> None:
 
 
 @every_estimator
-def test_validation_set__without_labels__is_an_error(cls: Estimator) -> None:
+def test_other_sets__rows_or_labels_alone__are_an_error(cls: Estimator) -> None:
     X, y = blobs(60)
-    with pytest.raises(ValueError, match="y_val must come with its rows"):
-        quick(cls).fit(X, y, X_val=X)
+    for sets in ({"X_val": X}, {"y_val": y}, {"y_meta": y}):
+        with pytest.raises(ValueError, match=r"y_(val|meta) must come with its rows"):
+            quick(cls).fit(X, y, **sets)
+
+
+@every_estimator
+@pytest.mark.filterwarnings("ignore:.*ignores X_meta")
+def test_other_sets__no_label__is_an_error(cls: Estimator) -> None:
+    X, y = blobs(60)
+    nothing = np.full(50, -1)
+    for name in ("val", "meta"):
+        sets = {f"X_{name}": X[:50], f"y_{name}": nothing}
+        with pytest.raises(ValueError, match=rf"y_{name} must have labels. Got -1 in every row"):
+            quick(cls, missing_label=-1).fit(X, y, **sets)
 
 
 # Kinds of X.
