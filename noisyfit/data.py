@@ -388,7 +388,8 @@ def scan(rows: Rows) -> Statistics:
     mean = shift[:, 0] + offset
     variance = (square / count - offset.square()).clamp(min=0)
     std = variance.sqrt()
-    std = torch.where(std > 1e-6 * mean.abs().clamp(min=1e-6), std, torch.ones_like(std))
+    smallest = (1e-6 * mean.abs()).clamp(min=torch.finfo(torch.float32).tiny)
+    std = torch.where(std > smallest, std, torch.ones_like(std))
     shape = (-1,) if rows.layout == "table" else (-1, 1, 1)
     mean, std = (t.reshape(shape).float().cpu() for t in (mean, std))
     return Statistics(mean, std, low, high)

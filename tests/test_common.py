@@ -672,6 +672,16 @@ def test_columns__of_any_scale__are_learned_as_well(cls: Estimator) -> None:
 
 
 @every_estimator
+@pytest.mark.parametrize("factor", [2.0**-100, 2.0**60], ids=["2^-100", "2^60"])
+def test_columns__in_another_unit__have_the_same_bits(cls: Estimator, factor: float) -> None:
+    """Columns with a deviation below 1e-12 counted as constant, and nothing was learnt."""
+    X, y = blobs(60)
+    plain = quick(cls).fit(X, y).predict_proba(X)
+    scaled = (X * factor).astype(np.float32)
+    np.testing.assert_array_equal(quick(cls).fit(scaled, y).predict_proba(scaled), plain)
+
+
+@every_estimator
 def test_columns__constant__do_no_harm(cls: Estimator) -> None:
     X, y = blobs()
     X = np.column_stack([X, np.full(len(X), 7e3)])
