@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
 from sklearn.mixture import GaussianMixture
-from sklearn.utils import check_random_state
+from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import (
     check_is_fitted,
@@ -517,6 +517,7 @@ class EchoSelectSampler(FittedAttributes, BaseEstimator):
     selector_ : EchoSelect
     sample_indices_ : ndarray of shape (n_kept,)
         Numbers of the rows that are kept.
+    n_features_in_ : int
 
     Examples
     --------
@@ -539,13 +540,16 @@ class EchoSelectSampler(FittedAttributes, BaseEstimator):
         selector = EchoSelect() if self.selector is None else clone(self.selector)
         self.selector_ = selector.fit(X, y)
         self.sample_indices_ = np.flatnonzero(selector.support_)
+        self.n_features_in_ = self.selector_.n_features_in_
+        if hasattr(self.selector_, "feature_names_in_"):
+            self.feature_names_in_ = self.selector_.feature_names_in_
         return self
 
     def fit_resample(self, X: Any, y: Any) -> tuple[Any, Any]:
-        """Return the rows that are kept and their labels."""
+        """Return the rows that are kept and their labels, in the containers of X and y."""
         self.fit(X, y)
         kept = self.sample_indices_
-        return (X.iloc[kept] if hasattr(X, "iloc") else np.asarray(X)[kept]), np.asarray(y)[kept]
+        return _safe_indexing(X, kept), _safe_indexing(y, kept)
 
 
 def check_rating(rating: Any) -> None:

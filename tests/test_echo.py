@@ -650,6 +650,19 @@ def test_sampler__drops_rows_as_imbalanced_learn_does() -> None:
     np.testing.assert_array_equal(y_kept, y[kept])
 
 
+def test_sampler__frames__stay_frames_under_their_index() -> None:
+    X, y = table()
+    frame = pd.DataFrame(X, columns=[f"c{i}" for i in range(X.shape[1])]).add_suffix("!")
+    frame.index = [f"row {i}" for i in range(len(X))]
+    labels = pd.Series(y, frame.index, name="kind")
+    sampler = EchoSelectSampler(EchoSelect(BRIEF, random_state=0))
+    X_kept, y_kept = sampler.fit_resample(frame, labels)
+    pd.testing.assert_frame_equal(X_kept, frame.iloc[sampler.sample_indices_])
+    pd.testing.assert_series_equal(y_kept, labels.iloc[sampler.sample_indices_])
+    assert sampler.n_features_in_ == X.shape[1]
+    assert sampler.feature_names_in_.tolist() == frame.columns.tolist()
+
+
 def test_sampler__stands_in_a_pipeline_of_imbalanced_learn() -> None:
     imblearn = pytest.importorskip("imblearn.pipeline")
     X, y = table()
