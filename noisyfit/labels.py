@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from noisyfit import quality
 from noisyfit.data import Rows, TrainingData
-from noisyfit.exceptions import NoisyFitError
+from noisyfit.exceptions import NoisyFitError, NoisyFitWarning
 from noisyfit.fitted import FittedAttributes
 from noisyfit.nn import features
 from noisyfit.validation import encode, is_missing
@@ -50,6 +51,7 @@ class LabelProtocol(FittedAttributes):
                 f"Predictions must be finite. Got NaN after epoch {self.n_iter_}: the weights have "
                 f"diverged. Try lr={self.lr / 10:g}, or precision='fp32'."
             )
+        self._warn_of_lost_classes(codes, probs)
         own_quality, own_distribution = self._beliefs(data)
         trained = slice(None) if data.index is None else data.index.cpu().numpy()
         distribution, rating = probs.copy(), quality.self_confidence(np.maximum(codes, 0), probs)
@@ -64,6 +66,21 @@ class LabelProtocol(FittedAttributes):
         self._n_features_out = features.embedding_size(
             self.module_, torch.zeros(2, *self.row_shape_, device=self.device_)
         )
+
+    def _warn_of_lost_classes(self, codes: NDArray[np.int64], probs: NDArray[Any]) -> None:
+        lost = np.setdiff1d(np.arange(self.n_classes_), probs.argmax(1))
+        if len(lost):
+            labels = np.bincount(codes[codes >= 0], minlength=self.n_classes_)
+            classes = self.classes_.tolist()
+            named = ", ".join(f"{classes[k]!r} ({labels[k]} labels)" for k in lost[:5])
+            warnings.warn(
+                "Every class should be predicted for some training row. Got none for "
+                f"{len(lost)} of {self.n_classes_}: {named}. All their labels may be taken for "
+                "wrong: a rare class looks like mistakes. Train longer (max_epochs), mark rows "
+                "that are right (clean_mask), or try another method.",
+                NoisyFitWarning,
+                stacklevel=5,
+            )
 
     def label_issues(self) -> Any:
         """Return a frame of the training rows: which labels are wrong, and what they should be.

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import tracemalloc
+import warnings
 import zipfile
 from collections.abc import Callable
 from functools import partial
@@ -167,7 +168,7 @@ def test_whole_life__gives_no_warning(
     X.setflags(write=False)
     y.setflags(write=False)
     ends = {"warmup_epochs": 1} if issubclass(cls, WarmUp) else {}  # else it would be said
-    clf = quick(cls, max_epochs=3, validation_fraction=0.2, **ends).fit(X, y)
+    clf = quick(cls, max_epochs=20, validation_fraction=0.2, **ends).fit(X, y)
     clf.predict(X), clf.transform(X), clf.score_labels(X, y), clf.label_issues()
     clf.save(tmp_path / "model")
     pickle.loads(pickle.dumps(cls.load(tmp_path / "model", device="cpu")))
@@ -347,6 +348,28 @@ def test_class_with_one_row__is_kept(cls: Estimator) -> None:
     assert clf.predict_proba(X).shape == clf.label_distribution_.shape == (60, 3)
     assert np.isfinite(clf.predict_proba(X)).all()
     assert (clf.predict(np.delete(X, 7, 0)) == np.delete(y, 7)).mean() > 0.85
+
+
+def rare_class() -> tuple[NDArray[Any], NDArray[Any]]:
+    """Two classes that are easy to tell apart, one of 3 % of the rows, and wrong labels in it."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 8)) + 4 * (np.arange(300) >= 291)[:, None]
+    y = np.where(np.arange(300) >= 291, "rare", "common")
+    y[:4] = "rare"
+    return X, y
+
+
+@every_estimator
+@pytest.mark.parametrize("max_epochs", [2, 30])
+def test_rare_class__is_predicted_or_its_loss_is_said(cls: Estimator, max_epochs: int) -> None:
+    X, y = rare_class()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        clf = quick(cls, max_epochs=max_epochs).fit(X, y)
+    said = [str(w.message) for w in caught if "Got none for 1 of 2: 'rare'" in str(w.message)]
+    lost = "rare" not in clf.predict(X)
+    assert bool(said) == lost
+    assert not said or "(13 labels)" in said[0]
 
 
 @every_estimator
