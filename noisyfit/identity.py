@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 SCALAR = (bool, int, float, complex, str, bytes, type(None))
+SLICE = 4096  # rows of a memmap hashed at once
 STANDARD_LIBRARY = sysconfig.get_paths()["stdlib"]
 
 
@@ -102,6 +103,9 @@ def _array(part: Any) -> Any:
         return list(map(str, getattr(part, "columns", ()))), _array(part.to_numpy())
     if isinstance(part, np.generic) or part.dtype == object:
         return _contents(part.tolist())
+    if isinstance(part, np.memmap) and not part.flags.c_contiguous:  # joblib would copy it whole
+        slices = (part[start : start + SLICE] for start in range(0, len(part), SLICE))
+        return part.shape, fold(np.array(rows) for rows in slices)
     return np.asarray(part, order="C")
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 from sklearn.utils._param_validation import Interval, validate_parameter_constraints
 
-LARGEST = 1e18  # that a tensor of floats or of integers can hold
+LARGEST = {float: 1e38, int: 1e18}  # that tensors can hold
 
 
 def check_parameters(
@@ -38,8 +38,9 @@ def check_parameters(
                 f"{int(value)} if that is what is meant."
             )
         if any(c.type is Real for c in ranges) and isinstance(value, Real):
-            if abs(value) > LARGEST:  # type: ignore[operator]
+            largest = LARGEST[int if isinstance(value, Integral) else float]
+            if abs(float(value)) > largest:
                 raise ValueError(
-                    f"The {name!r} parameter of {owner} must be at most {LARGEST:g}. Got {value}. "
+                    f"The {name!r} parameter of {owner} must be at most {largest:g}. Got {value}. "
                     "Lower it."
                 )
