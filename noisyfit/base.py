@@ -316,7 +316,10 @@ class NoisyLabelClassifier(
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
-        """Check the parameters and forget the earlier fit; take it back if this one fails."""
+        """Check the parameters and forget the earlier fit; take it back if this one fails.
+
+        An interrupt leaves what the epochs before it have made, if these were evaluated.
+        """
         before = self.__dict__.copy()
         try:
             self._forget()
@@ -326,9 +329,11 @@ class NoisyLabelClassifier(
                     yield
             finally:
                 self._leave_checkpoint()
-        except Exception:
-            self.__dict__.clear()
-            self.__dict__.update(before)
+        except BaseException as error:
+            concluded = "transition_matrix_" in vars(self)
+            if not (isinstance(error, KeyboardInterrupt) and concluded):
+                self.__dict__.clear()
+                self.__dict__.update(before)
             raise
 
     def _check_parameters(self) -> None:
@@ -380,7 +385,8 @@ class NoisyLabelClassifier(
                 if checkpoint:
                     checkpoint.flush()
                 self._drop_open_epoch()
-                self._conclude(rows, codes, trusted, data)
+                if self.history_:
+                    self._conclude(rows, codes, trusted, data)
                 raise
             self.notify("on_train_end", X=X, y=y)
             self._conclude(rows, codes, trusted, data)
