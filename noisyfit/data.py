@@ -195,6 +195,13 @@ def unwrapped(X: Any) -> Any:
         return X.detach()
     if isinstance(X, np.ma.MaskedArray):
         X = _unmasked(X)
+    if hasattr(X, "toarray") and hasattr(X, "nnz"):
+        raise TypeError(
+            f"X must be dense. Got a sparse {type(X).__name__} of shape {X.shape}. Have it dense "
+            "where it is made, as by OneHotEncoder(sparse_output=False), make fewer columns, as by "
+            "TruncatedSVD, or put FunctionTransformer(lambda X: X.toarray(), accept_sparse=True) "
+            "before this step."
+        )
     is_frame = hasattr(X, "columns")
     for dtype in X.dtypes if is_frame else [getattr(X, "dtype", None)]:
         _check_numbers(dtype, isinstance(X, np.memmap))

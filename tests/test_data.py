@@ -10,6 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.sparse import csr_array
 from sklearn.base import clone
 from torch import Tensor
 from torch.masked import masked_tensor
@@ -664,6 +665,7 @@ REFUSED: dict[str, tuple[Make, str]] = {
     "masked tensor": (lambda A: masked_tensor(torch.tensor(A), torch.tensor(A > 0)), "complete"),
     "sparse tensor": (lambda A: torch.tensor(A).to_sparse(), r"dense.*to_dense"),
     "compressed tensor": (lambda A: torch.tensor(A).flatten(1).to_sparse_csr(), r"dense.*to_dense"),
+    "sparse matrix": (lambda A: csr_array(A.reshape(len(A), -1)), r"dense.*sparse_output=False"),
     "list of sparse tensors": (lambda A: [torch.tensor(row).to_sparse() for row in A], "to_dense"),
     "nested tensor": (
         lambda A: torch.nested.nested_tensor(list(torch.tensor(A)), layout=torch.jagged),
