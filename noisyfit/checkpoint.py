@@ -24,14 +24,13 @@ from torch import Tensor
 
 from noisyfit.exceptions import NoisyFitWarning
 from noisyfit.files import explained, read_sealed, set_aside, write_sealed
-from noisyfit.identity import fingerprint
 
 if sys.platform == "win32":
     import msvcrt
 else:
     import fcntl
 
-__all__ = ["Checkpoint", "decode", "encode", "fingerprint"]
+__all__ = ["Checkpoint", "decode", "encode"]
 
 FILE, LOCK, TEMPORARY = "checkpoint.pt", "lock", "checkpoint.tmp"
 LOCK_ATTEMPTS, LOCK_PAUSE = 3, 0.02  # seconds; others look for an instant whether a run is live

@@ -29,8 +29,9 @@ from noisyfit import (
     NoisyFitWarning,
     NoisyLabelClassifier,
 )
-from noisyfit.checkpoint import Checkpoint, decode, encode, fingerprint
+from noisyfit.checkpoint import Checkpoint, decode, encode
 from noisyfit.files import write_sealed
+from noisyfit.identity import fingerprint
 from noisyfit.noise import symmetric
 from noisyfit.warmup import WarmUp
 from tests.common import (
