@@ -282,6 +282,7 @@ class NoisyLabelClassifier(
         y_meta: Any = None,
         X_val: Any = None,
         y_val: Any = None,
+        **refused: Any,
     ) -> Self:
         """Learn from labels of which some are wrong.
 
@@ -298,6 +299,8 @@ class NoisyLabelClassifier(
             Rows with labels known to be right, for methods with a meta set.
         X_val, y_val : arrays, default=None
             Rows to record ``valid_loss`` and ``valid_acc`` on.
+        **refused
+            An error, in the name of the method.
 
         Returns
         -------
@@ -310,6 +313,11 @@ class NoisyLabelClassifier(
         NoisyFitError
             If the loss becomes infinite or the GPU's memory is exhausted.
         """
+        for name in refused:
+            raise TypeError(
+                f"{type(self).__name__}.fit() got an unexpected keyword argument {name!r}."
+                + self._remedy(name)
+            )
         with self._all_or_nothing():
             self._train(X, y, clean_mask, X_meta, y_meta, X_val, y_val)
         return self
@@ -435,7 +443,9 @@ class NoisyLabelClassifier(
         self.max_epochs_ = self.max_epochs or DEFAULT_EPOCHS[kind]
         if not hasattr(self, "warmup_epochs"):
             return
-        self.warmup_epochs_ = self.warmup_epochs or max(1, round(self.max_epochs_ / WARMUP_PART))
+        self.warmup_epochs_ = self.warmup_epochs
+        if self.warmup_epochs is None:
+            self.warmup_epochs_ = max(1, round(self.max_epochs_ / WARMUP_PART))
         if self.max_epochs_ <= self.warmup_epochs_:
             raise ValueError(
                 f"max_epochs must be greater than the warm-up. Got max_epochs={self.max_epochs_} "

@@ -49,10 +49,27 @@ class CallableAugment:
     function: Callable[[Tensor], Tensor]
 
     def weak(self, x: Tensor) -> Tensor:
-        """Return ``function(x)``."""
-        return self.function(x)
+        """Return ``function(x)``, if it is a changed copy of the rows."""
+        writes = x._version
+        view = self.function(x)
+        if x._version != writes:
+            raise self._refusal(
+                "one that writes into the batch it is given", "Let it begin with x = x.clone()."
+            )
+        if not isinstance(view, Tensor):
+            raise self._refusal(f"a {type(view).__name__}", "Let it return torch.as_tensor(...).")
+        if view.shape != x.shape or view.device != x.device or view.is_complex():
+            got = f"{view.dtype} of shape {tuple(view.shape)} on {view.device}"
+            raise self._refusal(got, f"The batch was {tuple(x.shape)} on {x.device}.")
+        return view
 
     strong = weak
+
+    def _refusal(self, got: str, remedy: str) -> ValueError:
+        return ValueError(
+            "augmentation must return a changed copy of its batch: a real tensor of the same shape "
+            f"on the same device. Got {got} from {self.function!r}. {remedy}"
+        )
 
 
 @dataclass(frozen=True)
@@ -662,9 +679,11 @@ class TrainingData:
             index=idx if self.index is None else self.index[idx],
         )
 
-    def mean(self, losses: Tensor, idx: Tensor) -> Tensor:
-        """Return the mean of the losses (B,) of rows ``idx``, each with its weight."""
-        return (losses if self.weights is None else self.weights[idx] * losses).mean()
+    def weighed(self, values: Tensor, idx: Tensor) -> Tensor:
+        """Return values (B, ...) of rows ``idx``, each times the weight of its row."""
+        if self.weights is None:
+            return values
+        return self.weights[idx].view(-1, *[1] * (values.ndim - 1)) * values
 
     def known(self) -> TrainingData | None:
         """Return the rows whose labels are known to be right, None if there are none."""

@@ -5,13 +5,22 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatch
+from functools import partial
 from math import cos, pi
 from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
 from skorch import NeuralNet
-from skorch.callbacks import BatchScoring, EpochTimer, InputShapeSetter, LRScheduler, PrintLog
+from skorch.callbacks import (
+    BatchScoring,
+    EpochTimer,
+    InputShapeSetter,
+    LRScheduler,
+    ParamMapper,
+    PrintLog,
+)
 from skorch.history import History
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -139,6 +148,9 @@ class Engine(NeuralNet):
             self.initialize_optimizer()
         for group in self._param_groups(self._networks):
             group["first_lr"] = group["lr"]  # schedulers overwrite what they begin with
+        for name, callback in self._user_callbacks:
+            if isinstance(callback, ParamMapper):
+                self._check_patterns(name, callback.patterns, [*self.get_all_learnable_params()])
         self._initialize_history()
         self.initialized_ = True
         return self
@@ -167,6 +179,7 @@ class Engine(NeuralNet):
 
     def initialize_optimizer(self) -> Engine:
         """Make one optimizer a network."""
+        self._check_trainable()
         for name in self._networks:
             network = getattr(self, f"{name}_")
             setattr(self, _optimizer_of(name) + "_", self._make_optimizer(name, network))
@@ -206,9 +219,11 @@ class Engine(NeuralNet):
         own = self.get_params_for(_optimizer_of(name))
         shared = self.get_params_for("optimizer")
         defaults = SGD_DEFAULTS if self.optimizer is torch.optim.SGD else {}
-        groups = self._get_params_for_optimizer("optimizer", network.named_parameters())[0]
+        parameters = list(self._named_parameters(name))
         params = {"lr": self.lr} | defaults | shared | own
-        params.pop("param_groups", None)
+        patterns = [pattern for pattern, _ in params.pop("param_groups", [])]
+        self._check_patterns("optimizer__param_groups", patterns, parameters)
+        groups = self._get_params_for_optimizer("optimizer", parameters)[0]
         known = inspect.signature(self.optimizer).parameters
         for key in params:
             if key not in known:
@@ -218,6 +233,30 @@ class Engine(NeuralNet):
                     + remedy(key, known, prefix)
                 )
         return self.optimizer(*groups, **params)
+
+    def get_all_learnable_params(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield the parameters of all networks, by the names that the user's network has."""
+        for name in self._networks:
+            yield from self._named_parameters(name)
+
+    def _named_parameters(self, name: str) -> Iterator[tuple[str, nn.Parameter]]:
+        network = getattr(self, f"{name}_")
+        if isinstance(network, Standardized):
+            return network.network.named_parameters()
+        return network.named_parameters(name)
+
+    def _check_patterns(
+        self, owner: str, patterns: Sequence[Any], parameters: Sequence[tuple[str, Any]]
+    ) -> None:
+        """Refuse patterns of names that match nothing: what they are meant for would go on."""
+        names = [name for name, _ in parameters]
+        for pattern in patterns:
+            matches = pattern if callable(pattern) else partial(fnmatch, pat=pattern)
+            if not any(map(matches, names)):
+                raise ValueError(
+                    f"Patterns of {owner} must match names of parameters. Got {pattern!r}, which "
+                    f"matches none of {names}."
+                )
 
     @classmethod
     def _signature_names(cls) -> set[str]:
@@ -259,8 +298,7 @@ class Engine(NeuralNet):
         self._validation = validation
         self._losses: dict[str, list[Tensor]] = {}
         self._named = {
-            _optimizer_of(name): list(getattr(self, f"{name}_").named_parameters())
-            for name in self._networks
+            _optimizer_of(name): list(self._named_parameters(name)) for name in self._networks
         }
         try:
             self._fit(data)
@@ -278,11 +316,23 @@ class Engine(NeuralNet):
             self._set_training(True)
             self._set_learning_rates(epoch)
             self.notify("on_epoch_begin", **self._datasets)
+            self._check_trainable()
             yield epoch
             self._record_epoch(epoch)
             if self._callbacks_stop():
                 break
             self._save_epoch(epoch)
+
+    def _check_trainable(self) -> None:
+        """Refuse networks without a parameter to move."""
+        for name in self._networks:
+            parameters = [p for _, p in self._named_parameters(name)]
+            if not any(p.requires_grad for p in parameters):
+                what = f"{len(parameters)} parameters, all of them frozen" if parameters else "none"
+                raise ValueError(
+                    f"The module must have parameters to train. Got {what}. Let requires_grad be "
+                    "True for some, such as the last layer, or freeze less."
+                )
 
     def _descend(self, loss: Tensor, optimizer: torch.optim.Optimizer | None = None) -> None:
         """Take one step down ``loss``: zero the gradients, backward, callbacks, step."""
@@ -373,7 +423,8 @@ class Engine(NeuralNet):
                 raise NoisyFitError(
                     f"The loss must stay finite. Got {float(values[batch])} for {names[name]!r} in "
                     f"epoch {epoch + 1}, batch {batch + 1}. The learning rate is the likely cause "
-                    f"(lr={self.lr}): try lr={self.lr / 10:g}, or precision='fp32'."
+                    f"(lr={self.lr}): try lr={self.lr / 10:g}, or precision='fp32'. A module or an "
+                    "augmentation of your own must return finite numbers as well."
                 )
             self._record(names[name], mean)
         self._losses.clear()

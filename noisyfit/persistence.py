@@ -22,7 +22,7 @@ from noisyfit.exceptions import NoisyFitError, NoisyFitWarning
 from noisyfit.fitted import fitted_names
 from noisyfit.packing import Packer, Unpacker
 
-FORMAT = 2
+FORMAT = 3
 MEMBERS = ("meta.json", "arrays.npz", "networks.pt")
 LOCAL = ("checkpoint_dir", "device")  # parameters that belong to one machine
 PRETRAINED = {"weights": None, "pretrained": False}  # no download: the stored weights replace them

@@ -97,7 +97,7 @@ def errors_below(likelihood: Tensor, highest: Tensor) -> float:
 
 def _train(network: nn.Module, optimizer: torch.optim.Optimizer, data: TrainingData) -> None:
     for idx, x, labels in data.batches("weak", labelled=True):
-        loss = data.mean(cross_entropy(network(x), labels), idx)
+        loss = data.weighed(cross_entropy(network(x), labels), idx).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

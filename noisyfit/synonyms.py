@@ -56,9 +56,9 @@ _REMEDIES = {
     "module_args model_kwargs model_params model_args",
     "It has none: the loss is the method's own. Choose another method, or write a subclass with "
     "_fit(data).": "criterion loss loss_fn loss_function loss_func objective",
-    "It has none: classes count as their labels come. Use CrossEntropyClassifier, and pass "
-    "sample_weight to its fit.": "class_weight class_weights sample_weight sample_weights "
-    "scale_pos_weight is_unbalance",
+    "It has none: labels count as they are believed. Use CrossEntropyClassifier, ELRClassifier, "
+    "GCEClassifier or MixUpClassifier, and pass sample_weight to its fit.": "class_weight "
+    "class_weights sample_weight sample_weights scale_pos_weight is_unbalance",
     "It has none: torch takes the cores itself. Call torch.set_num_threads(n).": "n_jobs "
     "num_workers n_workers workers n_threads num_threads nthread thread_count",
     "It has none: each fit starts anew. CrossEntropyClassifier.fine_tune goes on with a fitted "

@@ -264,6 +264,36 @@ def test_augmentation__its_strength__changes_the_run(params: dict[str, Any]) -> 
     assert not np.array_equal(usual.predict_proba(X), other.predict_proba(X))
 
 
+@pytest.mark.parametrize(
+    ("augmentation", "got"),
+    [
+        (lambda x: x[:-1], r"float32 of shape \(59, 8\) on cpu"),
+        (lambda x: x[:, :5], r"float32 of shape \(60, 5\) on cpu"),
+        (lambda x: x[..., None], r"float32 of shape \(60, 8, 1\)"),
+        (lambda x: x.to("meta"), "on meta"),
+        (lambda x: x.to(torch.complex64), "complex64"),
+        (lambda x: x.numpy(), "a ndarray"),
+        (lambda x: None, "a NoneType"),
+        (lambda x: (x, x), "a tuple"),
+        (lambda x: x.mul_(2), "writes into the batch"),
+    ],
+    ids=["rows", "columns", "axes", "device", "complex", "array", "nothing", "pair", "in place"],
+)
+def test_augmentation__that_is_no_changed_copy__is_an_error(augmentation: Any, got: str) -> None:
+    clf = quick(CrossEntropyClassifier, augmentation=augmentation)
+    with pytest.raises(ValueError, match=f"augmentation must return a changed copy.*Got .*{got}"):
+        clf.fit(*blobs(60))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64, torch.int16])
+def test_augmentation__of_another_type__is_converted(dtype: torch.dtype) -> None:
+    X, y = blobs(60)
+    X = X.round()
+    typed = quick(CrossEntropyClassifier, augmentation=lambda x: x.to(dtype)).fit(X, y)
+    plain = quick(CrossEntropyClassifier, augmentation=None).fit(X, y)
+    np.testing.assert_array_equal(typed.predict_proba(X), plain.predict_proba(X))
+
+
 def test_augmentation__switched_off_piece_by_piece__equals_none_but_for_chance() -> None:
     X, y = blobs(90, 2)
     params: dict[str, Any] = {"jitter": 0.0, "masking": 0.0}

@@ -1059,11 +1059,80 @@ def test_print_log__of_the_user__works_beside_ours(cls: Estimator) -> None:
 def test_freezer__holds_the_named_layers(cls: Estimator) -> None:
     X, y = blobs(60)
     network = seeded_perceptron()
-    freeze = Freezer("network.0.*")
+    freeze = Freezer("0.*")
     clf = quick(cls, module=network, callbacks=[freeze]).fit(X, y)
     first, last = clf.module_.network[0], clf.module_.network[2]
     assert torch.equal(first.weight, network.get_parameter("0.weight"))
     assert not torch.equal(last.weight, network.get_parameter("2.weight"))
+
+
+@every_estimator
+def test_optimizer__groups__are_named_as_in_the_network(cls: Estimator) -> None:
+    X, y = blobs(60)
+    groups = [("0.*", {"lr": 0.0, "weight_decay": 0.0})]
+    network = seeded_perceptron()
+    clf = quick(cls, module=network, optimizer__param_groups=groups).fit(X, y)
+    first, last = clf.module_.network[0], clf.module_.network[2]
+    assert torch.equal(first.weight, network.get_parameter("0.weight"))
+    assert not torch.equal(last.weight, network.get_parameter("2.weight"))
+
+
+@every_estimator
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"callbacks": [Freezer(["0.*", "network.2.*"])]},
+        {"callbacks": [("freeze", Freezer(lambda name: name == "network.2.weight"))]},
+        {"optimizer__param_groups": [("network.2.*", {"lr": 0.1})]},
+    ],
+    ids=["callback", "function", "groups"],
+)
+def test_patterns_of_names__that_match_nothing__are_an_error(
+    cls: Estimator, settings: dict[str, Any]
+) -> None:
+    clf = quick(cls, module=seeded_perceptron(), **settings)
+    with pytest.raises(ValueError, match=r"must match names of parameters.*0\.weight"):
+        clf.fit(*blobs(60))
+
+
+@every_estimator
+def test_params_of_skorch__load_into_the_users_own_network(cls: Estimator, tmp_path: Path) -> None:
+    X, y = blobs(60)
+    clf = quick(cls, module=seeded_perceptron()).fit(X, y)
+    clf.save_params(f_params=tmp_path / "params.pt")
+    network = seeded_perceptron()
+    network.load_state_dict(torch.load(tmp_path / "params.pt"))
+    scaled = (X - X.mean(0)) / X.std(0)
+    logits = network(torch.as_tensor(scaled, dtype=torch.float32))
+    np.testing.assert_allclose(logits.detach(), clf.predict_logits(X), atol=1e-4)
+
+
+class Untrainable(torch.nn.Module):
+    def __init__(self, frozen: bool) -> None:
+        super().__init__()
+        if frozen:
+            self.layer = torch.nn.Linear(2, 2).requires_grad_(False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x) if hasattr(self, "layer") else x
+
+
+@every_estimator
+@pytest.mark.parametrize(
+    ("settings", "got"),
+    [
+        ({"module": lambda: Untrainable(frozen=True)}, "to train. Got 2 parameters, all.*frozen"),
+        ({"module": lambda: Untrainable(frozen=False)}, "to train. Got none|must end in an nn.Lin"),
+        ({"callbacks": [Freezer("*")]}, "to train. Got .* parameters, all of them frozen"),
+    ],
+    ids=["frozen", "no parameters", "frozen by a callback"],
+)
+def test_module__with_nothing_to_train__is_an_error(
+    cls: Estimator, settings: dict[str, Any], got: str
+) -> None:
+    X, y = blobs(60)
+    with pytest.raises(ValueError, match=got):
+        quick(cls, **settings).fit(X[:, :2], y > 0)
 
 
 @every_estimator

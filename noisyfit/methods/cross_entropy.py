@@ -68,7 +68,7 @@ class CrossEntropyClassifier(NoisyLabelClassifier):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Take ``sample_weight`` out of the signature of subclasses with a loop of their own.
 
-        One whose loop weighs its losses, with ``data.mean``, says ``_weighs_rows = True``.
+        One whose loop weighs its losses, with ``data.weighed``, says ``_weighs_rows = True``.
         """
         if "_fit" in vars(cls) and not vars(cls).get("_weighs_rows", False):
             cls.fit = NoisyLabelClassifier.fit  # type: ignore[assignment, method-assign]
@@ -114,7 +114,7 @@ class CrossEntropyClassifier(NoisyLabelClassifier):
         for _ in self._epochs():
             for idx, x, labels in data.batches("weak", labelled=True):
                 logits = self.module_(x)
-                self._descend(data.mean(cross_entropy(logits, labels), idx))
+                self._descend(data.weighed(cross_entropy(logits, labels), idx).mean())
                 self.state_.probs_sum[idx] += logits.detach().float().softmax(1)
 
     def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:

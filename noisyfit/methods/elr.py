@@ -84,8 +84,8 @@ class ELRClassifier(CrossEntropyClassifier):
        sharpened with temperature 0.5.
 
     Trusted rows have the loss of cross-entropy. Rows without a label take no part in training.
-    Cost: that of cross-entropy, of ELR+ a little less than three times that; ``2 n_classes`` floats
-    per sample, of ELR+ ``3 n_classes``.
+    ``fit`` takes ``sample_weight``. Cost: that of cross-entropy, of ELR+ a little less than three
+    times that; ``2 n_classes`` floats per sample, of ELR+ ``3 n_classes``.
 
     References
     ----------
@@ -103,6 +103,7 @@ class ELRClassifier(CrossEntropyClassifier):
     True
     """
 
+    _weighs_rows: ClassVar = True
     _parameter_constraints: ClassVar = {
         **NoisyLabelClassifier._parameter_constraints,
         "regularization": [Interval(Real, 0, None, closed="left")],
@@ -132,7 +133,7 @@ class ELRClassifier(CrossEntropyClassifier):
         for _ in self._epochs():
             for idx, x, labels in data.batches("weak", labelled=True):
                 weights = torch.where(data.trusted[idx], 0.0, self.regularization)
-                step(idx, x, labels, weights)
+                step(data, idx, x, labels, weights)
 
     def _init_state(self, n: int, n_classes: int) -> dict[str, Tensor]:
         own = {"module_targets": torch.zeros(n, n_classes)}
@@ -142,16 +143,21 @@ class ELRClassifier(CrossEntropyClassifier):
 
     # ---------------------------------------------------------------------------- steps
 
-    def _elr_step(self, idx: Tensor, x: Tensor, labels: Tensor, weights: Tensor) -> None:
+    def _elr_step(
+        self, data: TrainingData, idx: Tensor, x: Tensor, labels: Tensor, weights: Tensor
+    ) -> None:
         logits = self.module_(x)
         targets = self._move_targets("module", idx, logits)
         loss = cross_entropy(logits, labels)
         loss = loss + weights * early_learning_regularizer(logits, targets)  # Eq. 6
-        self._descend(loss.mean())
+        self._descend(data.weighed(loss, idx).mean())
         self.state_.probs_sum[idx] += logits.detach().float().softmax(1)
 
-    def _elr_plus_step(self, idx: Tensor, x: Tensor, labels: Tensor, weights: Tensor) -> None:
-        onehot = nn.functional.one_hot(labels, self.n_classes_).float()
+    def _elr_plus_step(
+        self, data: TrainingData, idx: Tensor, x: Tensor, labels: Tensor, weights: Tensor
+    ) -> None:
+        onehot = data.weighed(nn.functional.one_hot(labels, self.n_classes_).float(), idx)
+        weights = data.weighed(weights, idx)
         for name, other in (("module", "peer"), ("peer", "module")):
             with torch.no_grad():
                 guess = getattr(self, f"{other}_average_").eval()(x)

@@ -26,7 +26,8 @@ class GCEClassifier(CrossEntropyClassifier):
 
     Step by step (section 3 of [1]_):
 
-    1. A step on ``(1 - p ** q) / q`` for every row of the batch (Eq. 6).
+    1. A step on ``(1 - p ** q) / q`` for every row of the batch (Eq. 6). In the warm-up rare
+       classes weigh more.
     2. With ``truncation``, after the warm-up: rows whose given label has a probability of at most
        ``truncation`` at the start of the epoch are left out of it (Eq. 9, Algorithm 1).
 
@@ -36,8 +37,9 @@ class GCEClassifier(CrossEntropyClassifier):
         1 is the mean absolute error; the loss goes to cross-entropy as q goes to 0.
     truncation : float in [0, 1) or None, default=None
         ``k`` in [1]_, Eq. 7, there 0.5. None leaves no row out.
-    warmup_epochs : int or None, default=None
-        Epochs before the first row is left out. None means one sixth of the epochs.
+    warmup_epochs : int >= 0 or None, default=None
+        Epochs in which rare classes weigh more and no row is left out. None means one sixth of
+        the epochs; 0 is the paper.
     {shared parameters}
 
     Attributes
@@ -48,13 +50,16 @@ class GCEClassifier(CrossEntropyClassifier):
     -----
     Differences from the paper:
 
-    1. With truncation, rows are chosen anew in every epoch, by the network as it stands; in the
+    1. In the warm-up a class with the share s of the labels weighs ``s ** -q``: a network that
+       knows the shares alone then has the gradient of cross-entropy. In the paper, where all
+       classes are alike, it is proportional to it anyway; a class of 3 % is never learned.
+    2. With truncation, rows are chosen anew in every epoch, by the network as it stands; in the
        paper every 10 epochs, by the network with the best score on validation rows.
-    2. If no row of an epoch were left, none is left out.
+    3. If no row of an epoch were left, none is left out.
 
     Trusted rows have the loss of cross-entropy and are never left out. Rows without a label take no
-    part in training. Cost: that of cross-entropy; with truncation one forward pass over all rows an
-    epoch more; ``n_classes`` floats per sample.
+    part in training. ``fit`` takes ``sample_weight``. Cost: that of cross-entropy; with truncation
+    one forward pass over all rows an epoch more; ``n_classes`` floats per sample.
 
     References
     ----------
@@ -72,11 +77,12 @@ class GCEClassifier(CrossEntropyClassifier):
     True
     """
 
+    _weighs_rows: ClassVar = True
     _parameter_constraints: ClassVar = {
         **NoisyLabelClassifier._parameter_constraints,
         "q": [Interval(Real, 0, 1, closed="right")],
         "truncation": [Interval(Real, 0, 1, closed="left"), None],
-        "warmup_epochs": [Interval(Integral, 1, None, closed="left"), None],
+        "warmup_epochs": [Interval(Integral, 0, None, closed="left"), None],
     }
 
     def __init__(
@@ -94,18 +100,27 @@ class GCEClassifier(CrossEntropyClassifier):
         self.warmup_epochs = warmup_epochs
 
     def _fit(self, data: TrainingData) -> None:
+        classes = self._class_weights(data)
         for epoch in self._epochs():
             kept = self._kept(data, epoch)
+            weights = classes if epoch < self.warmup_epochs_ else torch.ones_like(classes)
             for idx, x, labels in data.batches("weak", labelled=True):
                 logits = self.module_(x)
                 loss = torch.where(
                     data.trusted[idx],
                     cross_entropy(logits, labels),
-                    generalized_cross_entropy(logits, labels, q=self.q),
+                    weights[labels] * generalized_cross_entropy(logits, labels, q=self.q),
                 )
                 n_kept = kept[idx].sum().clamp(min=1)
-                self._descend((kept[idx] * loss).sum() / n_kept)
+                self._descend(data.weighed(kept[idx] * loss, idx).sum() / n_kept)
                 self.state_.probs_sum[idx] += logits.detach().float().softmax(1)
+
+    def _class_weights(self, data: TrainingData) -> Tensor:
+        """Return what the rows of each class weigh in the warm-up, (n_classes,); 1 on average."""
+        labels = data.labels[data.has_label]
+        counts = torch.bincount(labels, minlength=data.n_classes).clamp(min=1)
+        weights = counts.float() ** -self.q
+        return weights / weights[labels].mean()
 
     def _kept(self, data: TrainingData, epoch: int) -> Tensor:
         """Return which rows are in the loss of an epoch, (n_samples,)."""

@@ -44,8 +44,9 @@ class MixUpClassifier(CrossEntropyClassifier):
     sharpened with temperature 0.5. ``alpha`` is the paper's smaller value for wrong labels (8 and
     32; 1 for clean ones).
 
-    Trusted rows are mixed like all others. Rows without a label take no part in training. Cost:
-    that of cross-entropy and the pass above; ``n_classes`` floats per sample.
+    Trusted rows are mixed like all others. Rows without a label take no part in training. ``fit``
+    takes ``sample_weight``; each part of a mixture keeps its own. Cost: that of cross-entropy and
+    the pass above; ``n_classes`` floats per sample.
 
     References
     ----------
@@ -63,6 +64,7 @@ class MixUpClassifier(CrossEntropyClassifier):
     True
     """
 
+    _weighs_rows: ClassVar = True
     _parameter_constraints: ClassVar = {
         **NoisyLabelClassifier._parameter_constraints,
         "mixup_alpha": [Interval(Real, 0, None, closed="neither")],
@@ -74,9 +76,10 @@ class MixUpClassifier(CrossEntropyClassifier):
 
     def _fit(self, data: TrainingData) -> None:
         for _ in self._epochs():
-            for _, x, labels in data.batches("weak", labelled=True):
+            for idx, x, labels in data.batches("weak", labelled=True):
                 onehot = nn.functional.one_hot(labels, data.n_classes).float()
-                mixed_x, mixed_targets = mixup(x, onehot, alpha=self.mixup_alpha)
+                targets = data.weighed(onehot, idx)
+                mixed_x, mixed_targets = mixup(x, targets, alpha=self.mixup_alpha)
                 self._descend(cross_entropy(self.module_(mixed_x), mixed_targets).mean())
             self.state_.probs_sum += self._predict(self.module_, data, "weak").softmax(1)
 

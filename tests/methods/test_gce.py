@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from noisyfit import CrossEntropyClassifier, GCEClassifier
+from noisyfit.data import Rows, TrainingData
 from noisyfit.nn.losses import generalized_cross_entropy
 from tests.common import digits_scores, noisy_blobs, quick
 
@@ -77,3 +78,45 @@ def test_trusted_rows__have_the_loss_of_cross_entropy_and_are_kept() -> None:
     ours = quick(GCEClassifier, truncation=0.9).fit(X, y, clean_mask=everything)
     plain = quick(CrossEntropyClassifier).fit(X, y)
     np.testing.assert_allclose(ours.predict_proba(X), plain.predict_proba(X), atol=1e-5)
+
+
+@pytest.mark.parametrize("truncation", [None, 0.5])
+def test_rare_class__well_separated__is_learned(truncation: float | None) -> None:
+    """The paper's loss from the start finds nobody of it, and calls all its labels wrong."""
+    found, right_ones_flagged = [], []
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        y = np.repeat([0, 1], [970, 30])
+        X = rng.normal(size=(1000, 8))
+        X[:, 0] += 4 * y
+        given = np.where(np.isin(np.arange(1000), rng.choice(970, 15, replace=False)), 1, y)
+        clf = quick(GCEClassifier, max_epochs=30, truncation=truncation).fit(X, given)
+        found.append((clf.predict(X)[970:] == 1).mean())
+        right_ones_flagged.append((clf.corrected_labels_[970:] == 0).mean())
+    assert np.mean(found) > 0.6
+    assert np.mean(right_ones_flagged) < 0.4
+
+
+def test_warm_up__a_network_that_knows_the_shares_alone__has_gradients_of_cross_entropy() -> None:
+    X, y, _ = noisy_blobs()
+    y = np.where(np.arange(len(y)) % 3 == 0, 0, y)
+    clf = quick(GCEClassifier, max_epochs=2).fit(X, y)
+    labels = torch.as_tensor(y)
+    shares = torch.bincount(labels) / len(labels)
+    data = TrainingData(
+        Rows(torch.as_tensor(X), "table", torch.device("cpu")),
+        labels,
+        torch.zeros(len(y), dtype=torch.bool),
+        3,
+        48,
+    )
+    weights = clf._class_weights(data)
+    scores = shares.log().repeat(len(y), 1).requires_grad_()
+    (weights[labels] * generalized_cross_entropy(scores, labels, q=clf.q)).sum().backward()
+    plain = shares.log().repeat(len(y), 1).requires_grad_()
+    torch.nn.functional.cross_entropy(plain, labels, reduction="sum").backward()
+    assert scores.grad is not None
+    assert plain.grad is not None
+    ratio = scores.grad / plain.grad
+    torch.testing.assert_close(ratio, torch.full_like(ratio, float(ratio[0, 0])))
+    assert float(weights[labels].mean()) == pytest.approx(1)
