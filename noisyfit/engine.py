@@ -219,7 +219,7 @@ class Engine(NeuralNet):
         own = self.get_params_for(_optimizer_of(name))
         shared = self.get_params_for("optimizer")
         defaults = SGD_DEFAULTS if self.optimizer is torch.optim.SGD else {}
-        parameters = list(self._named_parameters(name))
+        parameters = list(_named_parameters(name, network))
         params = {"lr": self.lr} | defaults | shared | own
         patterns = [pattern for pattern, _ in params.pop("param_groups", [])]
         self._check_patterns("optimizer__param_groups", patterns, parameters)
@@ -237,13 +237,7 @@ class Engine(NeuralNet):
     def get_all_learnable_params(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield the parameters of all networks, by the names that the user's network has."""
         for name in self._networks:
-            yield from self._named_parameters(name)
-
-    def _named_parameters(self, name: str) -> Iterator[tuple[str, nn.Parameter]]:
-        network = getattr(self, f"{name}_")
-        if isinstance(network, Standardized):
-            return network.network.named_parameters()
-        return network.named_parameters(name)
+            yield from _named_parameters(name, getattr(self, f"{name}_"))
 
     def _check_patterns(
         self, owner: str, patterns: Sequence[Any], parameters: Sequence[tuple[str, Any]]
@@ -298,7 +292,8 @@ class Engine(NeuralNet):
         self._validation = validation
         self._losses: dict[str, list[Tensor]] = {}
         self._named = {
-            _optimizer_of(name): list(self._named_parameters(name)) for name in self._networks
+            _optimizer_of(name): list(_named_parameters(name, getattr(self, f"{name}_")))
+            for name in self._networks
         }
         try:
             self._fit(data)
@@ -326,7 +321,7 @@ class Engine(NeuralNet):
     def _check_trainable(self) -> None:
         """Refuse networks without a parameter to move."""
         for name in self._networks:
-            parameters = [p for _, p in self._named_parameters(name)]
+            parameters = list(getattr(self, f"{name}_").parameters())
             if not any(p.requires_grad for p in parameters):
                 what = f"{len(parameters)} parameters, all of them frozen" if parameters else "none"
                 raise ValueError(
@@ -584,6 +579,13 @@ class _State(nn.Module):
         super().__init__()
         for name, value in buffers.items():
             self.register_buffer(name, value)
+
+
+def _named_parameters(name: str, network: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Return parameters as the user's network calls them; those of our own under its name."""
+    if isinstance(network, Standardized):
+        return network.network.named_parameters()
+    return network.named_parameters(name)
 
 
 def _optimizer_of(network: str) -> str:
