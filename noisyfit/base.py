@@ -42,6 +42,7 @@ from noisyfit.devices import resolve_device, resolve_precision
 from noisyfit.documentation import complete_documentation, hide_kwargs
 from noisyfit.engine import Engine
 from noisyfit.exceptions import NoisyFitError
+from noisyfit.fitted import all_or_nothing
 from noisyfit.identity import architecture, code_of, fingerprint, fold
 from noisyfit.inputs import InputReader, is_lazy
 from noisyfit.labels import LabelProtocol
@@ -52,6 +53,7 @@ from noisyfit.torch_state import seeded_generators, torch_defaults
 from noisyfit.validation import check_clean_mask, check_sample_weight
 
 DEFAULT_EPOCHS = {"table": 60, "image": 30}
+OF_SKORCH = ("_modules", "_criteria", "_optimizers")  # lists of what a fit has made
 WARMUP_PART = 6  # by default the warm-up is one sixth of the epochs
 
 
@@ -320,21 +322,16 @@ class NoisyLabelClassifier(
 
         An interrupt leaves what the epochs before it have made, if these were evaluated.
         """
-        before = self.__dict__.copy()
-        try:
-            self._forget()
+        with all_or_nothing(self, private=OF_SKORCH, keeps=self._has_concluded):
             self._check_parameters()
             try:
                 with torch_defaults():
                     yield
             finally:
                 self._leave_checkpoint()
-        except BaseException as error:
-            concluded = "transition_matrix_" in vars(self)
-            if not (isinstance(error, KeyboardInterrupt) and concluded):
-                self.__dict__.clear()
-                self.__dict__.update(before)
-            raise
+
+    def _has_concluded(self, error: BaseException) -> bool:
+        return isinstance(error, KeyboardInterrupt) and "transition_matrix_" in vars(self)
 
     def _check_parameters(self) -> None:
         check_parameters(
@@ -402,12 +399,6 @@ class NoisyLabelClassifier(
                 "method has learnt of the rows is not in it. Pass checkpoint_dir, which keeps "
                 "everything and goes on by itself."
             )
-
-    def _forget(self) -> None:
-        """Drop what an earlier fit left."""
-        for name in list(vars(self)):
-            if name.endswith("_") or name in ("_modules", "_criteria", "_optimizers"):
-                del self.__dict__[name]
 
     @contextmanager
     def _training_conditions(self) -> Iterator[None]:

@@ -33,7 +33,7 @@ from noisyfit.data import check_row_shape, image_layout, shape_of, unwrapped
 from noisyfit.devices import resolve_device
 from noisyfit.exceptions import NoisyFitWarning
 from noisyfit.files import make_folder, read_sealed, set_aside
-from noisyfit.fitted import FittedAttributes
+from noisyfit.fitted import FittedAttributes, all_or_nothing
 from noisyfit.identity import fingerprint
 from noisyfit.nn.embedders import ContrastiveEmbedder, Embedder, StandardizedFeatures
 from noisyfit.nn.generators import ConditionalDiffusion, Modifier, Trainable
@@ -98,6 +98,7 @@ class EchoMod(FittedAttributes, OneToOneFeatureMixin, TransformerMixin, BaseEsti
 
     layout_: str
     input_shape_: tuple[int, ...]
+    _folder: Path | None = None  # of what the generator has made, in the memory of the fit
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "memory": [str, os.PathLike, None],
@@ -131,17 +132,19 @@ class EchoMod(FittedAttributes, OneToOneFeatureMixin, TransformerMixin, BaseEsti
     @torch_defaults()
     def fit(self, X: Any, y: Any) -> Self:
         """Train the generator on rows (n_samples, ...) and their labels (n_samples,)."""
-        X, y = self._read_training_rows(X, y)
-        self.modifier_ = self._trained_modifier(self._as_tensor(X), y)
+        with all_or_nothing(self):
+            X, y = self._read_training_rows(X, y)
+            self.modifier_ = self._trained_modifier(self._as_tensor(X), y)
         return self
 
     @torch_defaults()
     def fit_transform(self, X: Any, y: Any) -> NDArray[Any]:
         """Return modified rows, in the shape and dtype of X."""
-        X, y = self._read_training_rows(X, y)
-        x = self._as_tensor(X)
-        self.modifier_ = self._trained_modifier(x, y)
-        return self._as_array(self._modified(x, y), X)
+        with all_or_nothing(self):
+            X, y = self._read_training_rows(X, y)
+            x = self._as_tensor(X)
+            self.modifier_ = self._trained_modifier(x, y)
+            return self._as_array(self._modified(x, y), X)
 
     def transform(self, X: Any) -> NDArray[Any]:
         """Return X unchanged."""
@@ -219,7 +222,7 @@ class EchoMod(FittedAttributes, OneToOneFeatureMixin, TransformerMixin, BaseEsti
 
     def _kept(self, name: str, model: Any, *data: Any) -> Any:
         """Return what was trained before from the same origin, or train it and keep it."""
-        if self.memory is None:
+        if self._folder is None:
             return model.fit(*data)
         file = self._folder / f"{name}.pt"
         known = _restored(model, file)
@@ -240,6 +243,7 @@ class EchoMod(FittedAttributes, OneToOneFeatureMixin, TransformerMixin, BaseEsti
 
     def _remember(self, *origin: Any) -> None:
         """Choose the folder of what comes of this origin; `memory` keeps nothing else in it."""
+        self._folder = None
         if self.memory is not None:
             self._folder = Path(self.memory) / fingerprint(*origin)
             make_folder(self._folder)
@@ -253,7 +257,7 @@ class EchoMod(FittedAttributes, OneToOneFeatureMixin, TransformerMixin, BaseEsti
         """Modify rows batch by batch; with `memory`, only those that it does not hold."""
         keys = _row_keys(x, y)
         first = {key: i for i, key in reversed(list(enumerate(keys)))}
-        if self.memory is None:
+        if self._folder is None:
             parts = [self._modified_batch(x, y, keys, part) for part in self._parts(first.values())]
             place = {key: n for n, key in enumerate(sorted(first, key=first.__getitem__))}
             return torch.cat(parts)[[place[key] for key in keys]]
@@ -410,14 +414,16 @@ class EchoSelect(EchoMod):
         clean_mask : array-like of bool of shape (n_samples,), default=None
             Rows whose label is known to be right; their originals are kept.
         """
-        self._align(X, y, clean_mask)
+        with all_or_nothing(self):
+            self._align(X, y, clean_mask)
         return self
 
     @torch_defaults()
     def fit_transform(self, X: Any, y: Any, *, clean_mask: Any = None) -> NDArray[Any]:
         """Return the refined rows; parameters as in `fit`."""
-        X = self._align(X, y, clean_mask)
-        return np.where(_column(self.support_, X), X, self.modified_)
+        with all_or_nothing(self):
+            X = self._align(X, y, clean_mask)
+            return np.where(_column(self.support_, X), X, self.modified_)
 
     @torch_defaults()
     def similarity(self, X: Any, y: Any) -> NDArray[np.float64]:
@@ -538,11 +544,12 @@ class EchoSelectSampler(FittedAttributes, BaseEstimator):
     def fit(self, X: Any, y: Any) -> Self:
         """Decide which rows to keep."""
         selector = EchoSelect() if self.selector is None else clone(self.selector)
-        self.selector_ = selector.fit(X, y)
-        self.sample_indices_ = np.flatnonzero(selector.support_)
-        self.n_features_in_ = self.selector_.n_features_in_
-        if hasattr(self.selector_, "feature_names_in_"):
-            self.feature_names_in_ = self.selector_.feature_names_in_
+        with all_or_nothing(self):
+            self.selector_ = selector.fit(X, y)
+            self.sample_indices_ = np.flatnonzero(selector.support_)
+            self.n_features_in_ = self.selector_.n_features_in_
+            if hasattr(self.selector_, "feature_names_in_"):
+                self.feature_names_in_ = self.selector_.feature_names_in_
         return self
 
     def fit_resample(self, X: Any, y: Any) -> tuple[Any, Any]:

@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, has_fit_para
 from noisyfit import quality
 from noisyfit.data import unwrapped
 from noisyfit.echo import EchoSelect, seeded
+from noisyfit.fitted import all_or_nothing
 from noisyfit.labels import LabelProtocol
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 from noisyfit.methods.flywheel import FlywheelClassifier
@@ -181,6 +182,12 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
             If a parameter, the classifier or the data cannot be used, or if no row is left to
             learn from.
         """
+        with all_or_nothing(self):
+            self._align(X, y, clean_mask)
+        return self
+
+    def _align(self, X: Any, y: Any, clean_mask: Any) -> None:
+        """Run the algorithm."""
         check_parameters(
             self._parameter_constraints, self.get_params(deep=False), type(self).__name__
         )
@@ -214,7 +221,6 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
         if hasattr(self.selector_, "feature_names_in_"):
             self.feature_names_in_ = self.selector_.feature_names_in_
         self._rate_labels(X, has_label, clean_mask)
-        return self
 
     def _read_labels(self, X: Any, y: Any) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Return the given labels and where there are any."""
