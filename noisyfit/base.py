@@ -27,7 +27,7 @@ from skorch.dataset import Dataset as LabelledRows
 from torch import Tensor
 from torch.utils.data import Subset
 
-from noisyfit import __version__, persistence
+from noisyfit import __version__
 from noisyfit.checkpoint import Checkpoint
 from noisyfit.data import (
     Augment,
@@ -49,6 +49,7 @@ from noisyfit.labels import LabelProtocol
 from noisyfit.nn import features
 from noisyfit.nn.augment import ImageAugment, TableAugment
 from noisyfit.parameters import check_parameters
+from noisyfit.persistence import Savable
 from noisyfit.torch_state import seeded_generators, torch_defaults
 from noisyfit.validation import check_clean_mask, check_sample_weight
 
@@ -64,6 +65,7 @@ class NoisyLabelClassifier(
     InputReader,
     LabelProtocol,
     Engine,
+    Savable,
     BaseEstimator,
 ):
     """Base class of all estimators: what every method takes, gives and promises.
@@ -158,6 +160,10 @@ class NoisyLabelClassifier(
     __repr__ = BaseEstimator.__repr__  # skorch's shows the module alone
 
     _uses_meta: ClassVar[bool] = False
+    _needed: ClassVar[tuple[str, ...]] = (  # by every prediction
+        "classes_", "feature_mean_", "feature_scale_", "input_shape_", "layout_", "n_classes_",
+        "row_shape_", "value_range_",
+    )  # fmt: skip
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "module": [str, callable, None],
         "optimizer": [callable],
@@ -541,45 +547,6 @@ class NoisyLabelClassifier(
         network = self.module_
         embed = partial(features.embeddings, network)
         return self._evaluate(embed, network, self._read(X, reset=False)).cpu().numpy()
-
-    # ----------------------------------------------------------------------------- save and load
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write everything that prediction and the fitted attributes need to one file.
-
-        The file holds arrays, numbers and weights, no code: see `load`. Parameters that it cannot
-        hold, such as callbacks and functions, are named in a warning.
-
-        Parameters
-        ----------
-        path : path
-            A file there is replaced, behind a symbolic link as well; nothing else is.
-        """
-        check_is_fitted(self)
-        persistence.save(self, path)
-
-    @classmethod
-    @torch_defaults()
-    def load(
-        cls,
-        path: str | os.PathLike[str],
-        *,
-        module: Any = None,
-        device: Any = "auto",
-        **params: Any,
-    ) -> Self:
-        """Read what `save` wrote.
-
-        Parameters
-        ----------
-        path : path
-        module : module class, factory or instance
-            Needed when the model was fitted with one's own network: code is never stored.
-        device : str or torch.device, default="auto"
-        **params
-            Parameters in place of those in the file: what `save` left out, such as ``callbacks``.
-        """
-        return persistence.load(cls, path, module=module, device=device, params=params)
 
 
 def _as_seen(known: Any) -> Any:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
+from collections.abc import Mapping
 from copy import deepcopy
 from numbers import Integral
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from types import BuiltinFunctionType, FunctionType
-from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -31,7 +30,7 @@ from torch.nn import functional as F
 from noisyfit.checkpoint import Checkpoint, decode, encode
 from noisyfit.data import check_row_shape, image_layout, shape_of, unwrapped
 from noisyfit.devices import resolve_device
-from noisyfit.exceptions import NoisyFitWarning
+from noisyfit.exceptions import NoisyFitError, NoisyFitWarning
 from noisyfit.files import make_folder, read_sealed, set_aside
 from noisyfit.fitted import FittedAttributes, all_or_nothing
 from noisyfit.identity import fingerprint
@@ -40,13 +39,14 @@ from noisyfit.nn.generators import ConditionalDiffusion, Modifier, Trainable
 from noisyfit.nn.generators.conditional_diffusion import SMALL_IMAGE
 from noisyfit.nn.generators.row_store import RowStore
 from noisyfit.parameters import check_parameters
+from noisyfit.persistence import Savable, code_in, dumps, learned, loads, teach
 from noisyfit.torch_state import torch_defaults
 from noisyfit.validation import as_column, check_clean_mask, find_classes, present_labels
 
 GRID = 1000  # points between the two means where a mixture's boundary is looked for
 
 
-class EchoMod(FittedAttributes, OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+class EchoMod(FittedAttributes, OneToOneFeatureMixin, TransformerMixin, Savable, BaseEstimator):
     """Modify every row until it fits its label: the first part of EchoAlign ([1]_, section 4.1).
 
     ``fit_transform(X, y)`` returns modified rows for training. ``transform(X)`` returns rows as
@@ -99,6 +99,14 @@ class EchoMod(FittedAttributes, OneToOneFeatureMixin, TransformerMixin, BaseEsti
     layout_: str
     input_shape_: tuple[int, ...]
     _folder: Path | None = None  # of what the generator has made, in the memory of the fit
+    _made_of: ClassVar[Mapping[str, str]] = {"modifier_": "modifier"}
+    _needed: ClassVar[tuple[str, ...]] = (
+        "input_shape_",
+        "layout_",
+        "modifier_",
+        "n_features_in_",
+        "seed_",
+    )
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "memory": [str, os.PathLike, None],
@@ -153,10 +161,13 @@ class EchoMod(FittedAttributes, OneToOneFeatureMixin, TransformerMixin, BaseEsti
 
     # ------------------------------------------------------------------------------- reading
 
-    def _read_training_rows(self, X: Any, y: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+    def _check_parameters(self) -> None:
         check_parameters(
             self._parameter_constraints, self.get_params(deep=False), type(self).__name__
         )
+
+    def _read_training_rows(self, X: Any, y: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+        self._check_parameters()
         if y is None:
             raise ValueError(
                 f"This {type(self).__name__} estimator requires y to be passed, but the target y "
@@ -231,15 +242,21 @@ class EchoMod(FittedAttributes, OneToOneFeatureMixin, TransformerMixin, BaseEsti
         checkpoint = Checkpoint.claim(self._folder, "training")
         try:
             resumes = has_fit_parameter(model, "checkpoint")
-            before = vars(model).copy()
+            code = code_in(model)
             trained = model.fit(*data, **{"checkpoint": checkpoint} if resumes else {})
-            content = _stored(trained, before)
+            content = _stored(trained, code)
             if content is not None:
                 checkpoint.write(file, content)
             checkpoint.remove()
         finally:
             checkpoint.release()
         return trained
+
+    def _state_of(self, attribute: str) -> Any:
+        """Return what a generator of the user's own has learned."""
+        if not isinstance(self.modifier_, Trainable):
+            return None
+        return learned(self.modifier_, code_in(self.modifier))
 
     def _remember(self, *origin: Any) -> None:
         """Choose the folder of what comes of this origin; `memory` keeps nothing else in it."""
@@ -373,6 +390,19 @@ class EchoSelect(EchoMod):
         **EchoMod._parameter_constraints,
         "n_rounds": [Interval(Integral, 1, None, closed="left")],
     }
+    _made_of: ClassVar[Mapping[str, str]] = {
+        **EchoMod._made_of,
+        "embedder_": "embedder",
+        "rater_": "rating",
+    }
+    _needed: ClassVar[tuple[str, ...]] = (
+        *EchoMod._needed,
+        "classes_",
+        "embedder_",
+        "rater_",
+        "threshold_",
+    )
+    _module_parameter: ClassVar = "rating__module"
 
     def __init__(
         self,
@@ -440,11 +470,14 @@ class EchoSelect(EchoMod):
             return (1 + self.similarity(X, y)) / 2
         return self.rater_.score_labels(self._read_rows(X, reset=False), y)
 
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        check_threshold(self.threshold)
+        check_rating(self.rating)
+
     def _align(self, X: Any, y: Any, clean_mask: Any) -> NDArray[Any]:
         """Run the algorithm and return X as it was read."""
         X, y = self._read_training_rows(X, y)
-        check_threshold(self.threshold)
-        check_rating(self.rating)
         codes = np.searchsorted(self.classes_, y)
         trusted = check_clean_mask(clean_mask, codes)
         self.rater_ = self._trained_rater(X, y)
@@ -463,6 +496,14 @@ class EchoSelect(EchoMod):
         self.threshold_ = find_threshold(ratings, codes, self.threshold)
         self.support_ = (ratings >= _at(self.threshold_, codes)) | trusted
         return X
+
+    def _state_of(self, attribute: str) -> Any:
+        """Return what a generator or an encoder of the user's own has learned."""
+        if attribute == "modifier_":
+            return super()._state_of(attribute)
+        if attribute == "rater_":
+            return Savable._state_of(self, attribute)
+        return learned(self.embedder_, code_in(self.embedder)) if _learns(self.embedder_) else None
 
     def _trained_rater(self, X: NDArray[Any], y: NDArray[Any]) -> Any:
         """Return the classifier that rates the labels, None where the similarity does."""
@@ -491,7 +532,7 @@ class EchoSelect(EchoMod):
             embedder = StandardizedFeatures()
         elif embedder is None:
             embedder = ContrastiveEmbedder(device=resolve_device(self.device))
-        if not (isinstance(embedder, Embedder) and hasattr(embedder, "fit")):
+        if not _learns(embedder):
             return embedder
         self._remember(_identity(embedder), self.seed_, x)
         return self._kept("embedder", embedder, x, self._generator(b"embed"))
@@ -649,38 +690,11 @@ def seeded(estimator: Any, seed: int) -> Any:
     return estimator
 
 
-@runtime_checkable
-class Saved(Protocol):
-    """A classifier of this package, which writes itself to a file without code."""
-
-    module: Any
-    device: Any
-
-    def save(self, path: Path) -> None:
-        """Write the file."""
-
-    def load(self, path: Path, *, module: Any, device: Any) -> Any:
-        """Read it."""
-
-
-def _stored(trained: Any, before: dict[str, Any]) -> bytes | None:
-    """Return what training has made as bytes without code, None where that cannot be.
-
-    Parameters
-    ----------
-    trained : object
-    before : dict
-        Its attributes before it was trained.
-    """
+def _stored(trained: Any, code: list[str]) -> bytes | None:
+    """Return what training has made as bytes without code, None where that cannot be."""
     try:
-        if hasattr(trained, "get_state"):
-            return encode(trained.get_state())
-        if isinstance(trained, Saved):
-            return _saved(trained)
-        code = type | FunctionType | BuiltinFunctionType
-        given = [k for k, v in before.items() if isinstance(v, code)]
-        return encode({k: v for k, v in vars(trained).items() if k not in given})
-    except (TypeError, ValueError) as error:
+        return dumps(trained) if isinstance(trained, Savable) else encode(learned(trained, code))
+    except (NoisyFitError, TypeError, ValueError) as error:
         warnings.warn(
             f"memory keeps no code. Got a {type(trained).__name__} that has more than numbers: "
             f"{error} It is trained again in the next fit. Give it get_state() and "
@@ -697,32 +711,17 @@ def _restored(model: Any, file: Path) -> Any:
     if content is None:
         return None
     try:
-        if hasattr(model, "set_state"):
-            model.set_state(decode(content))
-        elif isinstance(model, Saved):
-            return _loaded(model, content)
-        else:
-            vars(model).update(decode(content))
+        if isinstance(model, Savable):
+            return loads(model, content)
+        return teach(model, decode(content))
     except Exception:  # whatever foreign bytes bring about
         set_aside(file)
         return None
-    return model
 
 
-def _saved(classifier: Saved) -> bytes:
-    with TemporaryDirectory() as folder:
-        file = Path(folder) / "classifier"
-        classifier.save(file)
-        return file.read_bytes()
-
-
-def _loaded(classifier: Any, content: bytes) -> Any:
-    with TemporaryDirectory() as folder:
-        file = Path(folder) / "classifier"
-        file.write_bytes(content)
-        module, device = classifier.module, classifier.device
-        loaded = type(classifier).load(file, module=module, device=device)
-    return loaded.set_params(**classifier.get_params(deep=False))
+def _learns(embedder: Any) -> bool:
+    """Whether an encoder is trained on the rows; a transformer has been, elsewhere."""
+    return isinstance(embedder, Embedder) and hasattr(embedder, "fit")
 
 
 def _identity(thing: Any) -> Any:

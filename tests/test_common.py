@@ -49,6 +49,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from noisyfit import (
     CrossEntropyClassifier,
+    EchoAlignClassifier,
     NoisyFitError,
     NoisyFitWarning,
     NoisyLabelClassifier,
@@ -82,6 +83,9 @@ SEEDS = (0, 1, 2)
 
 Estimator = type[NoisyLabelClassifier]
 every_estimator = pytest.mark.parametrize("cls", ESTIMATORS, ids=lambda cls: cls.__name__)
+every_classifier = pytest.mark.parametrize(
+    "cls", [*ESTIMATORS, EchoAlignClassifier], ids=lambda cls: cls.__name__
+)
 
 
 def test_estimators_are_found_by_folder() -> None:
@@ -1169,12 +1173,12 @@ def assert_same_fitted_state(found: Any, expected: Any) -> None:
         np.testing.assert_equal(getattr(found, name), getattr(expected, name), err_msg=name)
 
 
-@every_estimator
+@every_classifier
 def test_saved__own_network__must_be_passed_to_load(cls: Estimator, tmp_path: Path) -> None:
     X, y = blobs(60)
     clf = quick(cls, module=Perceptron, module__hidden=8).fit(X, y)
     clf.save(tmp_path / "model")
-    with pytest.raises(NoisyFitError, match=r"own network Perceptron.*load\(path, module=...\)"):
+    with pytest.raises(NoisyFitError, match=r"Perceptron.*load\(path, (estimator__)?module=...\)"):
         cls.load(tmp_path / "model")
     loaded = cls.load(tmp_path / "model", module=Perceptron, device="cpu")
     np.testing.assert_array_equal(loaded.predict_proba(X), clf.predict_proba(X))
@@ -1201,7 +1205,7 @@ def burgled(member: str, loot: Path, good: bytes) -> bytes:
     return buffer.getvalue()
 
 
-@every_estimator
+@every_classifier
 @pytest.mark.parametrize("member", ["networks.pt", "arrays.npz"])
 def test_saved__foreign_code_in_the_file__is_not_run(
     cls: Estimator, member: str, tmp_path: Path
@@ -1220,7 +1224,7 @@ def test_saved__foreign_code_in_the_file__is_not_run(
     assert not loot.exists()
 
 
-@every_estimator
+@every_classifier
 def test_saving__disk_full__leaves_the_older_file(
     cls: Estimator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
