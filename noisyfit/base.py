@@ -49,7 +49,7 @@ from noisyfit.labels import LabelProtocol
 from noisyfit.nn import features
 from noisyfit.nn.augment import ImageAugment, TableAugment
 from noisyfit.parameters import check_parameters
-from noisyfit.persistence import Savable
+from noisyfit.persistence.savable import Savable
 from noisyfit.torch_state import seeded_generators, torch_defaults
 from noisyfit.validation import check_clean_mask, check_sample_weight
 

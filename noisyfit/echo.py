@@ -39,7 +39,8 @@ from noisyfit.nn.generators import ConditionalDiffusion, Modifier, Trainable
 from noisyfit.nn.generators.conditional_diffusion import SMALL_IMAGE
 from noisyfit.nn.generators.row_store import RowStore
 from noisyfit.parameters import check_parameters
-from noisyfit.persistence import Savable, code_in, dumps, learned, loads, teach
+from noisyfit.persistence.models import code_in, learned, teach
+from noisyfit.persistence.savable import Savable, dumps, loads
 from noisyfit.torch_state import torch_defaults
 from noisyfit.validation import as_column, check_clean_mask, find_classes, present_labels
 
@@ -330,7 +331,8 @@ class EchoSelect(EchoMod):
         pixels for images of up to 1,024 values, and for larger ones an encoder that has learned
         from them without labels. Objects with ``embed`` are handed
         tensors, and trained first if they have ``fit``; those with ``transform``, and functions,
-        arrays of the user's shape. Never pass a classifier trained on the same labels.
+        arrays of the user's shape. Where the selector is cloned, as in `EchoAlignClassifier`, put a
+        transformer into scikit-learn's ``FrozenEstimator``, or it is unfitted. Never pass a classifier trained on the same labels.
     rating : "similarity" or classifier, default="similarity"
         What tells which originals to keep. A classifier of this package, or any with
         ``score_labels`` whose ``fit`` leaves ``label_quality_``, is cloned, fitted on the rows and

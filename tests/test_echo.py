@@ -514,6 +514,30 @@ def test_memory__is_found_by_the_same_values_in_other_containers(tmp_path: Path)
     np.testing.assert_array_equal(first.modified_, again.modified_)
 
 
+@pytest.mark.filterwarnings("ignore:Every class")
+@pytest.mark.filterwarnings("error")
+def test_memory__of_a_classifier_with_code_of_the_users_own__finds_it_again(tmp_path: Path) -> None:
+    """It was taken for damaged, and what no file holds was warned of."""
+    X, y = table()
+    rater = CrossEntropyClassifier(
+        module=Deep, module__make=nn.Tanh, augmentation=torch.neg, callbacks=[Strikes("never")],
+        max_epochs=2, random_state=0,
+    )  # fmt: skip
+    echo = EchoSelect(BRIEF, rating=rater, memory=tmp_path, n_rounds=1, random_state=0)
+    first, kept = clone(echo).fit(X, y), contents(tmp_path)
+    second = clone(echo).fit(X, y)
+    assert contents(tmp_path) == kept
+    assert_same_rows(second, first)
+    assert second.rater_.get_params()["augmentation"] is torch.neg
+
+
+class Deep(nn.Sequential):
+    """A network that is made of a function."""
+
+    def __init__(self, n_features: int, n_classes: int, make: Any) -> None:
+        super().__init__(nn.Linear(n_features, 8), make(), nn.Linear(8, n_classes))
+
+
 DAMAGES: dict[str, Any] = {
     "empty": lambda content: b"",
     "cut": lambda content: content[:25],

@@ -26,7 +26,7 @@ FLOORS: list[tuple[int, set[str]]] = [  # rooms of the same number do not know e
     (1, {"datasets"}),
     (1, {"nn"}),
     (2, {"metrics", "selection"}),
-    (1, {"packing", "fitted", "model_file"}),
+    (1, {"packing", "fitted"}),
     (2, {"data", "devices", "identity", "checkpoint", "persistence"}),
     (3, {"engine"}),
     (3, {"inputs", "labels"}),

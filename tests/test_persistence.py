@@ -357,7 +357,7 @@ def test_other_format__is_an_error_that_names_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "stored",
-    [["os", "system"], ["noisyfit.persistence", "save"], ["noisyfit.base", "Callable"]],
+    [["os", "system"], ["noisyfit.persistence.savable", "save"], ["noisyfit.base", "Callable"]],
     ids="{0[0]}.{0[1]}".format,
 )
 def test_foreign_class__in_the_file__is_refused(stored: list[str], tmp_path: Path) -> None:
@@ -738,6 +738,17 @@ def test_echoalign__what_a_file_cannot_hold__is_named_and_can_be_passed_to_load(
         EchoAlignClassifier.load(tmp_path / "model", selector__modifier__steps=1)
 
 
+def test_echoalign__code_set_after_the_fit__is_named_as_left_out(tmp_path: Path) -> None:
+    clf = aligned(EchoSelect(BRIEF, n_rounds=1)).fit(*blobs(60))
+    clf.set_params(estimator__module=Perceptron, selector__modifier=Turned())
+    named = "estimator__module, selector__modifier"
+    with pytest.warns(NoisyFitWarning, match=f"{named} will be left out"):
+        clf.save(tmp_path / "model")
+    with pytest.warns(NoisyFitWarning, match=f"{named}, which the file does not hold"):
+        loaded = EchoAlignClassifier.load(tmp_path / "model")
+    assert_same_model(loaded, clf, *blobs(60))
+
+
 @pytest.mark.parametrize("parameter", ["estimator", "selector__rating"])
 def test_echoalign__with_a_classifier_of_scikit_learn__is_refused_by_name(
     parameter: str, tmp_path: Path
@@ -842,6 +853,7 @@ FORGED_PARTS: dict[str, tuple[str, Any, str]] = {
     "folder in use": (f"{SELECTOR}/fitted/_folder", {"Path": ["/tmp"]}, "'_folder'"),
     "value of the selector": (f"{SELECTOR}/params/batch_size", 0, "'batch_size' parameter of"),
     "rule of the selector": (f"{SELECTOR}/params/threshold", "otsy", "threshold must be"),
+    "routed parameter": ("params/estimator__lr", 1, "parameters of Echo.*'estimator__lr'"),
     "number for the classifier": ("fitted/estimator_", 1, "is damaged or was put in"),
     "code for the generator": (
         f"{SELECTOR}/fitted/modifier_", {"own": None}, "is damaged or was put in"

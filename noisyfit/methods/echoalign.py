@@ -25,7 +25,7 @@ from noisyfit.labels import LabelProtocol
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 from noisyfit.methods.flywheel import FlywheelClassifier
 from noisyfit.parameters import check_parameters
-from noisyfit.persistence import Savable
+from noisyfit.persistence.savable import Savable
 from noisyfit.validation import (
     as_column,
     check_clean_mask,
