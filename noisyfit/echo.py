@@ -329,10 +329,10 @@ class EchoSelect(EchoMod):
     embedder : None, `Embedder`, fitted transformer or callable, default=None
         What similarity is measured in. None takes standardised columns for tables and standardised
         pixels for images of up to 1,024 values, and for larger ones an encoder that has learned
-        from them without labels. Objects with ``embed`` are handed
-        tensors, and trained first if they have ``fit``; those with ``transform``, and functions,
-        arrays of the user's shape. Where the selector is cloned, as in `EchoAlignClassifier`, put a
-        transformer into scikit-learn's ``FrozenEstimator``, or it is unfitted. Never pass a classifier trained on the same labels.
+        from them without labels. Objects with ``embed`` are handed tensors, and trained first if
+        they have ``fit``; those with ``transform``, and functions, arrays of the user's shape.
+        Where the selector is cloned, as in `EchoAlignClassifier`, a fitted transformer stays fitted
+        in scikit-learn's ``FrozenEstimator``. Never pass a classifier trained on the same labels.
     rating : "similarity" or classifier, default="similarity"
         What tells which originals to keep. A classifier of this package, or any with
         ``score_labels`` whose ``fit`` leaves ``label_quality_``, is cloned, fitted on the rows and

@@ -1309,6 +1309,25 @@ def test_keyboard_interrupt__within_the_network__leaves_a_fitted_estimator_or_no
     assert np.isfinite(clf.label_distribution_).all()
 
 
+@every_estimator
+def test_keyboard_interrupt__in_the_last_passes__leaves_all_that_a_fit_leaves_or_nothing(
+    cls: Estimator,
+) -> None:
+    """The number of embeddings was missing."""
+    X, y = blobs(60)
+    Interrupted.left = 0
+    whole = quick(cls, module=Interrupted, max_epochs=2).fit(X, y)
+    n_passes = -Interrupted.left
+    for n in range(n_passes - 3, n_passes + 1):
+        Interrupted.left = n
+        clf = quick(cls, module=Interrupted, max_epochs=2)
+        with pytest.raises(KeyboardInterrupt):
+            clf.fit(X, y)
+        Interrupted.left = 0
+        fitted = [name for name in vars(clf) if name.endswith("_")]
+        assert not fitted or vars(clf).keys() >= vars(whole).keys()
+
+
 BAD_DATA: dict[str, tuple[Callable[[Arrays], tuple[Any, Any]], str]] = {
     "nan": (lambda d: (np.where(d[0] > 3, np.nan, d[0]), d[1]), "NaN"),
     "inf": (lambda d: (np.where(d[0] > 3, np.inf, d[0]), d[1]), "infinity"),

@@ -187,7 +187,7 @@ class EchoAlignClassifier(
         ------
         ValueError
             If a parameter, the classifier or the data cannot be used, or if no row is left to
-            learn from.
+            learn from. After any break, Ctrl-C as well, the estimator is what it was.
         """
         with all_or_nothing(self):
             self._align(X, y, clean_mask)
