@@ -27,7 +27,7 @@ from skorch.dataset import Dataset as LabelledRows
 from torch import Tensor
 from torch.utils.data import Subset
 
-from noisyfit import __version__, persistence
+from noisyfit import __version__
 from noisyfit.checkpoint import Checkpoint
 from noisyfit.data import (
     Augment,
@@ -42,16 +42,19 @@ from noisyfit.devices import resolve_device, resolve_precision
 from noisyfit.documentation import complete_documentation, hide_kwargs
 from noisyfit.engine import Engine
 from noisyfit.exceptions import NoisyFitError
+from noisyfit.fitted import all_or_nothing
 from noisyfit.identity import architecture, code_of, fingerprint, fold
 from noisyfit.inputs import InputReader, is_lazy
 from noisyfit.labels import LabelProtocol
 from noisyfit.nn import features
 from noisyfit.nn.augment import ImageAugment, TableAugment
 from noisyfit.parameters import check_parameters
+from noisyfit.persistence.savable import Savable
 from noisyfit.torch_state import seeded_generators, torch_defaults
 from noisyfit.validation import check_clean_mask, check_sample_weight
 
 DEFAULT_EPOCHS = {"table": 60, "image": 30}
+OF_SKORCH = ("_modules", "_criteria", "_optimizers")  # lists of what a fit has made
 WARMUP_PART = 6  # by default the warm-up is one sixth of the epochs
 
 
@@ -62,6 +65,7 @@ class NoisyLabelClassifier(
     InputReader,
     LabelProtocol,
     Engine,
+    Savable,
     BaseEstimator,
 ):
     """Base class of all estimators: what every method takes, gives and promises.
@@ -156,6 +160,10 @@ class NoisyLabelClassifier(
     __repr__ = BaseEstimator.__repr__  # skorch's shows the module alone
 
     _uses_meta: ClassVar[bool] = False
+    _needed: ClassVar[tuple[str, ...]] = (  # by every prediction
+        "classes_", "feature_mean_", "feature_scale_", "input_shape_", "layout_", "n_classes_",
+        "row_shape_", "value_range_",
+    )  # fmt: skip
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "module": [str, callable, None],
         "optimizer": [callable],
@@ -328,21 +336,16 @@ class NoisyLabelClassifier(
 
         An interrupt leaves what the epochs before it have made, if these were evaluated.
         """
-        before = self.__dict__.copy()
-        try:
-            self._forget()
+        with all_or_nothing(self, private=OF_SKORCH, keeps=self._has_concluded):
             self._check_parameters()
             try:
                 with torch_defaults():
                     yield
             finally:
                 self._leave_checkpoint()
-        except BaseException as error:
-            concluded = "transition_matrix_" in vars(self)
-            if not (isinstance(error, KeyboardInterrupt) and concluded):
-                self.__dict__.clear()
-                self.__dict__.update(before)
-            raise
+
+    def _has_concluded(self, error: BaseException) -> bool:
+        return isinstance(error, KeyboardInterrupt) and "transition_matrix_" in vars(self)
 
     def _check_parameters(self) -> None:
         check_parameters(
@@ -410,12 +413,6 @@ class NoisyLabelClassifier(
                 "method has learnt of the rows is not in it. Pass checkpoint_dir, which keeps "
                 "everything and goes on by itself."
             )
-
-    def _forget(self) -> None:
-        """Drop what an earlier fit left."""
-        for name in list(vars(self)):
-            if name.endswith("_") or name in ("_modules", "_criteria", "_optimizers"):
-                del self.__dict__[name]
 
     @contextmanager
     def _training_conditions(self) -> Iterator[None]:
@@ -560,45 +557,6 @@ class NoisyLabelClassifier(
         network = self.module_
         embed = partial(features.embeddings, network)
         return self._evaluate(embed, network, self._read(X, reset=False)).cpu().numpy()
-
-    # ----------------------------------------------------------------------------- save and load
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write everything that prediction and the fitted attributes need to one file.
-
-        The file holds arrays, numbers and weights, no code: see `load`. Parameters that it cannot
-        hold, such as callbacks and functions, are named in a warning.
-
-        Parameters
-        ----------
-        path : path
-            A file there is replaced, behind a symbolic link as well; nothing else is.
-        """
-        check_is_fitted(self)
-        persistence.save(self, path)
-
-    @classmethod
-    @torch_defaults()
-    def load(
-        cls,
-        path: str | os.PathLike[str],
-        *,
-        module: Any = None,
-        device: Any = "auto",
-        **params: Any,
-    ) -> Self:
-        """Read what `save` wrote.
-
-        Parameters
-        ----------
-        path : path
-        module : module class, factory or instance
-            Needed when the model was fitted with one's own network: code is never stored.
-        device : str or torch.device, default="auto"
-        **params
-            Parameters in place of those in the file: what `save` left out, such as ``callbacks``.
-        """
-        return persistence.load(cls, path, module=module, device=device, params=params)
 
 
 def _as_seen(known: Any) -> Any:

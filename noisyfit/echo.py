@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
+from collections.abc import Mapping
 from copy import deepcopy
 from numbers import Integral
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from types import BuiltinFunctionType, FunctionType
-from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -31,22 +30,24 @@ from torch.nn import functional as F
 from noisyfit.checkpoint import Checkpoint, decode, encode
 from noisyfit.data import check_row_shape, image_layout, shape_of, unwrapped
 from noisyfit.devices import resolve_device
-from noisyfit.exceptions import NoisyFitWarning
+from noisyfit.exceptions import NoisyFitError, NoisyFitWarning
 from noisyfit.files import make_folder, read_sealed, set_aside
-from noisyfit.fitted import FittedAttributes
+from noisyfit.fitted import FittedAttributes, all_or_nothing
 from noisyfit.identity import fingerprint
 from noisyfit.nn.embedders import ContrastiveEmbedder, Embedder, StandardizedFeatures
 from noisyfit.nn.generators import ConditionalDiffusion, Modifier, Trainable
 from noisyfit.nn.generators.conditional_diffusion import SMALL_IMAGE
 from noisyfit.nn.generators.row_store import RowStore
 from noisyfit.parameters import check_parameters
+from noisyfit.persistence.models import code_in, learned, teach
+from noisyfit.persistence.savable import Savable, dumps, loads
 from noisyfit.torch_state import torch_defaults
 from noisyfit.validation import as_column, check_clean_mask, find_classes, present_labels
 
 GRID = 1000  # points between the two means where a mixture's boundary is looked for
 
 
-class EchoMod(FittedAttributes, OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+class EchoMod(FittedAttributes, OneToOneFeatureMixin, TransformerMixin, Savable, BaseEstimator):
     """Modify every row until it fits its label: the first part of EchoAlign ([1]_, section 4.1).
 
     ``fit_transform(X, y)`` returns modified rows for training. ``transform(X)`` returns rows as
@@ -98,6 +99,15 @@ class EchoMod(FittedAttributes, OneToOneFeatureMixin, TransformerMixin, BaseEsti
 
     layout_: str
     input_shape_: tuple[int, ...]
+    _folder: Path | None = None  # of what the generator has made, in the memory of the fit
+    _made_of: ClassVar[Mapping[str, str]] = {"modifier_": "modifier"}
+    _needed: ClassVar[tuple[str, ...]] = (
+        "input_shape_",
+        "layout_",
+        "modifier_",
+        "n_features_in_",
+        "seed_",
+    )
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "memory": [str, os.PathLike, None],
@@ -131,17 +141,19 @@ class EchoMod(FittedAttributes, OneToOneFeatureMixin, TransformerMixin, BaseEsti
     @torch_defaults()
     def fit(self, X: Any, y: Any) -> Self:
         """Train the generator on rows (n_samples, ...) and their labels (n_samples,)."""
-        X, y = self._read_training_rows(X, y)
-        self.modifier_ = self._trained_modifier(self._as_tensor(X), y)
+        with all_or_nothing(self):
+            X, y = self._read_training_rows(X, y)
+            self.modifier_ = self._trained_modifier(self._as_tensor(X), y)
         return self
 
     @torch_defaults()
     def fit_transform(self, X: Any, y: Any) -> NDArray[Any]:
         """Return modified rows, in the shape and dtype of X."""
-        X, y = self._read_training_rows(X, y)
-        x = self._as_tensor(X)
-        self.modifier_ = self._trained_modifier(x, y)
-        return self._as_array(self._modified(x, y), X)
+        with all_or_nothing(self):
+            X, y = self._read_training_rows(X, y)
+            x = self._as_tensor(X)
+            self.modifier_ = self._trained_modifier(x, y)
+            return self._as_array(self._modified(x, y), X)
 
     def transform(self, X: Any) -> NDArray[Any]:
         """Return X unchanged."""
@@ -150,10 +162,13 @@ class EchoMod(FittedAttributes, OneToOneFeatureMixin, TransformerMixin, BaseEsti
 
     # ------------------------------------------------------------------------------- reading
 
-    def _read_training_rows(self, X: Any, y: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+    def _check_parameters(self) -> None:
         check_parameters(
             self._parameter_constraints, self.get_params(deep=False), type(self).__name__
         )
+
+    def _read_training_rows(self, X: Any, y: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+        self._check_parameters()
         if y is None:
             raise ValueError(
                 f"This {type(self).__name__} estimator requires y to be passed, but the target y "
@@ -219,7 +234,7 @@ class EchoMod(FittedAttributes, OneToOneFeatureMixin, TransformerMixin, BaseEsti
 
     def _kept(self, name: str, model: Any, *data: Any) -> Any:
         """Return what was trained before from the same origin, or train it and keep it."""
-        if self.memory is None:
+        if self._folder is None:
             return model.fit(*data)
         file = self._folder / f"{name}.pt"
         known = _restored(model, file)
@@ -228,9 +243,9 @@ class EchoMod(FittedAttributes, OneToOneFeatureMixin, TransformerMixin, BaseEsti
         checkpoint = Checkpoint.claim(self._folder, "training")
         try:
             resumes = has_fit_parameter(model, "checkpoint")
-            before = vars(model).copy()
+            code = code_in(model)
             trained = model.fit(*data, **{"checkpoint": checkpoint} if resumes else {})
-            content = _stored(trained, before)
+            content = _stored(trained, code)
             if content is not None:
                 checkpoint.write(file, content)
             checkpoint.remove()
@@ -238,8 +253,15 @@ class EchoMod(FittedAttributes, OneToOneFeatureMixin, TransformerMixin, BaseEsti
             checkpoint.release()
         return trained
 
+    def _state_of(self, attribute: str) -> Any:
+        """Return what a generator of the user's own has learned."""
+        if not isinstance(self.modifier_, Trainable):
+            return None
+        return learned(self.modifier_, code_in(self.modifier))
+
     def _remember(self, *origin: Any) -> None:
         """Choose the folder of what comes of this origin; `memory` keeps nothing else in it."""
+        self._folder = None
         if self.memory is not None:
             self._folder = Path(self.memory) / fingerprint(*origin)
             make_folder(self._folder)
@@ -253,7 +275,7 @@ class EchoMod(FittedAttributes, OneToOneFeatureMixin, TransformerMixin, BaseEsti
         """Modify rows batch by batch; with `memory`, only those that it does not hold."""
         keys = _row_keys(x, y)
         first = {key: i for i, key in reversed(list(enumerate(keys)))}
-        if self.memory is None:
+        if self._folder is None:
             parts = [self._modified_batch(x, y, keys, part) for part in self._parts(first.values())]
             place = {key: n for n, key in enumerate(sorted(first, key=first.__getitem__))}
             return torch.cat(parts)[[place[key] for key in keys]]
@@ -307,9 +329,10 @@ class EchoSelect(EchoMod):
     embedder : None, `Embedder`, fitted transformer or callable, default=None
         What similarity is measured in. None takes standardised columns for tables and standardised
         pixels for images of up to 1,024 values, and for larger ones an encoder that has learned
-        from them without labels. Objects with ``embed`` are handed
-        tensors, and trained first if they have ``fit``; those with ``transform``, and functions,
-        arrays of the user's shape. Never pass a classifier trained on the same labels.
+        from them without labels. Objects with ``embed`` are handed tensors, and trained first if
+        they have ``fit``; those with ``transform``, and functions, arrays of the user's shape.
+        Where the selector is cloned, as in `EchoAlignClassifier`, a fitted transformer stays fitted
+        in scikit-learn's ``FrozenEstimator``. Never pass a classifier trained on the same labels.
     rating : "similarity" or classifier, default="similarity"
         What tells which originals to keep. A classifier of this package, or any with
         ``score_labels`` whose ``fit`` leaves ``label_quality_``, is cloned, fitted on the rows and
@@ -369,6 +392,19 @@ class EchoSelect(EchoMod):
         **EchoMod._parameter_constraints,
         "n_rounds": [Interval(Integral, 1, None, closed="left")],
     }
+    _made_of: ClassVar[Mapping[str, str]] = {
+        **EchoMod._made_of,
+        "embedder_": "embedder",
+        "rater_": "rating",
+    }
+    _needed: ClassVar[tuple[str, ...]] = (
+        *EchoMod._needed,
+        "classes_",
+        "embedder_",
+        "rater_",
+        "threshold_",
+    )
+    _module_parameter: ClassVar = "rating__module"
 
     def __init__(
         self,
@@ -410,14 +446,16 @@ class EchoSelect(EchoMod):
         clean_mask : array-like of bool of shape (n_samples,), default=None
             Rows whose label is known to be right; their originals are kept.
         """
-        self._align(X, y, clean_mask)
+        with all_or_nothing(self):
+            self._align(X, y, clean_mask)
         return self
 
     @torch_defaults()
     def fit_transform(self, X: Any, y: Any, *, clean_mask: Any = None) -> NDArray[Any]:
         """Return the refined rows; parameters as in `fit`."""
-        X = self._align(X, y, clean_mask)
-        return np.where(_column(self.support_, X), X, self.modified_)
+        with all_or_nothing(self):
+            X = self._align(X, y, clean_mask)
+            return np.where(_column(self.support_, X), X, self.modified_)
 
     @torch_defaults()
     def similarity(self, X: Any, y: Any) -> NDArray[np.float64]:
@@ -434,11 +472,14 @@ class EchoSelect(EchoMod):
             return (1 + self.similarity(X, y)) / 2
         return self.rater_.score_labels(self._read_rows(X, reset=False), y)
 
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        check_threshold(self.threshold)
+        check_rating(self.rating)
+
     def _align(self, X: Any, y: Any, clean_mask: Any) -> NDArray[Any]:
         """Run the algorithm and return X as it was read."""
         X, y = self._read_training_rows(X, y)
-        check_threshold(self.threshold)
-        check_rating(self.rating)
         codes = np.searchsorted(self.classes_, y)
         trusted = check_clean_mask(clean_mask, codes)
         self.rater_ = self._trained_rater(X, y)
@@ -457,6 +498,14 @@ class EchoSelect(EchoMod):
         self.threshold_ = find_threshold(ratings, codes, self.threshold)
         self.support_ = (ratings >= _at(self.threshold_, codes)) | trusted
         return X
+
+    def _state_of(self, attribute: str) -> Any:
+        """Return what a generator or an encoder of the user's own has learned."""
+        if attribute == "modifier_":
+            return super()._state_of(attribute)
+        if attribute == "rater_":
+            return Savable._state_of(self, attribute)
+        return learned(self.embedder_, code_in(self.embedder)) if _learns(self.embedder_) else None
 
     def _trained_rater(self, X: NDArray[Any], y: NDArray[Any]) -> Any:
         """Return the classifier that rates the labels, None where the similarity does."""
@@ -485,7 +534,7 @@ class EchoSelect(EchoMod):
             embedder = StandardizedFeatures()
         elif embedder is None:
             embedder = ContrastiveEmbedder(device=resolve_device(self.device))
-        if not (isinstance(embedder, Embedder) and hasattr(embedder, "fit")):
+        if not _learns(embedder):
             return embedder
         self._remember(_identity(embedder), self.seed_, x)
         return self._kept("embedder", embedder, x, self._generator(b"embed"))
@@ -538,11 +587,12 @@ class EchoSelectSampler(FittedAttributes, BaseEstimator):
     def fit(self, X: Any, y: Any) -> Self:
         """Decide which rows to keep."""
         selector = EchoSelect() if self.selector is None else clone(self.selector)
-        self.selector_ = selector.fit(X, y)
-        self.sample_indices_ = np.flatnonzero(selector.support_)
-        self.n_features_in_ = self.selector_.n_features_in_
-        if hasattr(self.selector_, "feature_names_in_"):
-            self.feature_names_in_ = self.selector_.feature_names_in_
+        with all_or_nothing(self):
+            self.selector_ = selector.fit(X, y)
+            self.sample_indices_ = np.flatnonzero(selector.support_)
+            self.n_features_in_ = self.selector_.n_features_in_
+            if hasattr(self.selector_, "feature_names_in_"):
+                self.feature_names_in_ = self.selector_.feature_names_in_
         return self
 
     def fit_resample(self, X: Any, y: Any) -> tuple[Any, Any]:
@@ -642,38 +692,11 @@ def seeded(estimator: Any, seed: int) -> Any:
     return estimator
 
 
-@runtime_checkable
-class Saved(Protocol):
-    """A classifier of this package, which writes itself to a file without code."""
-
-    module: Any
-    device: Any
-
-    def save(self, path: Path) -> None:
-        """Write the file."""
-
-    def load(self, path: Path, *, module: Any, device: Any) -> Any:
-        """Read it."""
-
-
-def _stored(trained: Any, before: dict[str, Any]) -> bytes | None:
-    """Return what training has made as bytes without code, None where that cannot be.
-
-    Parameters
-    ----------
-    trained : object
-    before : dict
-        Its attributes before it was trained.
-    """
+def _stored(trained: Any, code: list[str]) -> bytes | None:
+    """Return what training has made as bytes without code, None where that cannot be."""
     try:
-        if hasattr(trained, "get_state"):
-            return encode(trained.get_state())
-        if isinstance(trained, Saved):
-            return _saved(trained)
-        code = type | FunctionType | BuiltinFunctionType
-        given = [k for k, v in before.items() if isinstance(v, code)]
-        return encode({k: v for k, v in vars(trained).items() if k not in given})
-    except (TypeError, ValueError) as error:
+        return dumps(trained) if isinstance(trained, Savable) else encode(learned(trained, code))
+    except (NoisyFitError, TypeError, ValueError) as error:
         warnings.warn(
             f"memory keeps no code. Got a {type(trained).__name__} that has more than numbers: "
             f"{error} It is trained again in the next fit. Give it get_state() and "
@@ -690,32 +713,17 @@ def _restored(model: Any, file: Path) -> Any:
     if content is None:
         return None
     try:
-        if hasattr(model, "set_state"):
-            model.set_state(decode(content))
-        elif isinstance(model, Saved):
-            return _loaded(model, content)
-        else:
-            vars(model).update(decode(content))
+        if isinstance(model, Savable):
+            return loads(model, content)
+        return teach(model, decode(content))
     except Exception:  # whatever foreign bytes bring about
         set_aside(file)
         return None
-    return model
 
 
-def _saved(classifier: Saved) -> bytes:
-    with TemporaryDirectory() as folder:
-        file = Path(folder) / "classifier"
-        classifier.save(file)
-        return file.read_bytes()
-
-
-def _loaded(classifier: Any, content: bytes) -> Any:
-    with TemporaryDirectory() as folder:
-        file = Path(folder) / "classifier"
-        file.write_bytes(content)
-        module, device = classifier.module, classifier.device
-        loaded = type(classifier).load(file, module=module, device=device)
-    return loaded.set_params(**classifier.get_params(deep=False))
+def _learns(embedder: Any) -> bool:
+    """Whether an encoder is trained on the rows; a transformer has been, elsewhere."""
+    return isinstance(embedder, Embedder) and hasattr(embedder, "fit")
 
 
 def _identity(thing: Any) -> Any:

@@ -1,10 +1,11 @@
-"""Attributes that exist after fit: their names, and what is said before."""
+"""Attributes that exist after fit: all of them or none, their names, and what is said before."""
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager
 from functools import cache
 from types import CodeType
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,36 @@ class FittedAttributes:
             if name in fitted_names(type(self)):
                 _refuse_before_fit(self, name)
             return object.__getattribute__(self, name)  # raises what it raised before
+
+
+@contextmanager
+def all_or_nothing(
+    estimator: Any,
+    *,
+    private: Container[str] = (),
+    keeps: Callable[[BaseException], bool] = lambda error: False,
+) -> Iterator[None]:
+    """Forget the earlier fit of an estimator; take it back if the new one is broken off.
+
+    Parameters
+    ----------
+    estimator : object
+    private : collection of str
+        Attributes that a fit writes beside those that end in ``_``.
+    keeps : function, default=none
+        Whether the new fit is whole although it ends in an error.
+    """
+    before = vars(estimator).copy()
+    try:
+        for name in before:
+            if name.endswith("_") or name in private:
+                del vars(estimator)[name]
+        yield
+    except BaseException as error:
+        if not keeps(error):
+            vars(estimator).clear()
+            vars(estimator).update(before)
+        raise
 
 
 def _refuse_before_fit(estimator: Any, name: str) -> None:

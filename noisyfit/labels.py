@@ -62,10 +62,10 @@ class LabelProtocol(FittedAttributes):
         self.label_distribution_, self.label_quality_ = distribution, rating
         corrected = quality.corrected_labels(codes, distribution, self.correction_margin)
         self.corrected_labels_ = self.classes_[corrected]
-        self.transition_matrix_ = quality.transition_matrix(codes, distribution)
         self._n_features_out = features.embedding_size(
             self.module_, torch.zeros(2, *self.row_shape_, device=self.device_)
         )
+        self.transition_matrix_ = quality.transition_matrix(codes, distribution)
 
     def _warn_of_lost_classes(self, codes: NDArray[np.int64], probs: NDArray[Any]) -> None:
         lost = np.setdiff1d(np.arange(self.n_classes_), probs.argmax(1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -38,7 +39,7 @@ class Packer:
 
     def __init__(self) -> None:
         self.arrays: dict[str, Any] = {}
-        self.tensors: dict[str, Tensor] = {}
+        self.tensors: dict[str, Tensor | OrderedDict[str, Tensor]] = {}
         kinds = _kinds() | (_pandas_kinds() if "pandas" in sys.modules else {})
         self._kinds = {kind.type: (tag, kind) for tag, kind in kinds.items()}
 
@@ -66,6 +67,10 @@ class Packer:
             key = f"{name}.{len(self.tensors)}"
             self.tensors[key] = value.detach().cpu().clone()
             return {"tensor": key}
+        if kind is OrderedDict and all(type(entry) is Tensor for entry in value.values()):
+            key = f"{name}.{len(self.tensors)}"
+            self.tensors[key] = value
+            return {"weights": key}
         if isinstance(value, type):
             return _pack_class(value)
         raise _not_kept(value)
@@ -96,7 +101,7 @@ class Unpacker:
         What was put aside.
     """
 
-    def __init__(self, arrays: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    def __init__(self, arrays: Mapping[str, Any], tensors: Mapping[str, Any]) -> None:
         self.arrays, self.tensors = arrays, tensors
 
     def unpack(self, packed: Any) -> Any:
@@ -116,7 +121,7 @@ class Unpacker:
             return {self.unpack(key): self.unpack(value) for key, value in content}
         if tag in LIBRARIES:
             return _class_in(tag, content)
-        if tag == "tensor":
+        if tag in ("tensor", "weights"):
             return self.tensors[content]
         kinds = _pandas_kinds() if tag in PANDAS else _kinds()
         if tag in kinds:

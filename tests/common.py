@@ -22,8 +22,17 @@ from skorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from noisyfit import DivideMixClassifier, ELRClassifier, methods, noise
+from noisyfit import (
+    CrossEntropyClassifier,
+    DivideMixClassifier,
+    EchoAlignClassifier,
+    EchoSelect,
+    ELRClassifier,
+    methods,
+    noise,
+)
 from noisyfit.base import NoisyLabelClassifier
+from noisyfit.nn.generators import ConditionalDiffusion
 from noisyfit.warmup import WarmUp
 
 torch.set_num_threads(1)  # also in processes that import nothing else of the tests
@@ -71,8 +80,17 @@ CLIDDivideMixClassifier = with_defaults(
 )
 
 
-def quick(cls: type[NoisyLabelClassifier], **params: Any) -> Any:
-    """Make an estimator that trains for a moment, and whose warm-up, if it has one, ends."""
+BRIEF = ConditionalDiffusion(n_train_steps=20, n_steps=3, width=16)
+
+
+def quick(cls: type[Any], **params: Any) -> Any:
+    """Make an estimator that trains for a moment, and whose warm-up, if it has one, ends.
+
+    Parameters are those of the classifier, also of the one in `EchoAlignClassifier`.
+    """
+    if cls is EchoAlignClassifier:
+        inner = quick(CrossEntropyClassifier, **params)
+        return EchoAlignClassifier(inner, EchoSelect(BRIEF, n_rounds=1), random_state=0)
     settings: dict[str, Any] = {"max_epochs": 6, "random_state": 0, "device": "cpu"}
     if issubclass(cls, WarmUp) and not issubclass(cls, DivideMixClassifier):  # which needs more
         settings["warmup_epochs"] = max(1, round(params.get("max_epochs", 6) / 6))

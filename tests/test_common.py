@@ -49,6 +49,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from noisyfit import (
     CrossEntropyClassifier,
+    EchoAlignClassifier,
     NoisyFitError,
     NoisyFitWarning,
     NoisyLabelClassifier,
@@ -82,6 +83,9 @@ SEEDS = (0, 1, 2)
 
 Estimator = type[NoisyLabelClassifier]
 every_estimator = pytest.mark.parametrize("cls", ESTIMATORS, ids=lambda cls: cls.__name__)
+every_classifier = pytest.mark.parametrize(
+    "cls", [*ESTIMATORS, EchoAlignClassifier], ids=lambda cls: cls.__name__
+)
 
 
 def test_estimators_are_found_by_folder() -> None:
@@ -1238,12 +1242,12 @@ def assert_same_fitted_state(found: Any, expected: Any) -> None:
         np.testing.assert_equal(getattr(found, name), getattr(expected, name), err_msg=name)
 
 
-@every_estimator
+@every_classifier
 def test_saved__own_network__must_be_passed_to_load(cls: Estimator, tmp_path: Path) -> None:
     X, y = blobs(60)
     clf = quick(cls, module=Perceptron, module__hidden=8).fit(X, y)
     clf.save(tmp_path / "model")
-    with pytest.raises(NoisyFitError, match=r"own network Perceptron.*load\(path, module=...\)"):
+    with pytest.raises(NoisyFitError, match=r"Perceptron.*load\(path, (estimator__)?module=...\)"):
         cls.load(tmp_path / "model")
     loaded = cls.load(tmp_path / "model", module=Perceptron, device="cpu")
     np.testing.assert_array_equal(loaded.predict_proba(X), clf.predict_proba(X))
@@ -1270,7 +1274,7 @@ def burgled(member: str, loot: Path, good: bytes) -> bytes:
     return buffer.getvalue()
 
 
-@every_estimator
+@every_classifier
 @pytest.mark.parametrize("member", ["networks.pt", "arrays.npz"])
 def test_saved__foreign_code_in_the_file__is_not_run(
     cls: Estimator, member: str, tmp_path: Path
@@ -1289,7 +1293,7 @@ def test_saved__foreign_code_in_the_file__is_not_run(
     assert not loot.exists()
 
 
-@every_estimator
+@every_classifier
 def test_saving__disk_full__leaves_the_older_file(
     cls: Estimator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1372,6 +1376,25 @@ def test_keyboard_interrupt__within_the_network__leaves_a_fitted_estimator_or_no
         return
     assert clf.predict(X).shape == clf.label_quality_.shape == (240,)
     assert np.isfinite(clf.label_distribution_).all()
+
+
+@every_estimator
+def test_keyboard_interrupt__in_the_last_passes__leaves_all_that_a_fit_leaves_or_nothing(
+    cls: Estimator,
+) -> None:
+    """The number of embeddings was missing."""
+    X, y = blobs(60)
+    Interrupted.left = 0
+    whole = quick(cls, module=Interrupted, max_epochs=2).fit(X, y)
+    n_passes = -Interrupted.left
+    for n in range(n_passes - 3, n_passes + 1):
+        Interrupted.left = n
+        clf = quick(cls, module=Interrupted, max_epochs=2)
+        with pytest.raises(KeyboardInterrupt):
+            clf.fit(X, y)
+        Interrupted.left = 0
+        fitted = [name for name in vars(clf) if name.endswith("_")]
+        assert not fitted or vars(clf).keys() >= vars(whole).keys()
 
 
 BAD_DATA: dict[str, tuple[Callable[[Arrays], tuple[Any, Any]], str]] = {

@@ -22,6 +22,7 @@ from sklearn.decomposition import PCA
 from sklearn.model_selection import GridSearchCV, cross_val_predict
 from sklearn.pipeline import Pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from skorch.callbacks import Callback
 from torch import Tensor, nn
 
 from noisyfit import (
@@ -513,6 +514,30 @@ def test_memory__is_found_by_the_same_values_in_other_containers(tmp_path: Path)
     np.testing.assert_array_equal(first.modified_, again.modified_)
 
 
+@pytest.mark.filterwarnings("ignore:Every class")
+@pytest.mark.filterwarnings("error")
+def test_memory__of_a_classifier_with_code_of_the_users_own__finds_it_again(tmp_path: Path) -> None:
+    """It was taken for damaged, and what no file holds was warned of."""
+    X, y = table()
+    rater = CrossEntropyClassifier(
+        module=Deep, module__make=nn.Tanh, augmentation=torch.neg, callbacks=[Strikes("never")],
+        max_epochs=2, random_state=0,
+    )  # fmt: skip
+    echo = EchoSelect(BRIEF, rating=rater, memory=tmp_path, n_rounds=1, random_state=0)
+    first, kept = clone(echo).fit(X, y), contents(tmp_path)
+    second = clone(echo).fit(X, y)
+    assert contents(tmp_path) == kept
+    assert_same_rows(second, first)
+    assert second.rater_.get_params()["augmentation"] is torch.neg
+
+
+class Deep(nn.Sequential):
+    """A network that is made of a function."""
+
+    def __init__(self, n_features: int, n_classes: int, make: Any) -> None:
+        super().__init__(nn.Linear(n_features, 8), make(), nn.Linear(8, n_classes))
+
+
 DAMAGES: dict[str, Any] = {
     "empty": lambda content: b"",
     "cut": lambda content: content[:25],
@@ -619,6 +644,141 @@ def test_memory__of_an_encoder__embeds_as_it_did(encoder: Any, tmp_path: Path) -
     kept = contents(tmp_path)
     np.testing.assert_array_equal(clone(echo).fit(X, y).similarities_, first)
     assert contents(tmp_path) == kept
+
+
+# Whole or not at all.
+
+
+class Fault:
+    """What goes wrong, and when: set by the test, unknown to the estimator."""
+
+    moment: str | None = None
+    error: type[BaseException] = ValueError
+
+    @classmethod
+    def strike(cls, moment: str) -> None:
+        if moment == cls.moment:
+            raise cls.error
+
+
+class Fragile(ConditionalDiffusion):
+    """A generator that breaks in its training or in its use."""
+
+    def _loss(self, network: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
+        Fault.strike("training of the generator")
+        return super()._loss(network, x, labels)
+
+    def modify(self, x: Tensor, y: NDArray[Any], generator: torch.Generator) -> Tensor:
+        Fault.strike("modification")
+        return super().modify(x, y, generator)
+
+
+class FragileFeatures(StandardizedFeatures):
+    """Features that break when they are learned, or when modified rows are compared."""
+
+    def fit(self, x: Tensor, generator: torch.Generator) -> FragileFeatures:
+        Fault.strike("training of the embedder")
+        super().fit(x, generator)
+        return self
+
+
+class Strikes(Callback):
+    """A classifier that breaks, in a moment of its own."""
+
+    def __init__(self, moment: str) -> None:
+        self.moment = moment
+
+    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
+        if len(net.history) == 2:
+            Fault.strike(self.moment)
+
+
+def fragile(kind: Any) -> Any:
+    modifier = Fragile(n_train_steps=5, n_steps=2, width=8)
+    if kind is EchoMod:
+        return EchoMod(modifier, random_state=0)
+    rater = CrossEntropyClassifier(max_epochs=3, callbacks=[Strikes("training of the rater")])
+    selector = EchoSelect(modifier, FragileFeatures(), rating=rater, random_state=0)
+    if kind is EchoSelectSampler:
+        return EchoSelectSampler(selector)
+    if kind is EchoSelect:
+        return selector
+    inner = CrossEntropyClassifier(
+        max_epochs=3, callbacks=[Strikes("training of the classifier")], random_state=0
+    )
+    return EchoAlignClassifier(inner, selector, random_state=0)
+
+
+SELECTION = ("training of the embedder", "training of the rater", "training of the generator")
+MOMENTS: dict[tuple[Any, str], tuple[str, ...]] = {
+    (EchoMod, "fit"): ("training of the generator",),
+    (EchoMod, "fit_transform"): ("training of the generator", "modification"),
+    (EchoSelect, "fit"): (*SELECTION, "modification"),
+    (EchoSelect, "fit_transform"): (*SELECTION, "modification"),
+    (EchoSelectSampler, "fit"): ("modification",),
+    (EchoSelectSampler, "fit_resample"): ("modification",),
+    (EchoAlignClassifier, "fit"): (*SELECTION, "modification", "training of the classifier"),
+}
+BREAKS = [(*how, moment) for how, moments in MOMENTS.items() for moment in moments]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError])
+@pytest.mark.parametrize(
+    "kind, method, moment", BREAKS, ids=[f"{k.__name__}.{m}-{at}" for k, m, at in BREAKS]
+)
+def test_fit_that_is_broken_off__leaves_the_old_model_or_none(
+    kind: Any,
+    method: str,
+    moment: str,
+    error: type[BaseException],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Classes, rows and labels of the new fit stood beside the old classifier."""
+    X, y = table()
+    frame = pd.DataFrame(X, columns=list("abcd"))
+    fresh, model = fragile(kind), fragile(kind)
+    model.fit(frame, y)
+    before, said = dict(vars(model)), answers(model, frame, y)
+    monkeypatch.setattr(Fault, "moment", moment)
+    monkeypatch.setattr(Fault, "error", error)
+    unfitted = dict(vars(fresh))
+    for broken, expected in ((fresh, unfitted), (model, before)):
+        with pytest.raises(error):
+            getattr(broken, method)(X[::-1, :3], np.array(["x", "y", "z"])[y])
+        assert vars(broken).keys() == expected.keys()
+        assert all(vars(broken)[name] is value for name, value in expected.items())
+    monkeypatch.setattr(Fault, "moment", None)
+    for found, expected in zip(answers(model, frame, y), said, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def answers(model: Any, X: Any, y: Any) -> list[Any]:
+    """All that a fitted model says."""
+    found = [
+        getattr(model, name)(X) for name in ("transform", "predict_proba") if hasattr(model, name)
+    ]
+    if hasattr(model, "score_labels"):
+        found += [model.score_labels(X, y), model.label_quality_]
+    return found
+
+
+def test_memory__set_after_the_fit__is_that_of_the_next_fit(tmp_path: Path) -> None:
+    """Similarities of new rows asked for a folder that no fit had chosen."""
+    X, y = table()
+    echo = EchoSelect(BRIEF, n_rounds=1, random_state=0).fit(X, y)
+    expected = echo.similarity(X[:9], y[:9])
+    np.testing.assert_array_equal(
+        echo.set_params(memory=tmp_path).similarity(X[:9], y[:9]), expected
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_fit__again_without_names__forgets_those_of_the_earlier_fit() -> None:
+    """feature_names_in_ of the earlier fit stayed."""
+    X, y = table()
+    for kind in (EchoSelectSampler, EchoAlignClassifier):
+        model = fragile(kind).fit(pd.DataFrame(X, columns=list("abcd")), y)
+        assert not hasattr(model.fit(X, y), "feature_names_in_")
 
 
 # In pipelines.

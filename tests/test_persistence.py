@@ -17,16 +17,25 @@ import pandas as pd
 import pytest
 import torch
 from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from sklearn.frozen import FrozenEstimator
+from sklearn.tree import DecisionTreeClassifier
 from skorch.callbacks import Callback
+from torch import Tensor
 
 from noisyfit import (
     CrossEntropyClassifier,
+    EchoAlignClassifier,
+    EchoMod,
+    EchoSelect,
     FlywheelClassifier,
     NoisyFitError,
     NoisyFitWarning,
     NoisyLabelClassifier,
 )
-from tests.common import Perceptron, blobs, images, make_perceptron, quick, seeded_perceptron
+from noisyfit.nn.embedders import ContrastiveEmbedder, StandardizedFeatures
+from noisyfit.nn.generators import ConditionalDiffusion, PrecomputedModifier
+from tests.common import BRIEF, Perceptron, blobs, images, make_perceptron, quick, seeded_perceptron
 
 
 class Own(CrossEntropyClassifier):
@@ -348,7 +357,7 @@ def test_other_format__is_an_error_that_names_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "stored",
-    [["os", "system"], ["noisyfit.persistence", "save"], ["noisyfit.base", "Callable"]],
+    [["os", "system"], ["noisyfit.persistence.savable", "save"], ["noisyfit.base", "Callable"]],
     ids="{0[0]}.{0[1]}".format,
 )
 def test_foreign_class__in_the_file__is_refused(stored: list[str], tmp_path: Path) -> None:
@@ -505,3 +514,391 @@ def test_pretrained_weights__are_not_fetched_by_load(
     assert fetched == []
     assert loaded.get_params()["module__weights"] == "DEFAULT"
     np.testing.assert_array_equal(loaded.predict_proba(X), clf.predict_proba(X))
+
+
+# Models in models.
+
+
+class Turned:
+    """A user's generator without training."""
+
+    def modify(self, x: Tensor, y: NDArray[Any], generator: torch.Generator) -> Tensor:
+        return -x
+
+
+class Shifted:
+    """A user's generator that learns numbers, and a function it does not need to keep."""
+
+    fits = 0
+
+    def __init__(self, scale: Any = abs) -> None:
+        self.scale = scale
+
+    def fit(self, x: Tensor, y: NDArray[Any], generator: torch.Generator) -> "Shifted":
+        Shifted.fits += 1
+        self.shift = x.mean(0) + torch.rand((), generator=generator)
+        return self
+
+    def modify(self, x: Tensor, y: NDArray[Any], generator: torch.Generator) -> Tensor:
+        return x + self.scale(self.shift)
+
+
+class Wider(ConditionalDiffusion):
+    """A user's generator with a network."""
+
+
+class Centred(StandardizedFeatures):
+    """A user's encoder."""
+
+
+class OwnSelect(EchoSelect):
+    """A selector defined outside the package."""
+
+
+class Secretive(Shifted):
+    def fit(self, x: Tensor, y: NDArray[Any], generator: torch.Generator) -> "Secretive":
+        super().fit(x, y, generator)
+        self.secret = lambda rows: rows
+        return self
+
+
+def squared(rows: Any) -> Any:
+    return np.asarray(rows).reshape(len(rows), -1) ** 2.0
+
+
+def aligned(selector: EchoSelect, estimator: Any = None, **params: Any) -> EchoAlignClassifier:
+    inner = quick(CrossEntropyClassifier, max_epochs=3) if estimator is None else estimator
+    return EchoAlignClassifier(inner, selector, random_state=0, **params)
+
+
+def assert_same_model(loaded: Any, clf: Any, X: Any, y: Any) -> None:
+    assert_alike(loaded, clf, X)
+    np.testing.assert_array_equal(loaded.score_labels(X, y), clf.score_labels(X, y))
+    for name in vars(clf):
+        if name.endswith("_") and name not in ("estimator_", "selector_"):
+            np.testing.assert_equal(getattr(loaded, name), getattr(clf, name), err_msg=name)
+    for name in "similarities_", "threshold_", "modified_", "support_", "classes_", "seed_":
+        found, expected = getattr(loaded.selector_, name), getattr(clf.selector_, name)
+        np.testing.assert_array_equal(found, expected, err_msg=name)
+        assert getattr(found, "dtype", None) == getattr(expected, "dtype", None)
+    np.testing.assert_array_equal(loaded.estimator_.label_quality_, clf.estimator_.label_quality_)
+
+
+SELECTORS: dict[str, Callable[[], EchoSelect]] = {
+    "similarity": lambda: EchoSelect(BRIEF, n_rounds=2),
+    "quantiles": lambda: EchoSelect(BRIEF, n_rounds=1, threshold=("quantile", 0.3)),
+    "classifier that rates": lambda: EchoSelect(
+        BRIEF, n_rounds=1, rating=quick(FlywheelClassifier, max_epochs=3)
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Every class")
+@pytest.mark.parametrize("make", SELECTORS.values(), ids=SELECTORS)
+def test_echoalign__comes_back_as_it_was(make: Callable[[], EchoSelect], tmp_path: Path) -> None:
+    X, codes = blobs(60)
+    y = np.array(["ant", "bee", None], dtype=object)[codes]
+    frame = pd.DataFrame(X, index=INDICES["dates"], columns=list("abcdefgh"))
+    clf = aligned(make(), missing_label=np.nan).fit(
+        frame, y, clean_mask=np.arange(60) == codes.argmin()
+    )
+    loaded = reloaded(clf, tmp_path)
+    assert type(loaded) is EchoAlignClassifier
+    assert_same_model(loaded, clf, frame, y)
+    assert repr(loaded.set_params(selector__device="auto")) == repr(clf)
+    with pytest.raises(ValueError, match="feature names"):
+        loaded.predict(frame[list("hgfedcba")])
+    np.testing.assert_array_equal(
+        loaded.fit(frame, y).predict_proba(frame), clf.fit(frame, y).predict_proba(frame)
+    )
+
+
+def test_echoalign__at_its_defaults__comes_back_as_it_was(tmp_path: Path) -> None:
+    X, y = blobs(120)
+    clf = EchoAlignClassifier(random_state=0)
+    clf._default_estimator = lambda: CrossEntropyClassifier(max_epochs=2)  # type: ignore[method-assign]
+    default = clf._default_selector(X, np.ones(120, bool))
+    clf._default_selector = lambda *_: default.set_params(  # type: ignore[method-assign]
+        modifier=BRIEF, rating__max_epochs=3
+    )
+    clf.fit(X, y)
+    loaded = reloaded(clf, tmp_path)
+    assert_same_model(loaded, clf, X, y)
+    assert loaded.get_params(deep=False)["estimator"] is None
+    assert loaded.get_params(deep=False)["selector"] is None
+
+
+@pytest.mark.filterwarnings("ignore:Every class")
+@pytest.mark.parametrize(
+    "embedder",
+    [ContrastiveEmbedder(n_train_steps=2, device="cpu"), None],
+    ids=["encoder", "pixels"],
+)
+def test_echoalign__of_images__comes_back_as_it_was(embedder: Any, tmp_path: Path) -> None:
+    X, y = images(30)
+    unet = ConditionalDiffusion(n_train_steps=2, n_steps=2, width=8, control="edges")
+    clf = aligned(EchoSelect(unet, embedder, n_rounds=1)).fit(X, y)
+    loaded = reloaded(clf, tmp_path)
+    assert_same_model(loaded, clf, X, y)
+    with pytest.raises(ValueError, match="as in fit"):
+        loaded.predict(X[:, :9])
+
+
+def test_echoalign__with_rows_modified_elsewhere__comes_back_as_it_was(tmp_path: Path) -> None:
+    X, y = blobs(60)
+    selector = EchoSelect(PrecomputedModifier(X, y, X[::-1]))
+    clf = aligned(selector, include_modified="all").fit(X, y)
+    assert_same_model(reloaded(clf, tmp_path), clf, X, y)
+
+
+OWN: dict[str, tuple[Callable[[], EchoSelect], dict[str, Any]]] = {
+    "generator": (lambda: EchoSelect(Turned(), n_rounds=1), {"selector__modifier": Turned()}),
+    "generator that learns": (
+        lambda: EchoSelect(Shifted(), n_rounds=1), {"selector__modifier": Shifted()}
+    ),
+    "generator with a network": (
+        lambda: EchoSelect(Wider(n_train_steps=3, n_steps=2, width=8), n_rounds=1),
+        {"selector__modifier": Wider(n_train_steps=3, n_steps=2, width=8)},
+    ),
+    "encoder": (lambda: EchoSelect(BRIEF, squared, n_rounds=1), {"selector__embedder": squared}),
+    "encoder that learns": (
+        lambda: EchoSelect(BRIEF, Centred(), n_rounds=1), {"selector__embedder": Centred()}
+    ),
+    "transformer": (
+        lambda: EchoSelect(BRIEF, FrozenEstimator(PCA(3).fit(X0)), n_rounds=1),
+        {"selector__embedder": FrozenEstimator(PCA(3).fit(X0))},
+    ),
+    "rater": (
+        lambda: EchoSelect(BRIEF, rating=quick(Own, max_epochs=2), n_rounds=1),
+        {"selector__rating": quick(Own, max_epochs=2)},
+    ),
+    "network of the rater": (
+        lambda: EchoSelect(
+            BRIEF, rating=quick(CrossEntropyClassifier, max_epochs=2, module=Perceptron),
+            n_rounds=1,
+        ),
+        {"selector__rating__module": Perceptron},
+    ),
+    "selector": (lambda: OwnSelect(BRIEF, n_rounds=1), {"selector": OwnSelect(BRIEF, n_rounds=1)}),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:Every class")
+@pytest.mark.parametrize("make, own", OWN.values(), ids=OWN)
+def test_echoalign__with_code_of_the_users_own__asks_for_it_and_has_learned_the_rest(
+    make: Callable[[], EchoSelect], own: dict[str, Any], tmp_path: Path
+) -> None:
+    X, y = blobs(60)
+    clf = aligned(make()).fit(X, y)
+    clf.save(tmp_path / "model")
+    Shifted.fits = 0
+    ((name, _),) = own.items()
+    with pytest.raises(NoisyFitError, match=rf"own ({name}|network) .*load\(path, {name}=...\)"):
+        EchoAlignClassifier.load(tmp_path / "model")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert_same_model(reloaded(clf, tmp_path, **own), clf, X, y)
+    assert Shifted.fits == 0
+
+
+@pytest.mark.filterwarnings("ignore:Every class")
+def test_echoalign__with_a_method_of_the_users_own__asks_for_it(tmp_path: Path) -> None:
+    X, y = blobs(60)
+    own = quick(Own, max_epochs=2, module=Perceptron)
+    clf = aligned(EchoSelect(BRIEF, n_rounds=1), own).fit(X, y)
+    clf.save(tmp_path / "model")
+    with pytest.raises(NoisyFitError, match=r"own estimator Own.*load\(path, estimator=...\)"):
+        EchoAlignClassifier.load(tmp_path / "model")
+    loaded = reloaded(clf, tmp_path, estimator=own)
+    assert type(loaded.estimator_) is Own
+    assert_same_model(loaded, clf, X, y)
+
+
+def test_echoalign__what_a_file_cannot_hold__is_named_and_can_be_passed_to_load(
+    tmp_path: Path,
+) -> None:
+    X, y = blobs(60)
+    inner = quick(CrossEntropyClassifier, max_epochs=2, callbacks=[Notes(1)])
+    clf = aligned(EchoSelect(BRIEF, n_rounds=1, memory=tmp_path / "memory"), inner).fit(X, y)
+    named = "estimator__callbacks, selector__memory"
+    with pytest.warns(NoisyFitWarning, match=f"{named} will be left out"):
+        clf.save(tmp_path / "model")
+    with pytest.warns(NoisyFitWarning, match=f"fitted with {named}.*defaults"):
+        loaded = EchoAlignClassifier.load(tmp_path / "model")
+    assert_same_model(loaded, clf, X, y)
+    given = {"estimator__callbacks": None, "selector__memory": tmp_path / "other"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded = EchoAlignClassifier.load(tmp_path / "model", **given)
+    assert_same_model(loaded, clf, X, y)
+    assert loaded.get_params()["selector__memory"] == loaded.selector_.memory == tmp_path / "other"
+    with pytest.raises(ValueError, match="Invalid parameter 'selector__memoria' for EchoSelect"):
+        EchoAlignClassifier.load(tmp_path / "model", selector__memoria=1)
+    with pytest.raises(ValueError, match="Invalid parameter 'selector__modifier__steps' for Cond"):
+        EchoAlignClassifier.load(tmp_path / "model", selector__modifier__steps=1)
+
+
+def test_echoalign__code_set_after_the_fit__is_named_as_left_out(tmp_path: Path) -> None:
+    clf = aligned(EchoSelect(BRIEF, n_rounds=1)).fit(*blobs(60))
+    clf.set_params(estimator__module=Perceptron, selector__modifier=Turned())
+    named = "estimator__module, selector__modifier"
+    with pytest.warns(NoisyFitWarning, match=f"{named} will be left out"):
+        clf.save(tmp_path / "model")
+    with pytest.warns(NoisyFitWarning, match=f"{named}, which the file does not hold"):
+        loaded = EchoAlignClassifier.load(tmp_path / "model")
+    assert_same_model(loaded, clf, *blobs(60))
+
+
+@pytest.mark.parametrize("parameter", ["estimator", "selector__rating"])
+def test_echoalign__with_a_classifier_of_scikit_learn__is_refused_by_name(
+    parameter: str, tmp_path: Path
+) -> None:
+    X, y = blobs(60)
+    clf = aligned(EchoSelect(BRIEF, n_rounds=1)).set_params(**{parameter: RatingTree()}).fit(X, y)
+    attribute = {"estimator": "estimator_", "selector__rating": "rater_"}[parameter]
+    with pytest.raises(
+        NoisyFitError, match=f"Got a RatingTree in {attribute}.*joblib or skops.*classifier of"
+    ):
+        clf.save(tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+class RatingTree(DecisionTreeClassifier):
+    """A classifier of scikit-learn that rates labels."""
+
+    def fit(self, X: Any, y: Any) -> "RatingTree":
+        super().fit(X, y)
+        self.label_quality_ = np.ones(len(y))
+        return self
+
+    def score_labels(self, X: Any, y: Any) -> NDArray[Any]:
+        return np.ones(len(y))
+
+
+def test_echoalign__with_a_generator_that_learns_code__is_refused(tmp_path: Path) -> None:
+    clf = aligned(EchoSelect(Secretive(), n_rounds=1)).fit(*blobs(60))
+    with pytest.raises(NoisyFitError, match="a Secretive has learned.*Got <lambda>.*get_state"):
+        clf.save(tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_echoalign__file_is_arrays_numbers_and_weights(tmp_path: Path) -> None:
+    aligned(EchoSelect(BRIEF, n_rounds=1)).fit(*blobs(60)).save(tmp_path / "model")
+    with zipfile.ZipFile(tmp_path / "model") as archive:
+        assert sorted(archive.namelist()) == ["arrays.npz", "meta.json", "networks.pt"]
+        arrays = np.load(io.BytesIO(archive.read("arrays.npz")), allow_pickle=False)
+        assert {arrays[name].dtype.kind for name in arrays.files} <= set("biufUM")
+        torch.load(io.BytesIO(archive.read("networks.pt")), weights_only=True)
+
+
+@pytest.mark.parametrize("kind", [EchoMod, EchoSelect])
+def test_selector__alone__comes_back_as_it_was(kind: Any, tmp_path: Path) -> None:
+    X, y = images(30)
+    echo = kind(ConditionalDiffusion(n_train_steps=2, n_steps=2, width=8), random_state=0)
+    echo.fit(X, y)
+    loaded = reloaded(echo, tmp_path)
+    np.testing.assert_array_equal(loaded.transform(X), echo.transform(X))
+    assert loaded.seed_ == echo.seed_
+    if kind is EchoSelect:
+        np.testing.assert_array_equal(loaded.similarity(X, y), echo.similarity(X, y))
+
+
+def forged(description: Any, path: str, value: Any) -> dict[str, Any]:
+    """Return the entry of the description that holds ``path``, with a value in its place."""
+    names = path.split("/")
+    *outer, last = names
+    inside = description
+    for name in outer:
+        inside = inside[name]
+    inside[last] = value
+    return {names[0]: description[names[0]]}
+
+
+ESTIMATOR, SELECTOR = "fitted/estimator_/model", "fitted/selector_/model"
+FORGED_PARTS: dict[str, tuple[str, Any, str]] = {
+    "class of the classifier": (f"{ESTIMATOR}/class", ["os", "system"], "Got a os.system"),
+    "class that is no model": (
+        f"{ESTIMATOR}/class", ["noisyfit.data", "Rows"], "Got a noisyfit.data.Rows"
+    ),
+    "class of the generator": (
+        f"{SELECTOR}/fitted/modifier_/part/class", ["builtins", "eval"], "Got a builtins.eval"
+    ),
+    "generator that downloads": (
+        f"{SELECTOR}/fitted/modifier_/part/class",
+        ["noisyfit.nn.generators.controlnet", "ControlNetGenerator"],
+        "ControlNetGenerator",
+    ),
+    "encoder that downloads": (
+        f"{SELECTOR}/fitted/embedder_/part/class",
+        ["noisyfit.nn.embedders", "CLIPEmbedder"],
+        "CLIPEmbedder",
+    ),
+    "parameter of the generator": (
+        f"{SELECTOR}/params/modifier/part/params/modify", 1, "parameters of Cond.*'modify'"
+    ),
+    "device of the generator": (
+        f"{SELECTOR}/params/modifier/part/params/device", "cuda", "'device'"
+    ),
+    "learned by the generator": (
+        f"{SELECTOR}/fitted/modifier_/part/learned/dict", [["modify", 1]], "attributes of Cond.*mod"
+    ),
+    "learned by the encoder": (
+        f"{SELECTOR}/fitted/embedder_/part/learned/dict", [["embed", 1]], "attributes of Stand.*emb"
+    ),
+    "nothing learned by the generator": (
+        f"{SELECTOR}/fitted/modifier_/part/learned/dict", [], "is damaged or was put in"
+    ),
+    "method of the selector": (f"{SELECTOR}/fitted/similarity", 1, "attributes of.*'similarity'"),
+    "folder of the selector": (f"{SELECTOR}/params/memory", "/tmp", "'memory'"),
+    "folder in use": (f"{SELECTOR}/fitted/_folder", {"Path": ["/tmp"]}, "'_folder'"),
+    "value of the selector": (f"{SELECTOR}/params/batch_size", 0, "'batch_size' parameter of"),
+    "rule of the selector": (f"{SELECTOR}/params/threshold", "otsy", "threshold must be"),
+    "routed parameter": ("params/estimator__lr", 1, "parameters of Echo.*'estimator__lr'"),
+    "number for the classifier": ("fitted/estimator_", 1, "is damaged or was put in"),
+    "code for the generator": (
+        f"{SELECTOR}/fitted/modifier_", {"own": None}, "is damaged or was put in"
+    ),
+    "networks of the classifier": (f"{ESTIMATOR}/networks", {"dict": []}, "is damaged or was put"),
+    "history of the classifier": (f"{ESTIMATOR}/history", 3, "is damaged or was put"),
+    "list for a model": (ESTIMATOR, [1], "is damaged or was put"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("where, value, message", FORGED_PARTS.values(), ids=FORGED_PARTS)
+def test_forged_file__of_models_in_models__is_refused(
+    where: str, value: Any, message: str, tmp_path: Path
+) -> None:
+    aligned(EchoSelect(BRIEF, n_rounds=1)).fit(*blobs(60)).save(tmp_path / "model")
+    with zipfile.ZipFile(tmp_path / "model") as archive:
+        meta = json.loads(archive.read("meta.json"))
+    rewritten(tmp_path / "model", **forged(meta, where, value))
+    with pytest.raises((NoisyFitError, ValueError), match=message):
+        EchoAlignClassifier.load(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    "lost", ["fitted/estimator_", "fitted/selector_", f"{SELECTOR}/fitted/modifier_"]
+)
+def test_file_of_models__without_one_of_them__is_refused(lost: str, tmp_path: Path) -> None:
+    aligned(EchoSelect(BRIEF, n_rounds=1)).fit(*blobs(60)).save(tmp_path / "model")
+    with zipfile.ZipFile(tmp_path / "model") as archive:
+        meta = json.loads(archive.read("meta.json"))
+    *outer, last = lost.split("/")
+    inside = meta
+    for name in outer:
+        inside = inside[name]
+    del inside[last]
+    rewritten(tmp_path / "model", fitted=meta["fitted"])
+    with pytest.raises(ValueError, match="is damaged or was put in by others"):
+        EchoAlignClassifier.load(tmp_path / "model")
+
+
+def test_attribute__that_is_a_model__comes_back_as_it_was(tmp_path: Path) -> None:
+    class Paired(CrossEntropyClassifier):
+        def _conclude(self, *args: Any) -> None:
+            super()._conclude(*args)
+            self.teachers_ = [quick(FlywheelClassifier, max_epochs=2).fit(*blobs(60))]
+
+    clf = quick(Paired, max_epochs=2).fit(*blobs(60))
+    (found,), (expected,) = reloaded(clf, tmp_path).teachers_, clf.teachers_
+    np.testing.assert_array_equal(found.predict_proba(X0), expected.predict_proba(X0))

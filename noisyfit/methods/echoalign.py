@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from numbers import Integral
 from typing import Any, ClassVar, Self
 
@@ -19,10 +20,12 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, has_fit_para
 from noisyfit import quality
 from noisyfit.data import unwrapped
 from noisyfit.echo import EchoSelect, seeded
+from noisyfit.fitted import all_or_nothing
 from noisyfit.labels import LabelProtocol
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 from noisyfit.methods.flywheel import FlywheelClassifier
 from noisyfit.parameters import check_parameters
+from noisyfit.persistence.savable import Savable
 from noisyfit.validation import (
     as_column,
     check_clean_mask,
@@ -47,7 +50,9 @@ def _has(method: str) -> Any:
     return check
 
 
-class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
+class EchoAlignClassifier(
+    LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Savable, BaseEstimator
+):
     """Learn from rows that were changed to fit their labels, where they did not.
 
     Labels are not corrected but taken as right: a generator modifies each row until it fits its
@@ -129,6 +134,9 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
 
     __metadata_request__fit: ClassVar = {"clean_mask": True}
     correction_margin: float = 0.0  # what the label protocol reads; not offered here
+    _made_of: ClassVar[Mapping[str, str]] = {"estimator_": "estimator", "selector_": "selector"}
+    _needed: ClassVar[tuple[str, ...]] = ("classes_", "estimator_", "n_features_in_", "selector_")
+    _module_parameter: ClassVar = "estimator__module"
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "include_modified": [StrOptions({"rejected", "all", "none"})],
         "include_originals": ["boolean"],
@@ -179,11 +187,20 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
         ------
         ValueError
             If a parameter, the classifier or the data cannot be used, or if no row is left to
-            learn from.
+            learn from. After any break, Ctrl-C as well, the estimator is what it was.
         """
+        with all_or_nothing(self):
+            self._align(X, y, clean_mask)
+        return self
+
+    def _check_parameters(self) -> None:
         check_parameters(
             self._parameter_constraints, self.get_params(deep=False), type(self).__name__
         )
+
+    def _align(self, X: Any, y: Any, clean_mask: Any) -> None:
+        """Run the algorithm."""
+        self._check_parameters()
         estimator = self._default_estimator() if self.estimator is None else self.estimator
         self._check_estimator(estimator)
         X = unwrapped(X)
@@ -214,7 +231,6 @@ class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Ba
         if hasattr(self.selector_, "feature_names_in_"):
             self.feature_names_in_ = self.selector_.feature_names_in_
         self._rate_labels(X, has_label, clean_mask)
-        return self
 
     def _read_labels(self, X: Any, y: Any) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Return the given labels and where there are any."""

@@ -39,13 +39,13 @@ class PrecomputedModifier:
     """
 
     def __init__(self, X: ArrayLike, y: ArrayLike, X_modified: ArrayLike) -> None:
-        rows, labels, self.X_modified = np.asarray(X), np.asarray(y), np.asarray(X_modified)
-        if rows.shape != self.X_modified.shape or labels.shape != rows.shape[:1]:
+        self.X, self.y, self.X_modified = np.asarray(X), np.asarray(y), np.asarray(X_modified)
+        if self.X.shape != self.X_modified.shape or self.y.shape != self.X.shape[:1]:
             raise ValueError(
                 "X and X_modified must have the same shape, and y one label a row. Got "
-                f"{rows.shape}, {self.X_modified.shape} and {labels.shape}."
+                f"{self.X.shape}, {self.X_modified.shape} and {self.y.shape}."
             )
-        self._position = {key: i for i, key in enumerate(_keys(rows, labels))}
+        self._position = {key: i for i, key in enumerate(_keys(self.X, self.y))}
 
     def modify(self, x: Tensor, y: NDArray[Any], generator: torch.Generator) -> Tensor:
         """Return the modified rows that belong to rows and labels."""
