@@ -18,7 +18,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
     try:
         resolved = torch.device(device)
         torch.zeros(1, device=resolved).tolist()  # torch tells late that a device is not there
-    except (AssertionError, RuntimeError, TypeError, NotImplementedError) as error:
+    except (AssertionError, ImportError, RuntimeError, TypeError) as error:
         raise ValueError(
             f"device must be one that torch can use here: {', '.join(_devices())}. Got {device!r}. "
             "Pass 'auto' for a GPU if there is one."
