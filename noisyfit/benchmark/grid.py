@@ -35,7 +35,7 @@ from noisyfit.benchmark.cells import (
 )
 from noisyfit.benchmark.contenders import BASELINE, CLEAN, make
 from noisyfit.benchmark.sources import Source
-from noisyfit.benchmark.table import Row, Table, only_writer
+from noisyfit.benchmark.table import Row, Table, one_line, only_writer
 from noisyfit.benchmark.usage import as_usage_errors
 
 TABLE = "results.csv"
@@ -219,7 +219,7 @@ def _check_comparable(grid: Grid, rows: Sequence[Row]) -> None:
         wanted = {name: "" if value is None else str(value) for name, value in settings.items()}
         for row in rows:
             other = {name: row[name] for name in wanted if row[name] != wanted[name]}
-            if row["data"] == data and other:
+            if row["data"] == one_line(data) and other:
                 raise ValueError(
                     f"All rows of a data set in one folder must have the same {list(wanted)}. For "
                     f"{data} {TABLE} has {other}. Got { {name: wanted[name] for name in other} }. "
@@ -363,7 +363,7 @@ def unit_costs(
         known = [
             (float(row["seconds"]) + float(row["scoring_seconds"])) / int(row["n_train"])
             for row in finished
-            if (row["method"], row["data"]) == place
+            if (row["method"], row["data"]) == (cell.method, one_line(cell.data))
         ]
         costs[place] = statistics.median(known) if known else _probe(cell, grid.settings)
     return costs
