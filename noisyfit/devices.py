@@ -13,10 +13,8 @@ def resolve_device(device: str | torch.device) -> torch.device:
     ValueError
         If there is no such device.
     """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        resolved = torch.device(device)
+        resolved = named_device(device)
         torch.zeros(1, device=resolved).tolist()  # torch tells late that a device is not there
     except (AssertionError, ImportError, RuntimeError, TypeError) as error:
         raise ValueError(
@@ -24,6 +22,13 @@ def resolve_device(device: str | torch.device) -> torch.device:
             "Pass 'auto' for a GPU if there is one."
         ) from error
     return resolved
+
+
+def named_device(device: str | torch.device) -> torch.device:
+    """Return what `resolve_device` does, without trying whether it is there."""
+    if isinstance(device, str) and device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(device)
 
 
 def _devices() -> list[str]:

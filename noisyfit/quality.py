@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
+from noisyfit.parameters import check_number
 from noisyfit.validation import as_column, is_missing, present_labels
 
 if TYPE_CHECKING:
@@ -141,6 +142,7 @@ def corrected_labels(
     array([0, 1, 1])
     """
     codes, belief = _check(labels, distribution)
+    check_number("margin", margin)
     if not 0 <= margin <= 1:
         raise ValueError(
             f"margin must lie in [0, 1], it is a difference of probabilities. Got {margin!r}."
