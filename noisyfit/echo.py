@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
 from sklearn.mixture import GaussianMixture
 from sklearn.utils import _safe_indexing, check_random_state
-from sklearn.utils._param_validation import Interval
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import (
     check_is_fitted,
     column_or_1d,
@@ -39,7 +39,7 @@ from noisyfit.nn.embedders import ContrastiveEmbedder, Embedder, StandardizedFea
 from noisyfit.nn.generators import ConditionalDiffusion, Modifier, Trainable
 from noisyfit.nn.generators.conditional_diffusion import SMALL_IMAGE
 from noisyfit.nn.generators.row_store import RowStore
-from noisyfit.parameters import check_parameters
+from noisyfit.parameters import check_parameters, is_number
 from noisyfit.torch_state import torch_defaults
 from noisyfit.validation import as_column, check_clean_mask, find_classes, present_labels
 
@@ -99,8 +99,10 @@ class EchoMod(FittedAttributes, OneToOneFeatureMixin, TransformerMixin, BaseEsti
     layout_: str
     input_shape_: tuple[int, ...]
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "modifier": [HasMethods("modify"), callable, None],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "memory": [str, os.PathLike, None],
+        "image_layout": [StrOptions({"auto", "HW", "HWC", "CHW"})],
         "random_state": ["random_state"],
     }
 
@@ -154,6 +156,7 @@ class EchoMod(FittedAttributes, OneToOneFeatureMixin, TransformerMixin, BaseEsti
         check_parameters(
             self._parameter_constraints, self.get_params(deep=False), type(self).__name__
         )
+        resolve_device(self.device)
         if y is None:
             raise ValueError(
                 f"This {type(self).__name__} estimator requires y to be passed, but the target y "
@@ -367,6 +370,7 @@ class EchoSelect(EchoMod):
     __metadata_request__fit: ClassVar = {"clean_mask": True}
     _parameter_constraints: ClassVar = {
         **EchoMod._parameter_constraints,
+        "embedder": [HasMethods("embed"), HasMethods("transform"), callable, None],
         "n_rounds": [Interval(Integral, 1, None, closed="left")],
     }
 
@@ -566,10 +570,12 @@ def check_threshold(threshold: Any) -> None:
     """Refuse what is no rule for a threshold."""
     if isinstance(threshold, str) and threshold in ("otsu", "gmm"):
         return
-    if isinstance(threshold, int | float) and -1 <= threshold <= 1:
+    if is_number(threshold) and -1 <= threshold <= 1:
         return
-    if isinstance(threshold, tuple | list) and len(threshold) == 2 and threshold[0] == "quantile":
-        if 0 <= threshold[1] < 1:
+    if isinstance(threshold, tuple | list) and len(threshold) == 2:
+        rule, share = threshold
+        is_quantile = isinstance(rule, str) and rule == "quantile"
+        if is_quantile and is_number(share) and 0 <= share < 1:
             return
     raise ValueError(
         "threshold must be a similarity in [-1, 1] (of a classifier a quality in [0, 1]), 'otsu', "

@@ -44,6 +44,11 @@ def check_parameters(
     validate_parameter_constraints(constraints, params, owner)
 
 
+def is_number(value: Any, kind: type = Real) -> bool:
+    """Tell numbers of Python and numpy from all else, bools included."""
+    return isinstance(value, KINDS[kind]) and not isinstance(value, bool)
+
+
 def check_number(name: str, value: Any, kind: type = Real) -> None:
     """Refuse what is no number that tensors can hold; NaN is left to the check of the range.
 
@@ -59,7 +64,7 @@ def check_number(name: str, value: Any, kind: type = Real) -> None:
     ValueError
         If it is a bool, an array, text or a fraction, or too large.
     """
-    if not isinstance(value, KINDS[kind]) or isinstance(value, bool):
+    if not is_number(value, kind):
         what, python = ("a whole number", "an int") if kind is Integral else ("a number", "a float")
         raise ValueError(f"{name} must be {what}. Got {value!r}. Pass {python}.")
     largest = LARGEST[int if isinstance(value, Integral) else float]

@@ -246,6 +246,11 @@ def small_loss_probability(losses: NDArray[np.float64]) -> _Floats:
     ndarray of shape (n_samples,)
         All 1 where all losses are equal: there is nothing to tell apart.
 
+    Raises
+    ------
+    ValueError
+        If a loss is not finite.
+
     References
     ----------
     .. [1] Li, Socher and Hoi. DivideMix: Learning with Noisy Labels as Semi-supervised Learning.
@@ -256,6 +261,12 @@ def small_loss_probability(losses: NDArray[np.float64]) -> _Floats:
     >>> small_loss_probability(np.array([0.1, 0.2, 0.1, 3.0])).round()
     array([1., 1., 1., 0.])
     """
+    losses = np.asarray(losses)
+    if losses.ndim != 1 or not np.isfinite(losses).all():
+        raise ValueError(
+            f"losses must have shape (n_samples,) and be finite. Got {losses.shape}, "
+            f"{np.isfinite(losses).sum()} of {losses.size} finite. Leave out other rows."
+        )
     spread = np.ptp(losses) if len(losses) > 1 else 0.0
     if spread < _SMALLEST_SPREAD:
         return np.ones(len(losses))

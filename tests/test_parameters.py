@@ -247,6 +247,14 @@ def scores(**params: Any) -> Any:
     return metrics.ood_scores(PROBS, ROWS.numpy(), **train | params)
 
 
+def echo(**params: Any) -> Any:
+    settings: dict[str, Any] = {
+        "modifier": lambda x, y, generator: x + 1,
+        "random_state": 0,
+    } | params
+    return EchoSelect(**settings).fit(*blobs(30)).support_
+
+
 ZOO: dict[str, tuple[Callable[..., Any], dict[str, dict[str, Any]]]] = {
     "ConditionalDiffusion": (
         diffusion,
@@ -305,6 +313,35 @@ ZOO: dict[str, tuple[Callable[..., Any], dict[str, dict[str, Any]]]] = {
             "class_names": {"list": ["a"], "word": "a"},
             "device": {k: v for k, v in NO_DEVICE.items() if k != "None"},
         },
+    ),
+    "EchoSelect": (
+        echo,
+        {
+            "modifier": {"word": "x", "1": 1},
+            "embedder": {"word": "x", "1": 1},
+            "image_layout": {"word": "WH", "1": 1, "None": None},
+            "device": NO_DEVICE,
+            "threshold": real | {"2": 2, "-1": -1.5, "rule": "ostu", "one": ("quantile",)},
+        },
+    ),
+    "EchoSelect, quantile": (
+        lambda share: echo(threshold=("quantile", share)),
+        {"share": real | {"1": 1}},
+    ),
+    "small_loss_probability": (
+        quality.small_loss_probability,
+        {
+            "losses": {
+                "NaN": [0.0, float("nan")],
+                "inf": [0.0, float("inf")],
+                "column": [[0.0], [1.0]],
+                "0": 0.0,
+            }
+        },
+    ),
+    "fetch_cifar10": (
+        partial(datasets.fetch_cifar10, data_home="."),
+        {"download": NO_FLAG, "labels": {"word": "worse", "1": 1}},
     ),
     "symmetric": (
         partial(noise.symmetric, LABELS),
@@ -424,6 +461,7 @@ RIGHT: list[tuple[Callable[..., Any], dict[str, Any]]] = [
     (partial(metrics.precision_at_n, LABELS == 0, PROBS[:, 0]), {"n": 5}),
     (partial(metrics.clid, ROWS, PROBS), {"temperature": 0.5}),
     (scores, {"temperature": 0.5}),
+    (echo, {"threshold": 0.5, "n_rounds": 1, "batch_size": 7}),
     (partial(scores, method="knn"), {"n_neighbors": 2}),
 ]  # fmt: skip
 
@@ -467,6 +505,12 @@ def test_function__int_for_float__has_the_bits_of_the_float(
 ) -> None:
     floats = {name: float(value) for name, value in params.items()}
     np.testing.assert_array_equal(function(**params), function(**floats))
+
+
+@pytest.mark.parametrize("embedder", [ContrastiveEmbedder(), CLIPEmbedder(torch.nn.Identity())])
+def test_encoder_of_images__table__is_refused(embedder: Any) -> None:
+    with pytest.raises(ValueError, match=r"must have images .*Got rows of shape \(4,\)"):
+        embedder.fit(ROWS, generator())
 
 
 @pytest.mark.parametrize("function", [diffusion, contrastive])

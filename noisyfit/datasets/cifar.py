@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sklearn.utils import Bunch
 
 from noisyfit.datasets.files import PathLike, choose, data_folder, load_arrays
+from noisyfit.parameters import check_parameters
 
 ORIGIN = "github.com/UCSC-REAL/cifar-10-100n, folder data"
 CIFAR10_KEYS = {
@@ -168,6 +169,7 @@ def _images(name: str, data_home: PathLike | None, download: bool) -> Any:
     """Return images and true classes from torchvision, which checks the files' sums."""
     from torchvision import datasets
 
+    check_parameters({"download": ["boolean"]}, {"download": download}, f"fetch_{name.lower()}")
     kind, root = getattr(datasets, name), data_folder(data_home)
     try:
         train, test = (kind(root, train=part, download=download) for part in (True, False))

@@ -116,10 +116,12 @@ class ContrastiveEmbedder:
         Raises
         ------
         ValueError
-            If a parameter is not what it must be, or there is no such device.
+            If a parameter is not what it must be, there is no such device, or the rows are no
+            images.
         """
         check_parameters(self._parameter_constraints, vars(self), type(self).__name__)
         resolve_device(self.device)
+        _check_images(x, type(self).__name__)
         with seeded_generators(int(torch.randint(2**31, (), generator=generator))):
             self._train(x)
         self.center_ = torch.zeros(())
@@ -175,6 +177,14 @@ class ContrastiveEmbedder:
         """Return centred embeddings (n_samples, n_dims) on the CPU."""
         parts = [embeddings(self.network_, part.to(self._device)) for part in x.split(CHUNK)]
         return torch.cat(parts).float().cpu() - self.center_
+
+
+def _check_images(x: Tensor, owner: str) -> None:
+    if x.ndim != 4:
+        raise ValueError(
+            f"{owner} must have images (n, C, H, W). Got rows of shape {tuple(x.shape[1:])}. Use "
+            "StandardizedFeatures for tables."
+        )
 
 
 def zoom(x: Tensor, strength: float = 0.25) -> Tensor:
@@ -241,13 +251,15 @@ class CLIPEmbedder:
         self.device = device
 
     def fit(self, x: Tensor, generator: torch.Generator) -> Self:
-        """Load the model; rows are not looked at.
+        """Load the model; images teach it nothing.
 
         Raises
         ------
         ValueError
-            If a parameter is not what it must be, or there is no such device.
+            If a parameter is not what it must be, there is no such device, or the rows are no
+            images.
         """
+        _check_images(x, type(self).__name__)
         self.set_state({})
         return self
 
