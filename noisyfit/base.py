@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from math import ceil
@@ -321,14 +321,17 @@ class NoisyLabelClassifier(
         NoisyFitError
             If the loss becomes infinite or the GPU's memory is exhausted.
         """
-        for name in refused:
+        self._refuse(refused)
+        with self._all_or_nothing():
+            self._train(X, y, clean_mask, X_meta, y_meta, X_val, y_val)
+        return self
+
+    def _refuse(self, arguments: Iterable[str]) -> None:
+        for name in arguments:
             raise TypeError(
                 f"{type(self).__name__}.fit() got an unexpected keyword argument {name!r}."
                 + self._remedy(name)
             )
-        with self._all_or_nothing():
-            self._train(X, y, clean_mask, X_meta, y_meta, X_val, y_val)
-        return self
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from noisyfit import __version__
+from noisyfit.benchmark import usage
 from noisyfit.benchmark.command import add_command
 
 if TYPE_CHECKING:
@@ -50,8 +52,13 @@ class Suspects(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` and return its exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no text
     options = _parser().parse_args(argv)
-    status: int = options.run(options)
+    try:
+        status: int = options.run(options)
+    except usage.UsageError as error:
+        options.parser.error(str(error))
     return status
 
 
@@ -60,10 +67,7 @@ def _run_demo(options: argparse.Namespace) -> int:
     if options.all:
         _demo_all(epochs)
         return 0
-    if not options.output.absolute().parent.is_dir():
-        options.parser.error(
-            f"--output must lie in a folder that exists. Got {options.output}. Make the folder."
-        )
+    usage.check_writable(options.output, "--output")
     _demo(options.output, epochs)
     return 0
 
@@ -88,20 +92,13 @@ def _parser() -> argparse.ArgumentParser:
         "--all", action="store_true", help="every method of the package, and no picture"
     )
     length = demo.add_mutually_exclusive_group()
-    length.add_argument("--epochs", type=_epochs, metavar="N", help="epochs of each fit")
+    length.add_argument("--epochs", type=usage.epochs, metavar="N", help="epochs of each fit")
     length.add_argument(
         "--quick", action="store_true", help=f"{QUICK_EPOCHS} epochs: too few for good figures"
     )
     demo.set_defaults(run=_run_demo, parser=demo)
     add_command(commands)
     return parser
-
-
-def _epochs(text: str) -> int:
-    epochs = int(text)
-    if epochs < 2:  # one of them is the warm-up
-        raise argparse.ArgumentTypeError(f"must be at least 2. Got {epochs}.")
-    return epochs
 
 
 def _demo(output: Path, epochs: int | None) -> None:
@@ -116,7 +113,8 @@ def _demo(output: Path, epochs: int | None) -> None:
         f"{NOISE_RATE:.0%} symmetric noise".replace("%", " %"),
         f"{n_wrong} of these labels are truly wrong, and {n_repaired} suggestions are the truth",
     )
-    draw_suspects(suspects, *lines).save(output, format="PNG")
+    with usage.as_usage_errors((OSError,)):
+        draw_suspects(suspects, *lines).save(output, format="PNG")
     print(f"\n{lines[0]}: {n_wrong} are truly wrong, {n_repaired} suggestions are the truth.")
     print(f"Picture: {output.absolute()}")
 

@@ -16,7 +16,7 @@ from torch.masked import MaskedTensor
 from torch.utils.data import Dataset
 
 from noisyfit.exceptions import NoisyFitWarning
-from noisyfit.validation import as_column
+from noisyfit.validation import as_column, checked_value_range
 
 CHANNEL_COUNTS = (1, 3, 4)
 GPU_CHUNK = 8192  # rows augmented at once on a GPU, where kernel launches are what costs
@@ -466,15 +466,7 @@ def find_value_range(rows: Rows, low: float, high: float, given: Any) -> tuple[f
 
 
 def _checked_value_range(given: Any, rows: Rows) -> tuple[float, float]:
-    try:
-        low, high = (float(value) for value in given)
-    except (TypeError, ValueError):
-        low = high = float("nan")
-    if not (np.isfinite(low) and np.isfinite(high) and low < high):
-        raise ValueError(
-            f"value_range must be a pair of numbers (black, white), ascending. Got {given!r}. Pass "
-            "(0, 1), for example, or None to have it found."
-        )
+    low, high = checked_value_range(given)
     if rows.is_bytes and (low, high) != KNOWN_RANGES[-1]:
         raise ValueError(
             f"Images of uint8 must have value_range (0, 255) or None. Got {given!r}. Convert them "

@@ -13,17 +13,22 @@ def resolve_device(device: str | torch.device) -> torch.device:
     ValueError
         If there is no such device.
     """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        resolved = torch.device(device)
+        resolved = named_device(device)
         torch.zeros(1, device=resolved).tolist()  # torch tells late that a device is not there
-    except (AssertionError, RuntimeError, TypeError, NotImplementedError) as error:
+    except (AssertionError, ImportError, RuntimeError, TypeError) as error:
         raise ValueError(
             f"device must be one that torch can use here: {', '.join(_devices())}. Got {device!r}. "
             "Pass 'auto' for a GPU if there is one."
         ) from error
     return resolved
+
+
+def named_device(device: str | torch.device) -> torch.device:
+    """Return what `resolve_device` does, without trying whether it is there."""
+    if isinstance(device, str) and device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(device)
 
 
 def _devices() -> list[str]:

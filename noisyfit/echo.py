@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
 from sklearn.mixture import GaussianMixture
 from sklearn.utils import _safe_indexing, check_random_state
-from sklearn.utils._param_validation import Interval
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import (
     check_is_fitted,
     column_or_1d,
@@ -38,7 +38,7 @@ from noisyfit.nn.embedders import ContrastiveEmbedder, Embedder, StandardizedFea
 from noisyfit.nn.generators import ConditionalDiffusion, Modifier, Trainable
 from noisyfit.nn.generators.conditional_diffusion import SMALL_IMAGE
 from noisyfit.nn.generators.row_store import RowStore
-from noisyfit.parameters import check_parameters
+from noisyfit.parameters import check_parameters, is_number
 from noisyfit.persistence.models import code_in, learned, teach
 from noisyfit.persistence.savable import Savable, dumps, loads
 from noisyfit.torch_state import torch_defaults
@@ -109,8 +109,10 @@ class EchoMod(FittedAttributes, OneToOneFeatureMixin, TransformerMixin, Savable,
         "seed_",
     )
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "modifier": [HasMethods("modify"), callable, None],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "memory": [str, os.PathLike, None],
+        "image_layout": [StrOptions({"auto", "HW", "HWC", "CHW"})],
         "random_state": ["random_state"],
     }
 
@@ -166,6 +168,7 @@ class EchoMod(FittedAttributes, OneToOneFeatureMixin, TransformerMixin, Savable,
         check_parameters(
             self._parameter_constraints, self.get_params(deep=False), type(self).__name__
         )
+        resolve_device(self.device)
 
     def _read_training_rows(self, X: Any, y: Any) -> tuple[NDArray[Any], NDArray[Any]]:
         self._check_parameters()
@@ -390,6 +393,7 @@ class EchoSelect(EchoMod):
     __metadata_request__fit: ClassVar = {"clean_mask": True}
     _parameter_constraints: ClassVar = {
         **EchoMod._parameter_constraints,
+        "embedder": [HasMethods("embed"), HasMethods("transform"), callable, None],
         "n_rounds": [Interval(Integral, 1, None, closed="left")],
     }
     _made_of: ClassVar[Mapping[str, str]] = {
@@ -616,10 +620,12 @@ def check_threshold(threshold: Any) -> None:
     """Refuse what is no rule for a threshold."""
     if isinstance(threshold, str) and threshold in ("otsu", "gmm"):
         return
-    if isinstance(threshold, int | float) and -1 <= threshold <= 1:
+    if is_number(threshold) and -1 <= threshold <= 1:
         return
-    if isinstance(threshold, tuple | list) and len(threshold) == 2 and threshold[0] == "quantile":
-        if 0 <= threshold[1] < 1:
+    if isinstance(threshold, tuple | list) and len(threshold) == 2:
+        rule, share = threshold
+        is_quantile = isinstance(rule, str) and rule == "quantile"
+        if is_quantile and is_number(share) and 0 <= share < 1:
             return
     raise ValueError(
         "threshold must be a similarity in [-1, 1] (of a classifier a quality in [0, 1]), 'otsu', "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
+from noisyfit.parameters import check_number
 from noisyfit.validation import as_column, is_missing, present_labels
 
 if TYPE_CHECKING:
@@ -109,6 +111,7 @@ def precision_at_n(flipped: ArrayLike, quality: ArrayLike, n: int | None = None)
     """
     wrong, rated = _rated(flipped, quality)
     n = int(wrong.sum()) if n is None else n
+    check_number("n", n, Integral)
     if not 1 <= n <= len(rated):
         raise ValueError(f"n must lie in [1, {len(rated)}], the number of rated rows. Got {n}.")
     threshold = np.partition(rated, n - 1)[n - 1]
@@ -176,6 +179,11 @@ def transition_matrix_error(estimated: ArrayLike, true: ArrayLike) -> float:
             "estimated and true must both have shape (n_classes, n_classes). Got "
             f"{ours.shape} and {theirs.shape}."
         )
+    if not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
+        raise ValueError(
+            "estimated and true must be finite. Got NaN or infinity. Leave out classes without "
+            "rows."
+        )
     return float(0.5 * np.abs(ours - theirs).sum(axis=1).mean())
 
 
@@ -229,6 +237,7 @@ def clid(embeddings: Any, probabilities: Any, temperature: float = 0.5) -> float
 
     from noisyfit.nn import losses
 
+    check_number("temperature", temperature)
     if not temperature > 0:
         raise ValueError(f"temperature must be greater than 0. Got {temperature!r}.")
     z, q = _predictions(embeddings, probabilities)
@@ -595,6 +604,7 @@ def _msp(logits: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _energy(logits: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
+    check_number("temperature", temperature)
     if not 0 < temperature < np.inf:
         raise ValueError(f"temperature must be finite and greater than 0. Got {temperature!r}.")
     return np.asarray(-temperature * logsumexp(logits / temperature, axis=1))
@@ -624,6 +634,7 @@ def _distance_to_class(
 def _distance_to_neighbor(
     rows: NDArray[np.float64], train: NDArray[np.float64], n_neighbors: int
 ) -> NDArray[np.float64]:
+    check_number("n_neighbors", n_neighbors, Integral)
     if n_neighbors < 1:
         raise ValueError(f"n_neighbors must be at least 1. Got {n_neighbors!r}.")
     neighbors = NearestNeighbors(n_neighbors=min(n_neighbors, len(train))).fit(normalize(train))

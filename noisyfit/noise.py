@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import softmax
 from scipy.stats import truncnorm
 
+from noisyfit.parameters import check_number
 from noisyfit.validation import as_column, present_labels
 
 RandomState: TypeAlias = int | np.random.RandomState | np.random.Generator | None
@@ -133,7 +134,8 @@ def symmetric(
     """
     classes, codes = _encode(y)
     n, n_classes = len(codes), len(classes)
-    _check_rate(rate, 1.0 if own_class else (n_classes - 1) / n_classes)
+    _check_flags(own_class=own_class, exact=exact)
+    rate = _checked_rate(rate, 1.0 if own_class else (n_classes - 1) / n_classes)
     rng = _generator(random_state)
     stay = np.eye(n_classes)
     redraw = np.ones_like(stay) / n_classes if own_class else (1 - stay) / (n_classes - 1)
@@ -168,7 +170,12 @@ def asymmetric(
            [0. , 1. ]])
     """
     classes, codes = _encode(y)
-    _check_rate(rate, 0.5)
+    rate = _checked_rate(rate, 0.5)
+    if not isinstance(mapping, Mapping):
+        raise ValueError(
+            f"mapping must be a dict from classes to classes. Got {mapping!r}. Pass CIFAR10_MAP, "
+            "for example."
+        )
     code_of = {label: code for code, label in enumerate(classes.tolist())}
     unknown = [label for pair in mapping.items() for label in pair if label not in code_of]
     if unknown:
@@ -200,7 +207,7 @@ def pairflip(y: ArrayLike, rate: float, *, random_state: RandomState = None) -> 
            [0.25, 0.  , 0.75]])
     """
     classes, codes = _encode(y)
-    _check_rate(rate, 0.5)
+    rate = _checked_rate(rate, 0.5)
     stay = np.eye(len(classes))
     transition = (1 - rate) * stay + rate * np.roll(stay, 1, axis=1)
     return _flip_by_matrix(classes, codes, transition, _generator(random_state))
@@ -242,12 +249,14 @@ def instance_dependent(
     """
     classes, codes = _encode(y)
     n_classes = len(classes)
-    _check_rate(rate, (n_classes - 1) / n_classes)
+    rate = _checked_rate(rate, (n_classes - 1) / n_classes)
+    check_number("sharpness", sharpness)
     if scale not in ("unit_variance", "raw") or not 0 <= sharpness < np.inf:
         raise ValueError(
             "scale must be 'unit_variance' or 'raw', and sharpness finite and not negative. "
             f"Got scale={scale!r}, sharpness={sharpness!r}."
         )
+    sharpness = float(sharpness)
     features, mean = _features(X, len(codes))
     center = np.zeros_like(mean) if scale == "raw" else mean
     rng = _generator(random_state)
@@ -326,18 +335,34 @@ def _listing(classes: NDArray[Any]) -> str:
     return f"{len(classes)} classes ({shown}{', ...' if len(classes) > 10 else ''})"
 
 
-def _check_rate(rate: float, limit: float) -> None:
+def _checked_rate(rate: float, limit: float) -> float:
+    check_number("rate", rate)
     if not 0 <= rate < limit:
         raise ValueError(
             f"rate must lie in [0, {limit:.4g}), or the true class would no longer be the most "
             f"likely one. Got {rate!r}. Choose a lower rate, as a fraction of 1."
         )
+    return float(rate)
 
 
 def _generator(random_state: RandomState) -> np.random.Generator:
     if isinstance(random_state, np.random.RandomState):
         return np.random.default_rng(random_state.randint(2**32, dtype=np.uint32))
-    return np.random.default_rng(random_state)
+    try:
+        if isinstance(random_state, bool | np.bool_):
+            raise TypeError("it is a truth value")
+        return np.random.default_rng(random_state)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            "random_state must be None, a whole number of at least 0, a Generator or a "
+            f"RandomState. Got {random_state!r}: {error}. Pass a number such as 0."
+        ) from error
+
+
+def _check_flags(**flags: bool) -> None:
+    for name, flag in flags.items():
+        if not isinstance(flag, bool | np.bool_):
+            raise ValueError(f"{name} must be True or False. Got {flag!r}. Pass one of the two.")
 
 
 def _features(X: ArrayLike | None, n: int) -> tuple[NDArray[Any], _Floats]:

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
+from noisyfit.parameters import check_number
 from noisyfit.validation import as_column, is_missing, present_labels
 
 if TYPE_CHECKING:
@@ -141,6 +142,7 @@ def corrected_labels(
     array([0, 1, 1])
     """
     codes, belief = _check(labels, distribution)
+    check_number("margin", margin)
     if not 0 <= margin <= 1:
         raise ValueError(
             f"margin must lie in [0, 1], it is a difference of probabilities. Got {margin!r}."
@@ -244,6 +246,11 @@ def small_loss_probability(losses: NDArray[np.float64]) -> _Floats:
     ndarray of shape (n_samples,)
         All 1 where all losses are equal: there is nothing to tell apart.
 
+    Raises
+    ------
+    ValueError
+        If a loss is not finite.
+
     References
     ----------
     .. [1] Li, Socher and Hoi. DivideMix: Learning with Noisy Labels as Semi-supervised Learning.
@@ -254,6 +261,12 @@ def small_loss_probability(losses: NDArray[np.float64]) -> _Floats:
     >>> small_loss_probability(np.array([0.1, 0.2, 0.1, 3.0])).round()
     array([1., 1., 1., 0.])
     """
+    losses = np.asarray(losses)
+    if losses.ndim != 1 or not np.isfinite(losses).all():
+        raise ValueError(
+            f"losses must have shape (n_samples,) and be finite. Got {losses.shape}, "
+            f"{np.isfinite(losses).sum()} of {losses.size} finite. Leave out other rows."
+        )
     spread = np.ptp(losses) if len(losses) > 1 else 0.0
     if spread < _SMALLEST_SPREAD:
         return np.ones(len(losses))

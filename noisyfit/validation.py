@@ -315,3 +315,23 @@ def check_sample_weight(sample_weight: Any, n: int) -> NDArray[np.float64] | Non
             f"and not zero for all. Got shape {shape} and values from {got}."
         )
     return weights
+
+
+def checked_value_range(given: Any) -> tuple[float, float]:
+    """Return black and white of images as two numbers.
+
+    Raises
+    ------
+    ValueError
+        If they are anything else.
+    """
+    try:
+        low, high = (float(value) for value in given)
+    except (TypeError, ValueError, OverflowError):
+        low = high = float("nan")
+    if not (np.isfinite(low) and np.isfinite(high) and low < high):
+        raise ValueError(
+            f"value_range must be a pair of numbers (black, white), ascending. Got {given!r}. Pass "
+            "(0, 1), for example."
+        )
+    return low, high

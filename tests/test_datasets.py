@@ -906,7 +906,7 @@ def test_load_ood__another_file_of_that_name__is_refused(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("params", [{"size": 0}, {"n_samples": 0}], ids=str)
 def test_load_ood__number_below_one__is_an_error(params: dict[str, int], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="must be >= 1|== 0"):
+    with pytest.raises(ValueError, match="must be an int in the range .1, inf.*Got 0"):
         load_ood("mnist", data_home=tmp_path, **params)  # type: ignore[arg-type]
 
 

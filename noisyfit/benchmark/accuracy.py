@@ -34,6 +34,7 @@ from noisyfit import (
     RLDClassifier,
     noise,
 )
+from noisyfit.benchmark import usage
 from noisyfit.metrics import detection_auroc
 
 WEAK_SETS = ("music_genre_crowd", "trec_weak", "hausa_news_weak", "youtube_spam_weak")
@@ -276,8 +277,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sections", nargs="+", choices=list(SECTIONS))
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=["flywheel"])
-    parser.add_argument("--tasks", type=int, help="only the first ones of each section")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--tasks", type=usage.count, help="only the first ones of each section")
+    parser.add_argument("--threads", type=usage.count, default=1)
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     for section in options.sections:

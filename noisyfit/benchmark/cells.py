@@ -22,6 +22,7 @@ from noisyfit import __version__, neg_clid, noise
 from noisyfit.benchmark.contenders import BASELINE, CLEAN, make
 from noisyfit.benchmark.memory import peak_memory
 from noisyfit.benchmark.sources import Source, load
+from noisyfit.benchmark.table import one_line
 from noisyfit.devices import device_name, resolve_device
 from noisyfit.identity import fingerprint
 from noisyfit.metrics import detection_auroc, detection_average_precision
@@ -33,6 +34,7 @@ COLUMNS = (
     "ratio_to_cross_entropy", "scoring_seconds", "peak_memory_mb", "noise_rate", "n_train",
     "n_test", "epochs", "max_epochs", "module", "device", "version", "key",
 )  # fmt: skip
+TEXTS = ("data", "noise", "method", "module", "device", "version", "key")
 GIVEN = "given"  # the noise that the data came with
 N_BINS = 25
 
@@ -91,7 +93,7 @@ class Cell:
     def name(self) -> str:
         """One line for people."""
         rate = f" {100 * self.rate:g} %" if self.rate else ""
-        return f"{self.method}, {self.data}, {self.noise}{rate}, seed {self.seed}"
+        return f"{self.method}, {one_line(self.data)}, {self.noise}{rate}, seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,7 @@ def run_cell(cell: Cell, settings: Settings) -> tuple[Measured, dict[str, list[f
         )
         on_gpu = resolve_device(settings.device).type == "cuda"
         row = asdict(cell) | measure(clf, problem, on_gpu=on_gpu)
-    row |= settings.columns | {"key": key_of(cell, settings)}
+    row |= settings.columns | {"data": one_line(cell.data), "key": key_of(cell, settings)}
     return row, _histogram(getattr(clf, "label_quality_", None), problem.wrong)
 
 

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from noisyfit.benchmark import usage
+
 
 def add_command(commands: Any) -> None:
     """Add ``benchmark`` to the commands of ``noisyfit``."""
@@ -19,8 +21,8 @@ def add_command(commands: Any) -> None:
     )
     _add_grid(parser)
     _add_settings(parser)
-    parser.add_argument("--jobs", type=_count, default=1, help="processes, of one thread each")
-    parser.add_argument("--device", default="auto")
+    parser.add_argument("--jobs", type=usage.count, default=1, help="processes, of one thread each")
+    parser.add_argument("--device", type=usage.device, default="auto")
     parser.add_argument("--out", type=Path, default=Path("noisyfit-benchmark"), help="folder")
     parser.add_argument(
         "--again",
@@ -66,17 +68,19 @@ def _add_grid(parser: argparse.ArgumentParser) -> None:
         default=[0.4],
         help="shares of wrong labels; 'auto' is 0.4, and 0.3 for two classes",
     )
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--seeds", nargs="+", type=usage.seed, default=[0, 1, 2])
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
     """Add what all fits share."""
-    parser.add_argument("--rows", type=_count, help="training rows at most")
-    parser.add_argument("--test-rows", type=_count, default=5000, help="at most, default 5000")
-    parser.add_argument("--epochs", type=_epochs, help="of every fit; default: each method's own")
+    parser.add_argument("--rows", type=usage.count, help="training rows at most")
+    parser.add_argument("--test-rows", type=usage.count, default=5000, help="at most, default 5000")
+    parser.add_argument(
+        "--epochs", type=usage.epochs, help="of every fit; default: each method's own"
+    )
     parser.add_argument(
         "--holdout",
-        type=_share,
+        type=usage.share,
         default=0.1,
         help="share of the rows that are left out of training, to choose an epoch on; default 0.1",
     )
@@ -87,29 +91,8 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"must lie in [0, 1). Got {text}.")
-    return value
-
-
 def _rate(text: str) -> float | None:
-    return None if text == "auto" else _share(text)
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1. Got {text}.")
-    return value
-
-
-def _epochs(text: str) -> int:
-    value = int(text)
-    if value < 2:  # one of them is the warm-up
-        raise argparse.ArgumentTypeError(f"must be at least 2. Got {text}.")
-    return value
+    return None if text == "auto" else usage.share(text)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -118,19 +101,20 @@ def run(options: argparse.Namespace) -> int:
     from noisyfit.benchmark.grid import run_grid, say_at_once, say_cost
     from noisyfit.benchmark.report import write_report
 
-    try:
+    with usage.as_usage_errors():
         grid = _grid(options)
+        again = method_names(options.again)
+    try:
         if options.dry_run:
             say_cost(grid, options.out, jobs=options.jobs)
             return 0
-        again = method_names(options.again)
         failures = run_grid(grid, options.out, again=again, jobs=options.jobs, say=say_at_once)
-    except ValueError as error:
-        options.parser.error(str(error))
     except KeyboardInterrupt:
         print("Stopped. The same command goes on where it was.")
         return 130
-    for line in write_report(options.out):
+    with usage.as_usage_errors((OSError,)):
+        written = write_report(options.out)
+    for line in written:
         print(line)
     return 1 if failures else 0
 
@@ -165,4 +149,6 @@ def _grid(options: argparse.Namespace) -> Any:
             raise ValueError(
                 f"{name} has no test rows: --holdout must be greater than 0. Got 0. Leave it out."
             )
-    return Grid(methods, data, options.noise, options.rates, options.seeds, settings)
+    grid = Grid(methods, data, options.noise, options.rates, options.seeds, settings)
+    grid.check()
+    return grid

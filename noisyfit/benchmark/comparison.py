@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,9 +15,17 @@ from sklearn.utils.validation import check_consistent_length
 
 from noisyfit.benchmark.cells import Problem, held_out, measure, one_thread
 from noisyfit.benchmark.contenders import CLEAN, make, method_names
+from noisyfit.devices import resolve_device
+from noisyfit.parameters import AT_LEAST_ONE, Interval, check_number, check_parameters
 
 if TYPE_CHECKING:
     import pandas as pd
+
+CONSTRAINTS: dict[str, list[Any]] = {
+    "cv": [Interval(Integral, 2, None, closed="left"), None],
+    "max_epochs": [AT_LEAST_ONE, None],
+    "random_state": ["random_state"],
+}
 
 
 def compare(
@@ -52,9 +61,9 @@ def compare(
         Rows whose labels are known to be right, to score on. They choose nothing.
     holdout : float in (0, 1), default=0.2
         Share of the rows that are not trained on. Not used with `cv`.
-    cv : int or None, default=None
+    cv : int >= 2 or None, default=None
         Number of folds, each of which is held out once; the table then has means and spreads.
-    max_epochs : int or None, default=None
+    max_epochs : int >= 1 or None, default=None
         Of the methods that are named. None takes each method's default.
     device : str, default="auto"
         Of the methods that are named.
@@ -98,6 +107,13 @@ def compare(
     """
     import pandas as pd
 
+    check_parameters(
+        CONSTRAINTS,
+        {"cv": cv, "max_epochs": max_epochs, "random_state": random_state},
+        "compare",
+    )
+    check_number("holdout", holdout)
+    resolve_device(device)
     seed = int(check_random_state(random_state).randint(2**31 - 1))
     contenders = _contenders(methods, max_epochs, device, seed)
     rows = X if hasattr(X, "iloc") else np.asarray(X)
@@ -161,6 +177,10 @@ def _splits(
         if not 0 < holdout < 1:
             raise ValueError(f"holdout must lie in (0, 1). Got {holdout}.")
         return [held_out(labels, holdout, seed)]
+    if cv > len(labels):
+        raise ValueError(
+            f"cv must be at most the number of rows, {len(labels)}. Got {cv}. Lower it."
+        )
     enough = np.unique(labels, return_counts=True)[1].min() >= cv
     kind = StratifiedKFold if enough else KFold
     return list(kind(cv, shuffle=True, random_state=seed).split(labels[:, None], labels))

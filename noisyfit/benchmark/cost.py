@@ -24,7 +24,9 @@ from noisyfit import (
     HRPClassifier,
     RLDClassifier,
 )
+from noisyfit.benchmark import usage
 from noisyfit.benchmark.memory import peak_memory
+from noisyfit.devices import resolve_device
 from noisyfit.metalearning import META_BATCH
 from noisyfit.nn.features import logits_and_embeddings
 from noisyfit.nn.losses import clid, cross_entropy
@@ -314,18 +316,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the sections named on the command line, all by default."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sections", nargs="*", default=[], help=f"of {list(SECTIONS)}")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--device", type=usage.device, default="cuda" if torch.cuda.is_available() else "cpu"
+    )
+    parser.add_argument("--rounds", type=usage.count, default=ROUNDS)
+    parser.add_argument("--threads", type=usage.count, default=1)
     options = parser.parse_args(argv)
+    for section in options.sections:
+        if section not in SECTIONS:
+            parser.error(f"a section must be one of {list(SECTIONS)}. Got {section!r}.")
     torch.set_num_threads(options.threads)
+    device = resolve_device(options.device)
     where = (
-        torch.cuda.get_device_name() if options.device == "cuda" else torch.cpu.get_capabilities()
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else torch.cpu.get_capabilities()
     )
     name = where if isinstance(where, str) else where.get("cpu_name", "CPU")
     print(f"torch {torch.__version__}, {name}, {options.threads} thread(s)")
     for section in options.sections or SECTIONS:
-        SECTIONS[section](options.device, options.rounds)
+        SECTIONS[section](str(device), options.rounds)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from noisyfit import CrossEntropyClassifier, EchoAlignClassifier, EchoSelect, noise
+from noisyfit.benchmark import usage
 from noisyfit.datasets import load_fashion_mnist
 from noisyfit.metrics import detection_auroc
 
@@ -171,12 +172,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", nargs="+", choices=list(DATA), default=["digits"])
     kinds = ["symmetric", "pairflip", "instance"]
     parser.add_argument("--noise", nargs="+", choices=kinds, default=kinds)
-    parser.add_argument("--rate", type=float, default=0.4, help="share of wrong labels")
+    parser.add_argument("--rate", type=usage.share, default=0.4, help="share of wrong labels")
     parser.add_argument("--precisions", nargs="+", type=float, default=[0.96, 0.99])
-    parser.add_argument("--rows", type=int, default=4000, help="training rows at most")
-    parser.add_argument("--splits", nargs="+", type=int, default=[0])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rows", type=usage.count, default=4000, help="training rows at most")
+    parser.add_argument("--splits", nargs="+", type=usage.seed, default=[0])
+    parser.add_argument("--seeds", nargs="+", type=usage.seed, default=[0, 1, 2])
+    parser.add_argument("--threads", type=usage.count, default=1)
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     for section in options.sections:

@@ -10,12 +10,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from noisyfit.benchmark.cells import (
     COLUMNS,
@@ -33,7 +35,8 @@ from noisyfit.benchmark.cells import (
 )
 from noisyfit.benchmark.contenders import BASELINE, CLEAN, make
 from noisyfit.benchmark.sources import Source
-from noisyfit.benchmark.table import Row, Table, only_writer
+from noisyfit.benchmark.table import Row, Table, one_line, only_writer
+from noisyfit.benchmark.usage import as_usage_errors
 
 TABLE = "results.csv"
 QUALITY = "quality"  # folder of histograms, one file a cell
@@ -95,11 +98,34 @@ class Grid:
         pairs = [(k, rate) for k in kinds for rate in (rates if k in NOISES else [0.0])]
         return list(dict.fromkeys(("none", 0.0) if rate == 0 else (k, rate) for k, rate in pairs))
 
+    def check(self) -> None:
+        """Raise ValueError unless every cell has labels of two classes to learn from."""
+        posed: dict[Any, Cell] = {}
+        for cell in self.cells().values():
+            place = cell.data, cell.noise, cell.rate, cell.seed, cell.method == CLEAN
+            posed.setdefault(place, cell)
+        for cell in posed.values():
+            source = source_of(cell.data, self.settings.label)[0]
+            labels = replace(source, X=np.zeros((len(source.y), 1)), X_test=None)
+            try:
+                _check_classes(pose(labels, cell, self.settings).y)
+            except ValueError as error:
+                raise ValueError(
+                    "Rows, noise and holdout must leave two classes or more to train on. Got, for "
+                    f"{cell.name}: {error}"
+                ) from error
+
     def _methods(self, data: str) -> list[str]:
         """Put the baseline first: the others are compared with its time."""
         clean = source_of(data, self.settings.label)[0].y_clean is not None
         known = [name for name in self.methods if clean or name != CLEAN]
         return sorted(known, key=lambda name: name != BASELINE)
+
+
+def _check_classes(y: NDArray[Any]) -> None:
+    classes = np.unique(y)
+    if len(classes) < 2:
+        raise ValueError(f"all labels are {classes.tolist()[0]!r}.")
 
 
 def run_grid(
@@ -124,9 +150,7 @@ def run_grid(
     int
         The number of cells that failed. They are not written, so the next run tries them again.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with only_writer(folder):
-        table = Table(folder / TABLE, COLUMNS)
+    with _opened(folder) as table:
         if again:
             table.rewrite([row for row in table.rows if row["method"] not in again])
         todo, clock = _plan(grid, table.rows, jobs, say)
@@ -138,24 +162,46 @@ def run_grid(
                 failures += 1
                 say(f"[{number}/{len(todo)}] {cell.name}: failed: {error}; {left}")
                 continue
-            _write_histogram(folder, row["key"], histogram)
-            table.append(row | {"ratio_to_cross_entropy": _ratio(row, table.rows)})
+            with as_usage_errors((OSError,)):
+                _write_histogram(folder, row["key"], histogram)
+                table.append(row | {"ratio_to_cross_entropy": _ratio(row, table.rows)})
             say(f"[{number}/{len(todo)}] {cell.name}: {_gist(row)}; {left}")
-        table.rewrite([row | {"ratio_to_cross_entropy": _ratio(row, table.rows)}
-                       for row in table.rows])  # fmt: skip
+        with as_usage_errors((OSError,)):
+            table.rewrite([row | {"ratio_to_cross_entropy": _ratio(row, table.rows)}
+                           for row in table.rows])  # fmt: skip
     return failures
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[Table]:
+    """Open the table of a folder, which is made if it is not there, for no one else to write to."""
+    with ExitStack() as stack:
+        with as_usage_errors():
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(only_writer(folder))
+                table = Table(folder / TABLE, COLUMNS)
+            except OSError as error:
+                raise ValueError(
+                    f"{folder} must be a folder that can be written to. Got {error}. Choose "
+                    "another."
+                ) from error
+        yield table
 
 
 def say_cost(grid: Grid, folder: Path, *, jobs: int = 1, say: Say = print) -> None:
     """Say how long the cells that a folder does not hold yet would take."""
     stored = folder / TABLE
-    _plan(grid, Table(stored, COLUMNS).rows if stored.exists() else [], jobs, say)
+    with as_usage_errors():
+        rows = Table(stored, COLUMNS).rows if stored.exists() else []
+    _plan(grid, rows, jobs, say)
 
 
 def _plan(grid: Grid, rows: Sequence[Row], jobs: int, say: Say) -> tuple[dict[str, Cell], Clock]:
     """Return the cells that are to run and what they will cost, and say so."""
     cells = grid.cells()
-    _check_comparable(grid, rows)
+    with as_usage_errors():
+        _check_comparable(grid, rows)
     done = {row["key"] for row in rows}
     todo = {key: cell for key, cell in cells.items() if key not in done}
     say(f"{len(cells)} cells, {len(cells) - len(todo)} of them finished before.")
@@ -173,7 +219,7 @@ def _check_comparable(grid: Grid, rows: Sequence[Row]) -> None:
         wanted = {name: "" if value is None else str(value) for name, value in settings.items()}
         for row in rows:
             other = {name: row[name] for name in wanted if row[name] != wanted[name]}
-            if row["data"] == data and other:
+            if row["data"] == one_line(data) and other:
                 raise ValueError(
                     f"All rows of a data set in one folder must have the same {list(wanted)}. For "
                     f"{data} {TABLE} has {other}. Got { {name: wanted[name] for name in other} }. "
@@ -189,7 +235,9 @@ def _run(todo: dict[str, Cell], grid: Grid, jobs: int) -> Iterator[Outcome]:
     from joblib import Parallel, delayed, parallel_config
 
     with parallel_config("loky", inner_max_num_threads=1):
-        parallel = Parallel(jobs, return_as="generator_unordered", pre_dispatch=jobs, batch_size=1)
+        parallel = Parallel(
+            min(jobs, len(todo)), return_as="generator_unordered", pre_dispatch=jobs, batch_size=1
+        )
         here = os.getpid()
         yield from parallel(delayed(_work)(cell, grid.settings, here) for cell in todo.values())
 
@@ -315,7 +363,7 @@ def unit_costs(
         known = [
             (float(row["seconds"]) + float(row["scoring_seconds"])) / int(row["n_train"])
             for row in finished
-            if (row["method"], row["data"]) == place
+            if (row["method"], row["data"]) == (cell.method, one_line(cell.data))
         ]
         costs[place] = statistics.median(known) if known else _probe(cell, grid.settings)
     return costs

@@ -24,6 +24,7 @@ from sklearn.model_selection import train_test_split
 
 import noisyfit
 from noisyfit import NoisyLabelClassifier, noise
+from noisyfit.benchmark import usage
 from noisyfit.datasets import load_cifar10n, load_fashion_mnist, load_ood
 from noisyfit.datasets.ood import LAYOUTS
 from noisyfit.metrics import fpr_at_95_tpr, ood_auroc, ood_scores
@@ -173,11 +174,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     default = ["CrossEntropyClassifier", "HRPClassifier"]
     parser.add_argument("--methods", nargs="+", default=default, help="names from noisyfit")
     parser.add_argument("--data", nargs="+", choices=list(DATA), default=["digits"])
-    parser.add_argument("--rate", type=float, default=0.5, help="share of wrong labels")
-    parser.add_argument("--rows", type=int, default=5000, help="training rows at most")
-    parser.add_argument("--epochs", type=int, default=None)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rate", type=usage.share, default=0.5, help="share of wrong labels")
+    parser.add_argument("--rows", type=usage.count, default=5000, help="training rows at most")
+    parser.add_argument("--epochs", type=usage.epochs, default=None)
+    parser.add_argument("--seeds", nargs="+", type=usage.seed, default=[0, 1, 2])
+    parser.add_argument("--threads", type=usage.count, default=1)
     options = parser.parse_args(argv)
     try:
         kinds = [estimator(name) for name in options.methods]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import html
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from noisyfit.benchmark.cells import COLUMNS
+from noisyfit.benchmark.cells import COLUMNS, TEXTS
 from noisyfit.benchmark.grid import QUALITY, TABLE
 from noisyfit.benchmark.summary import (
     PLACE,
@@ -18,7 +19,7 @@ from noisyfit.benchmark.summary import (
     table_of,
     title_of,
 )
-from noisyfit.benchmark.table import Table
+from noisyfit.benchmark.table import Table, one_line, read_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,6 +38,7 @@ STYLE = (
     "border-bottom:1px solid #d5dbe3}td:first-child,th:first-child{text-align:left}"
     "img{max-width:100%}"
 )
+MARKS = re.compile(r"[\\`*|\[\]~#$]|(?<![^\W_])_|_(?![^\W_])")  # not the _ within a word
 ALL = ""  # the name under which figures over all data stand
 Figures = dict[str, list[tuple[str, Path]]]
 
@@ -54,12 +56,10 @@ def write_report(folder: Path) -> list[str]:
     list of str
         What was written and, if there are no figures, how to get them.
     """
-    import pandas as pd
-
     stored = Table(folder / TABLE, COLUMNS)
     if not stored.rows:
         return ["No cell has finished: there is nothing to report."]
-    results = pd.read_csv(folder / TABLE)
+    results = read_frame(folder / TABLE, TEXTS)
     said = []
     try:
         figures = draw_figures(folder, results)
@@ -82,8 +82,15 @@ def draw_figures(folder: Path, results: pd.DataFrame) -> Figures:
     ModuleNotFoundError
         If matplotlib is not installed.
     """
+    from matplotlib import rc_context
+
     from noisyfit.benchmark import figures
 
+    with rc_context({"text.parse_math": False}):  # a $ is a $
+        return _drawn(folder, results, figures)
+
+
+def _drawn(folder: Path, results: pd.DataFrame, figures: Any) -> Figures:
     summary = summarize(results)
     found: Figures = {}
     if _compares_cells(results):
@@ -147,25 +154,35 @@ def facts(results: pd.DataFrame) -> str:
 
 
 def _markdown(summary: pd.DataFrame, results: pd.DataFrame, figures: Figures) -> str:
-    lines = ["# Comparison of methods", "", facts(results), "", NOTES, ""]
+    lines = ["# Comparison of methods", "", markdown_text(facts(results)), "", NOTES, ""]
     if _compares_cells(results):
         lines += ["## All cells", "", markdown_table(*against_baseline(results)), ""]
         lines += [f"![{title}]({path.name})\n" for title, path in figures.get(ALL, [])]
     for data, part in summary.groupby("data", sort=False):
-        lines += [f"## {data}", ""]
+        lines += [f"## {markdown_text(str(data))}", ""]
         for place, rows in part.groupby(PLACE, sort=False):
-            lines += [f"### {title_of(*place)}", "", markdown_table(*table_of(rows)), ""]
+            title = markdown_text(title_of(*place))
+            lines += [f"### {title}", "", markdown_table(*table_of(rows)), ""]
         lines += [f"![{title}]({path.name})\n" for title, path in figures.get(str(data), [])]
     return "\n".join(lines)
 
 
 def markdown_table(head: list[str], rows: list[list[str]]) -> str:
     """Write a table in Markdown."""
-    return "\n".join(_bar(fields) for fields in (head, ["---"] * len(head), *rows))
+    written = ([markdown_text(field) for field in fields] for fields in (head, *rows))
+    first, *others = (f"| {' | '.join(fields)} |" for fields in written)
+    return "\n".join([first, f"|{' --- |' * len(head)}", *others])
 
 
-def _bar(fields: list[str]) -> str:
-    return f"| {' | '.join(field.replace('|', chr(92) + '|') for field in fields)} |"
+def markdown_text(text: str) -> str:
+    """Write text so that Markdown shows it as it is, in one line.
+
+    Examples
+    --------
+    >>> markdown_text("<cross_entropy>")
+    '&lt;cross_entropy&gt;'
+    """
+    return MARKS.sub(r"\\\g<0>", html.escape(one_line(text), quote=False))
 
 
 def _html(summary: pd.DataFrame, results: pd.DataFrame, figures: Figures) -> str:

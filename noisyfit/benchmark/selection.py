@@ -24,6 +24,7 @@ from sklearn.model_selection import train_test_split
 from skorch.callbacks import Callback
 
 from noisyfit import CrossEntropyClassifier, neg_clid, noise
+from noisyfit.benchmark import usage
 from noisyfit.datasets import load_fashion_mnist
 from noisyfit.metrics import clid, epoch_correlation, relative_performance_ratio
 
@@ -173,10 +174,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sections", nargs="+", choices=list(SECTIONS))
     parser.add_argument("--data", nargs="+", choices=list(DATA), default=list(DATA))
-    parser.add_argument("--rows", type=int, default=10000, help="training rows at most")
-    parser.add_argument("--epochs", type=int, default=None, help="of ranking")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rows", type=usage.count, default=10000, help="training rows at most")
+    parser.add_argument("--epochs", type=usage.count, default=None, help="of ranking")
+    parser.add_argument("--seeds", nargs="+", type=usage.seed, default=[0, 1, 2])
+    parser.add_argument("--threads", type=usage.count, default=1)
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     for section in options.sections:

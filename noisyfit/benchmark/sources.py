@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,11 @@ from numpy.typing import NDArray
 from noisyfit import datasets
 from noisyfit.datasets.tables import TABLES
 from noisyfit.synonyms import did_you_mean
+from noisyfit.validation import check_finite_rows, find_classes, present_labels
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from PIL.Image import Image
 
 MOST_LEVELS = 32  # columns of a categorical variable; rarer levels share one
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
@@ -65,7 +72,7 @@ def load(name: str, label: str | None = None) -> Source:
     if name in NAMES:
         return NAMES[name]()
     path = Path(name)
-    if path.is_dir():
+    if name and path.is_dir():
         return Source(*read_images(path))
     if path.is_file():
         if label is None:
@@ -86,24 +93,36 @@ def read_table(path: Path, label: str) -> tuple[NDArray[np.float32], NDArray[Any
     Raises
     ------
     ValueError
-        If the column of labels is missing, or nothing stands beside it.
+        If the file is no CSV file in UTF-8 with a header and rows of its length, the column of
+        labels is missing or holds no classes, or nothing stands beside it.
     """
-    import pandas as pd
     from sklearn.compose import ColumnTransformer, make_column_selector
     from sklearn.impute import SimpleImputer
     from sklearn.preprocessing import OneHotEncoder
 
-    frame = pd.read_csv(path)
+    frame, header = _frame(path)
+    if header.count(label) > 1:
+        raise ValueError(
+            f"--label must be a column that {path.name} names once. Got {label!r}, "
+            f"{header.count(label)} times. Rename the others, or take them out."
+        )
     if label not in frame:
         raise ValueError(
             f"--label must be a column of {path.name}. Got {label!r}.{did_you_mean(label, frame)} "
             f"Its columns are {list(frame)}."
         )
-    frame = frame[frame[label].notna()].dropna(axis=1, how="all")
-    rows, labels = frame.drop(columns=label), frame[label].to_numpy()
+    frame = frame[frame[label].notna()]
+    rows = frame.drop(columns=label).dropna(axis=1, how="all")
     if rows.empty:
         raise ValueError(
-            f"{path.name} must have rows with a label, and other columns. Got {frame.shape}."
+            f"{path.name} must have rows with a label, and other columns that are not empty. Got "
+            f"{len(frame)} rows with a label and {rows.shape[1]} such columns."
+        )
+    y = np.asarray(frame[label].tolist())
+    if len(find_classes(present_labels(y, name=f"The column {label!r}"))) < 2:
+        raise ValueError(
+            f"--label must be a column of two classes or more. Got {label!r}, which is "
+            f"{y.tolist()[0]!r} in every row. Choose another column."
         )
     text = OneHotEncoder(max_categories=MOST_LEVELS, sparse_output=False)
     numbers = make_column_selector(dtype_include=[np.number, bool])
@@ -113,7 +132,31 @@ def read_table(path: Path, label: str) -> tuple[NDArray[np.float32], NDArray[Any
     )
     flags = {name: rows[name].astype(float) for name in rows.select_dtypes(bool)}
     X = columns.fit_transform(rows.assign(**flags))
-    return np.asarray(X, np.float32), np.asarray(labels.tolist())
+    with np.errstate(over="ignore"):  # found out just below
+        X = np.asarray(X, np.float32)
+    check_finite_rows(X)
+    return X, y
+
+
+def _frame(path: Path) -> tuple[pd.DataFrame, list[str]]:
+    """Read a CSV file whose rows all have the length of its header, and the header as it is."""
+    import pandas as pd
+
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        lines = csv.reader(io.StringIO(text, newline=""))
+        header = next(lines, [])
+        for line in lines:
+            if line and len(line) != len(header):
+                raise ValueError(
+                    f"line {lines.line_num} has {len(line)} fields, the header {len(header)}"
+                )
+        return pd.read_csv(io.StringIO(text)), header
+    except (ValueError, csv.Error) as error:
+        raise ValueError(
+            f"{path.name} must be a CSV file in UTF-8: a header, and rows of its length. Got: "
+            f"{error}. Mend it, or save it anew."
+        ) from error
 
 
 def read_images(folder: Path) -> tuple[NDArray[np.uint8], NDArray[Any]]:
@@ -124,10 +167,8 @@ def read_images(folder: Path) -> tuple[NDArray[np.uint8], NDArray[Any]]:
     Raises
     ------
     ValueError
-        If there are fewer than two classes.
+        If there are fewer than two classes, or an image cannot be read.
     """
-    from PIL import Image
-
     files = {
         kind.name: sorted(f for f in kind.rglob("*") if f.suffix.lower() in IMAGES)
         for kind in sorted(folder.iterdir())
@@ -139,13 +180,23 @@ def read_images(folder: Path) -> tuple[NDArray[np.uint8], NDArray[Any]]:
             f"{folder} must hold a folder of images for each of two classes or more. Got images in "
             f"{sorted(set(labels))}. Make a folder a class; its name is the label."
         )
-    images = []
-    for path in (file for found in files.values() for file in found):
-        with Image.open(path) as image:
-            images.append(image.convert("RGB"))
+    images = [_decoded(file) for found in files.values() for file in found]
     size = Counter(image.size for image in images).most_common(1)[0][0]
     resized = [np.asarray(i if i.size == size else i.resize(size)) for i in images]
     return np.stack(resized), np.array(labels)
+
+
+def _decoded(path: Path) -> Image:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except Exception as error:  # decoders of damaged files raise all there is
+        raise ValueError(
+            f"Each image must be one that can be read. Got {path}: {error}. Replace it, or take it "
+            "out of the folder."
+        ) from error
 
 
 def digits() -> Source:

@@ -6,16 +6,20 @@ import csv
 import io
 import math
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    import pandas as pd
 if sys.platform != "win32":
     import fcntl
 
 Row = dict[str, str]
+FORMULA = re.compile(r"'*(?:\t|\s*[=+\-@\uff1d\uff0b\uff0d\uff20])")  # of half or full width
 
 
 class Table:
@@ -48,7 +52,7 @@ class Table:
                 f"Got {stored}. Choose another folder."
             )
         empty = dict.fromkeys(self.columns, "")
-        self.rows = [empty | dict(zip(stored, _fields(line), strict=True)) for line in whole[1:]]
+        self.rows = [empty | self._row(stored, line) for line in whole[1:]]
         text = b"".join(whole)
         if not whole or stored != self.columns:
             self.rewrite(self.rows)
@@ -62,10 +66,20 @@ class Table:
             lines.pop()
         return lines
 
+    def _row(self, columns: list[str], line: bytes) -> Row:
+        try:
+            return dict(zip(columns, map(_unquoted, _fields(line)), strict=True))
+        except (ValueError, csv.Error) as error:
+            raise ValueError(
+                f"Each line of {self.path} must have {len(columns)} fields in UTF-8. Got "
+                f"{line[:50]!r}. Mend it, or choose another folder."
+            ) from error
+
     def append(self, row: dict[str, Any]) -> None:
         """Add a row and wait until it is on the disk.
 
-        Numbers are written with six digits, None and NaN as nothing.
+        Numbers are written with six digits, None and NaN as nothing, and text that a spreadsheet
+        would run as a formula after an apostrophe.
         """
         written = {name: _text(row.get(name)) for name in self.columns}
         with open(self.path, "ab") as file:
@@ -105,13 +119,48 @@ def only_writer(folder: Path) -> Iterator[None]:
 def _text(value: Any) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
-    text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    return " ".join(text.splitlines())
+    return f"{value:.6g}" if isinstance(value, float) else one_line(str(value))
+
+
+def one_line(text: str) -> str:
+    """Return text as a table holds it: in one line, and in UTF-8 even if a file has such a name."""
+    return " ".join(text.splitlines()).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def read_frame(path: Path, texts: Iterable[str]) -> pd.DataFrame:
+    """Read a table that `Table` has written, with these columns as text and the others as numbers.
+
+    A name such as ``2024`` or ``NA`` stays a name.
+    """
+    import pandas as pd
+
+    types = dict.fromkeys(texts, "str")
+    frame = pd.read_csv(path, dtype=types, keep_default_na=False, na_values=[""])
+    for name in frame.columns.intersection(list(types)):
+        frame[name] = frame[name].map(_unquoted, na_action="ignore")
+    return frame
+
+
+def _quoted(text: str) -> str:
+    """Put an apostrophe before what a spreadsheet would run; numbers stay numbers."""
+    return f"'{text}" if FORMULA.match(text) and not _is_number(text) else text
+
+
+def _unquoted(field: str) -> str:
+    return field[1:] if field.startswith("'") and FORMULA.match(field) else field
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _line(fields: Iterable[str]) -> bytes:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(fields)
+    csv.writer(text, lineterminator="\n").writerow(map(_quoted, fields))
     return text.getvalue().encode()
 
 

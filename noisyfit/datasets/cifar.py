@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import Bunch
 
-from noisyfit.datasets.files import PathLike, choose, data_folder
+from noisyfit.datasets.files import PathLike, choose, data_folder, load_arrays
+from noisyfit.parameters import check_parameters
 
 ORIGIN = "github.com/UCSC-REAL/cifar-10-100n, folder data"
 CIFAR10_KEYS = {
@@ -168,6 +169,7 @@ def _images(name: str, data_home: PathLike | None, download: bool) -> Any:
     """Return images and true classes from torchvision, which checks the files' sums."""
     from torchvision import datasets
 
+    check_parameters({"download": ["boolean"]}, {"download": download}, f"fetch_{name.lower()}")
     kind, root = getattr(datasets, name), data_folder(data_home)
     try:
         train, test = (kind(root, train=part, download=download) for part in (True, False))
@@ -225,8 +227,7 @@ def _human_labels(path: Path, key: str, clean: NDArray[np.int64]) -> NDArray[np.
 def _read_arrays(path: Path) -> Mapping[str, Any]:
     """Read arrays by name, refusing pickles that would run code."""
     if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
+        return load_arrays(path)
     if path.suffix != ".pt":
         raise ValueError(
             f"label_file must be a .pt or .npz file. Got {str(path)!r}. Take the .pt file from "
@@ -243,7 +244,7 @@ def _read_arrays(path: Path) -> Mapping[str, Any]:
     try:
         with torch.serialization.safe_globals(safe):
             return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except pickle.UnpicklingError as error:
+    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
         raise ValueError(
             f"A file of labels must hold arrays only. {str(path)!r} holds something else: {error}. "
             f"Take the file from {ORIGIN}, or save its arrays with numpy.savez."

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import os
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, TypeAlias
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +19,7 @@ from noisyfit.synonyms import did_you_mean
 
 PathLike: TypeAlias = str | os.PathLike[str]
 VARIABLE = "NOISYFIT_DATA"
+DAMAGES = (BadZipFile, zlib.error, EOFError, csv.Error, UnpicklingError, ValueError, TypeError)
 
 
 def choose(what: str, name: str, names: Iterable[str]) -> str:
@@ -46,7 +52,8 @@ def data_folder(data_home: PathLike | None) -> Path:
     folder = os.environ.get(VARIABLE) if data_home is None else data_home
     if not folder:
         raise ValueError(
-            f"The folder of the data must be named. Got data_home=None, and {VARIABLE} is not set. "
+            f"The folder of the data must be named. Got data_home={data_home!r}, and {VARIABLE} is "
+            f"not set. "
             f"Pass data_home=, or set {VARIABLE}."
         )
     return existing_folder(folder)
@@ -54,7 +61,9 @@ def data_folder(data_home: PathLike | None) -> Path:
 
 def existing_folder(path: PathLike) -> Path:
     """Return a folder as a path; FileNotFoundError if there is none."""
-    folder = Path(path).expanduser()
+    folder = Path(path)
+    with suppress(RuntimeError):  # "~nobody" is the home of nobody: there is no such folder
+        folder = folder.expanduser()
     if not folder.is_dir():
         raise FileNotFoundError(
             f"The folder of the data must exist. Got {str(folder)!r}. Check the path."
@@ -75,6 +84,24 @@ def path_of(file: str, data_home: PathLike | None) -> Path:
     return path
 
 
+@contextmanager
+def whole(path: Path) -> Iterator[None]:
+    """Read a file that came whole.
+
+    Raises
+    ------
+    ValueError
+        With the name of the file, if it is damaged.
+    """
+    try:
+        yield
+    except DAMAGES as error:
+        raise ValueError(
+            f"{str(path)!r} must be the file that its authors made. Got one that is damaged: "
+            f"{error}. Replace it."
+        ) from error
+
+
 def read_archive(name: str, data_home: PathLike | None, keys: Iterable[str]) -> dict[str, Any]:
     """Read the arrays of ``<name>.npz``, and its path as ``"filename"``.
 
@@ -83,17 +110,23 @@ def read_archive(name: str, data_home: PathLike | None, keys: Iterable[str]) -> 
     FileNotFoundError
         If the folder holds no such file.
     ValueError
-        If the file lacks one of the keys.
+        If the file is damaged, or lacks one of the keys.
     """
     path = path_of(f"{name}.npz", data_home)
-    with np.load(path, allow_pickle=False) as file:
-        missing = sorted(set(keys) - set(file.files))
-        if missing:
-            raise ValueError(
-                f"{path.name} must hold the arrays {sorted(keys)}. {str(path)!r} lacks {missing}. "
-                "It may be another file of that name: replace it."
-            )
-        return {key: file[key] for key in file.files} | {"filename": str(path)}
+    arrays = load_arrays(path)
+    missing = sorted(set(keys) - set(arrays))
+    if missing:
+        raise ValueError(
+            f"{path.name} must hold the arrays {sorted(keys)}. {str(path)!r} lacks {missing}. "
+            "It may be another file of that name: replace it."
+        )
+    return arrays | {"filename": str(path)}
+
+
+def load_arrays(path: Path) -> dict[str, Any]:
+    """Return the arrays of an ``.npz`` file by name; ValueError if it is damaged."""
+    with whole(path), np.load(path, allow_pickle=False) as file:
+        return dict(file)
 
 
 def names(array: NDArray[np.str_]) -> list[str]:
@@ -128,7 +161,7 @@ def local_root(root: PathLike, *parts: str) -> Path:
 
 def read_lines(path: Path) -> list[str]:
     """Return the lines of a text file that are not blank, without the white space around them."""
-    with path.open(encoding="utf-8") as file:
+    with whole(path), path.open(encoding="utf-8") as file:
         return [stripped for line in file if (stripped := line.strip())]
 
 

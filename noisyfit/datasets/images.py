@@ -15,6 +15,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from noisyfit.datasets.files import PathLike
+from noisyfit.parameters import AT_LEAST_ONE, check_parameters
+
+COUNTS = {"image_size": [AT_LEAST_ONE, None], "n_threads": [AT_LEAST_ONE, None]}
 
 
 class ImageFiles(Dataset[tuple[Tensor, int]]):
@@ -38,7 +41,7 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
     verified : array-like of int, shape (n_samples,), or None, default=None
         1 where the given label is known to be right, 0 where it is known to be wrong, -1 elsewhere.
         None: what ``clean_targets`` says.
-    image_size : int or None, default=None
+    image_size : int >= 1 or None, default=None
         Height and width in pixels: the shorter side is resized to it, the middle of the longer one
         is cut out. None: files are taken as they are and must have one size.
 
@@ -70,7 +73,8 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
         self.root = Path(root)
         self.files = list(files)
         self.class_names = None if class_names is None else list(class_names)
-        self.image_size = image_size
+        check_parameters(COUNTS, {"image_size": image_size}, "ImageFiles")
+        self.image_size = None if image_size is None else int(image_size)
         self.targets = self._column("targets", targets, np.int64)
         if clean_targets is None:
             clean_targets = np.full(len(self.files), -1)
@@ -121,7 +125,7 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
         ----------
         path : str or path
             File to write; it appears under this name when it is complete.
-        n_threads : int or None, default=None
+        n_threads : int >= 1 or None, default=None
             Files decoded at once. None: one a CPU core.
 
         Returns
@@ -129,6 +133,7 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
         memmap of uint8, shape (n_samples, 3, height, width)
             Opened for reading. Use it as ``X``, with ``targets`` as ``y``.
         """
+        check_parameters(COUNTS, {"n_threads": n_threads}, "to_memmap")
         path = Path(path)
         part = path.with_name(f"{path.name}.part")
         shape = (len(self), *self._decode(0).shape)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils import Bunch, check_random_state, check_scalar
+from sklearn.utils import Bunch, check_random_state
 
 from noisyfit.datasets.files import PathLike, choose, data_folder
+from noisyfit.parameters import AT_LEAST_ONE, check_parameters
 
+COUNTS = {"size": [AT_LEAST_ONE], "n_samples": [AT_LEAST_ONE, None]}
 LAYOUTS = {
     "svhn": "svhn/test_32x32.mat",
     "lsun": "lsun/<scene>/ with image files",
@@ -88,9 +89,7 @@ def load_ood(
     >>> unknown = load_ood("svhn", n_samples=1000).data  # doctest: +SKIP
     """
     choose("name", name, LAYOUTS)
-    check_scalar(size, "size", Integral, min_val=1)
-    if n_samples is not None:
-        check_scalar(n_samples, "n_samples", Integral, min_val=1)
+    check_parameters(COUNTS, {"size": size, "n_samples": n_samples}, "load_ood")
     root = data_folder(data_home)
     try:
         images = _opened(name, root)

@@ -9,6 +9,7 @@ import numpy as np
 
 from noisyfit.datasets.files import PathLike, choose, local_root, read_labels
 from noisyfit.datasets.images import ImageFiles
+from noisyfit.parameters import check_number
 
 RATES = ("0.0", "0.05", "0.1", "0.15", "0.2", "0.3", "0.4", "0.5", "0.6", "0.8")
 OF_IMAGENET = re.compile(r"n\d{8}")
@@ -55,6 +56,7 @@ def load_red_mini_imagenet(
        labels. ICML, 2020. https://google.github.io/controlled-noisy-web-labels
     """
     choose("subset", subset, ("train", "test"))
+    check_number("rate", rate)
     choose("rate", str(float(rate)), RATES)
     listing = "split/clean_validation"
     images = "validation"

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import Bunch
 
-from noisyfit.datasets.files import PathLike, choose, path_of
+from noisyfit.datasets.files import PathLike, choose, path_of, whole
 
 TABLES = (
     *("contraceptive", "crx", "german", "led7digit", "magic", "movement_libras", "mushroom"),
@@ -71,7 +71,7 @@ def load_table(
     choose("name", name, TABLES)
     choose("categories", categories, ("onehot", "codes", "drop"))
     path = path_of("tables.zip", data_home)
-    with ZipFile(path) as archive:
+    with whole(path), ZipFile(path) as archive:
         if f"{name}.csv" not in archive.namelist():
             raise FileNotFoundError(
                 f"{str(path)!r} must hold {name}.csv. Got {sorted(archive.namelist())}. It may be "
@@ -79,7 +79,7 @@ def load_table(
             )
         text = io.TextIOWrapper(archive.open(f"{name}.csv"), encoding="utf-8", newline="")
         header, *rows = csv.reader(text)
-    columns = dict(zip(header, zip(*rows, strict=True), strict=True))
+        columns = dict(zip(header, zip(*rows, strict=True), strict=True))
     target_names, target = np.unique(columns.pop("class"), return_inverse=True)
     numbers = {key: values for key, values in columns.items() if _are_numbers(values)}
     coded = {

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from noisyfit.datasets.files import PathLike, choose, local_root, read_labels
 from noisyfit.datasets.images import ImageFiles
+from noisyfit.parameters import AT_LEAST_ONE, check_parameters
 
 SOURCES = ("google", "flickr")
 TEST_FOLDER = "val_images_256"
@@ -30,7 +31,7 @@ def load_webvision(
         Folder with ``info/train_filelist_google.txt``, ``info/val_filelist.txt``, ``google/`` and
         ``val_images_256/``: the archive of small images, unpacked.
     subset : {"train", "test"}, default="train"
-    n_classes : int, default=50
+    n_classes : int >= 1, default=50
         The first classes; 1000 is all.
     sources : sequence of {"google", "flickr"}, default=("google",)
         Where training images come from.
@@ -55,6 +56,7 @@ def load_webvision(
        understanding from web data. arXiv:1708.02862, 2017. https://data.vision.ee.ethz.ch/cvl/webvision
     """
     choose("subset", subset, ("train", "test"))
+    check_parameters({"n_classes": [AT_LEAST_ONE]}, {"n_classes": n_classes}, "load_webvision")
     for source in sources:
         choose("sources", source, SOURCES)
     listings = [f"info/train_filelist_{source}.txt" for source in sources]

@@ -85,6 +85,7 @@ class CrossEntropyClassifier(NoisyLabelClassifier):
         y_meta: Any = None,
         X_val: Any = None,
         y_val: Any = None,
+        **refused: Any,
     ) -> Self:
         """Learn from labels, each row with its weight.
 
@@ -98,11 +99,14 @@ class CrossEntropyClassifier(NoisyLabelClassifier):
             fitted attributes count each row once.
         clean_mask, X_meta, y_meta, X_val, y_val : arrays, default=None
             As for every method.
+        **refused
+            An error.
 
         Returns
         -------
         self
         """
+        self._refuse(refused)
         with self._all_or_nothing():
             self._train(X, y, clean_mask, X_meta, y_meta, X_val, y_val, sample_weight)
         return self

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import os
 from math import pi
-from typing import Any, Protocol, Self, runtime_checkable
+from numbers import Integral
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from noisyfit.devices import named_device, resolve_device
 from noisyfit.nn.augment import ImageAugment
 from noisyfit.nn.backbones import BACKBONES
 from noisyfit.nn.build import projection_head
 from noisyfit.nn.features import embedding_size, embeddings
 from noisyfit.nn.input_layer import Standardized
 from noisyfit.nn.losses import contrastive
+from noisyfit.parameters import (
+    AT_LEAST_ONE,
+    POSITIVE,
+    Interval,
+    StrOptions,
+    check_parameters,
+)
 from noisyfit.torch_state import seeded_generators
+from noisyfit.validation import checked_value_range
 
 CHUNK = 512  # rows embedded at once
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -56,20 +66,30 @@ class ContrastiveEmbedder:
     ----------
     module : str, default="cnn"
         Name of a network of the package.
-    n_train_steps : int, default=500
-    batch_size : int, default=128
-    lr : float, default=1e-3
+    n_train_steps : int >= 1, default=500
+    batch_size : int >= 2, default=128
+    lr : float > 0, default=1e-3
         Of AdamW, cosine to zero.
-    temperature : float, default=0.2
+    temperature : float > 0, default=0.2
     flip : bool, default=False
         Whether the mirror image of a row counts as the same row.
     device : str or torch.device, default="cpu"
+        "auto" is a GPU if there is one.
 
     References
     ----------
     .. [1] Chen et al. A Simple Framework for Contrastive Learning of Visual Representations.
        ICML, 2020. arXiv:2002.05709
     """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "module": [StrOptions(set(BACKBONES))],
+        "n_train_steps": [AT_LEAST_ONE],
+        "batch_size": [Interval(Integral, 2, None, closed="left")],
+        "lr": [POSITIVE],
+        "temperature": [POSITIVE],
+        "flip": ["boolean"],
+    }
 
     def __init__(
         self,
@@ -91,25 +111,40 @@ class ContrastiveEmbedder:
         self.device = device
 
     def fit(self, x: Tensor, generator: torch.Generator) -> Self:
-        """Train on images (n_samples, C, H, W)."""
+        """Train on images (n_samples, C, H, W).
+
+        Raises
+        ------
+        ValueError
+            If a parameter is not what it must be, there is no such device, or the rows are no
+            images.
+        """
+        check_parameters(self._parameter_constraints, vars(self), type(self).__name__)
+        resolve_device(self.device)
+        _check_images(x, type(self).__name__)
         with seeded_generators(int(torch.randint(2**31, (), generator=generator))):
             self._train(x)
         self.center_ = torch.zeros(())
         self.center_ = self.embed(x).mean(0)
         return self
 
+    @property
+    def _device(self) -> torch.device:
+        return named_device(self.device)
+
     def _train(self, x: Tensor) -> None:
         values = x.double()
         mean, std = values.mean((0, 2, 3))[:, None, None], values.std((0, 2, 3))[:, None, None]
         network = self._make_network(mean, std.clamp(min=1e-6))
-        head = projection_head(embedding_size(network, x[:2].to(self.device))).to(self.device)
+        head = projection_head(embedding_size(network, x[:2].to(self._device))).to(self._device)
         parameters = [*network.parameters(), *head.parameters()]
-        optimizer = torch.optim.AdamW(parameters, lr=self.lr)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.n_train_steps)
+        n_steps = int(self.n_train_steps)
+        optimizer = torch.optim.AdamW(parameters, lr=float(self.lr))
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_steps)
         augment = self._augment(x)
         network.train()
-        for _ in range(self.n_train_steps):
-            rows = x[torch.randint(len(x), (min(self.batch_size, len(x)),))].to(self.device)
+        for _ in range(n_steps):
+            rows = x[torch.randint(len(x), (min(self.batch_size, len(x)),))].to(self._device)
             first, second = (head(embeddings(network, zoom(augment.weak(rows)))) for _ in range(2))
             loss = contrastive(first, second, temperature=self.temperature).mean()
             optimizer.zero_grad()
@@ -119,7 +154,7 @@ class ContrastiveEmbedder:
         self.network_ = network.eval()
 
     def _make_network(self, mean: Tensor, std: Tensor) -> Standardized:
-        return Standardized(BACKBONES[self.module](len(mean), 2), mean, std).to(self.device)
+        return Standardized(BACKBONES[self.module](len(mean), 2), mean, std).to(self._device)
 
     def get_state(self) -> dict[str, Any]:
         """Return what was learned, as tensors."""
@@ -140,8 +175,16 @@ class ContrastiveEmbedder:
     @torch.no_grad()
     def embed(self, x: Tensor) -> Tensor:
         """Return centred embeddings (n_samples, n_dims) on the CPU."""
-        parts = [embeddings(self.network_, part.to(self.device)) for part in x.split(CHUNK)]
+        parts = [embeddings(self.network_, part.to(self._device)) for part in x.split(CHUNK)]
         return torch.cat(parts).float().cpu() - self.center_
+
+
+def _check_images(x: Tensor, owner: str) -> None:
+    if x.ndim != 4:
+        raise ValueError(
+            f"{owner} must have images (n, C, H, W). Got rows of shape {tuple(x.shape[1:])}. Use "
+            "StandardizedFeatures for tables."
+        )
 
 
 def zoom(x: Tensor, strength: float = 0.25) -> Tensor:
@@ -175,17 +218,24 @@ class CLIPEmbedder:
     model : module, path or str
         A model of open_clip or of transformers; or a local folder; or, last, a name on the hub such
         as ``"openai/clip-vit-base-patch32"``, which downloads.
-    image_size : int, default=224
+    image_size : int >= 1, default=224
         Pixels a side that the model takes; images are scaled bicubically.
     value_range : tuple of float, default=(0, 255)
         Black and white of the rows.
     device : str or torch.device, default="cpu"
+        "auto" is a GPU if there is one.
 
     References
     ----------
     .. [1] Radford et al. Learning Transferable Visual Models From Natural Language Supervision.
        ICML, 2021. arXiv:2103.00020
     """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "model": [nn.Module, str, os.PathLike],
+        "image_size": [AT_LEAST_ONE],
+        "value_range": [tuple, list],
+    }
 
     def __init__(
         self,
@@ -201,7 +251,15 @@ class CLIPEmbedder:
         self.device = device
 
     def fit(self, x: Tensor, generator: torch.Generator) -> Self:
-        """Load the model; rows are not looked at."""
+        """Load the model; images teach it nothing.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is not what it must be, there is no such device, or the rows are no
+            images.
+        """
+        _check_images(x, type(self).__name__)
         self.set_state({})
         return self
 
@@ -211,19 +269,26 @@ class CLIPEmbedder:
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Load the model."""
+        check_parameters(self._parameter_constraints, vars(self), type(self).__name__)
+        checked_value_range(self.value_range)
+        resolve_device(self.device)
         model = self.model if isinstance(self.model, nn.Module) else _load_clip(self.model)
-        self.model_ = model.to(self.device).eval()
+        self.model_ = model.to(self._device).eval()
 
     @torch.no_grad()
     def embed(self, x: Tensor) -> Tensor:
         """Return CLIP's features (n_samples, n_dims) of images (n_samples, C, H, W)."""
         return torch.cat([self._encode(self._pixels(part)) for part in x.split(CHUNK // 8)])
 
+    @property
+    def _device(self) -> torch.device:
+        return named_device(self.device)
+
     def _pixels(self, x: Tensor) -> Tensor:
-        low, high = self.value_range
-        x = (x.to(self.device).float() - low) / (high - low)
+        low, high = checked_value_range(self.value_range)
+        x = (x.to(self._device).float() - low) / (high - low)
         x = x[:, :3] if x.shape[1] >= 3 else x[:, :1].expand(-1, 3, -1, -1)
-        size = (self.image_size, self.image_size)
+        size = (int(self.image_size),) * 2
         x = F.interpolate(x, size, mode="bicubic", antialias=True).clamp(0, 1)
         mean, std = (x.new_tensor(v)[:, None, None] for v in (CLIP_MEAN, CLIP_STD))
         return (x - mean) / std

@@ -128,7 +128,7 @@ def test_key__follows_the_content_of_a_file_and_not_its_place(tmp_path: Path) ->
     for name, text in {
         "a": "x,y\n1,2\n2,1\n",
         "b": "x,y\n1,2\n2,1\n",
-        "c": "x,y\n1,2\n2,2\n",
+        "c": "x,y\n1,1\n2,2\n",
     }.items():
         (tmp_path / name).write_text(text)
         keys.append(key_of(Cell("cross_entropy", str(tmp_path / name), "given", 0, 0), settings))

@@ -13,8 +13,10 @@ from skorch.history import History
 from noisyfit.benchmark import grid as module
 from noisyfit.benchmark.cells import COLUMNS, Cell, Settings, run_cell
 from noisyfit.benchmark.grid import TABLE, Grid, in_words, run_grid, say_cost
+from noisyfit.benchmark.report import write_report
 from noisyfit.benchmark.sources import Source
 from noisyfit.benchmark.table import Table
+from tests.common import blobs
 
 GRID = Grid(
     ("cross_entropy", "cleanlab+mlp"),
@@ -211,3 +213,27 @@ def test_again__rows_of_changed_methods__are_fitted_anew(
     run_grid(GRID, tmp_path, again=[changed], say=lambda line: None)
     assert [cell.method for cell in fitted[8:]] == [changed] * 4
     assert len(Table(tmp_path / TABLE, COLUMNS).rows) == 8
+
+
+@pytest.mark.parametrize(
+    "name", ["=1+1.csv", "-0.5", "a\nb.csv", "a|`b`.csv", "2024", "\udcff.csv"]
+)
+def test_any_name_of_a_file__is_finished_once__reported_and_compared(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fitted: list[Cell]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    X, y = blobs(60)
+    rows = (",".join(map(str, [*row, f"class {k}"])) for row, k in zip(X, y, strict=True))
+    names = ",".join([*(f"x{i}" for i in range(X.shape[1])), "kind"])
+    Path(name).write_text("\n".join([names, *rows]))
+    settings = replace(GRID.settings, rows=None, label="kind")
+    own = replace(GRID, methods=("sklearn+forest",), data=(name,), seeds=(0,), settings=settings)
+    said: list[str] = []
+    for n_fitted in (1, 1):
+        assert run_grid(own, tmp_path / "out", say=said.append) == 0
+        assert len(fitted) == n_fitted
+        "".join(said).encode("utf-8", "surrogateescape")
+    assert (tmp_path / "out" / TABLE).read_bytes().count(b"\n") == 2
+    assert len(write_report(tmp_path / "out")) == 3
+    with pytest.raises(ValueError, match="Choose another folder"):
+        run_grid(replace(own, settings=replace(settings, rows=30)), tmp_path / "out")

@@ -185,6 +185,43 @@ def test_report__own_data__has_no_accuracy(tmp_path: Path) -> None:
     assert "&lt;own&gt;.csv" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(
+    "name, shown",
+    [
+        ("a|b.csv", r"a\|b.csv"),
+        ("<script>alert(1)<\\script>", "&lt;script&gt;alert(1)&lt;\\\\script&gt;"),
+        ("a&lt;b", "a&amp;lt;b"),
+        ("a\nb\n# c", r"a b \# c"),
+        ("`code`", r"\`code\`"),
+        ("[x](javascript:y)", r"\[x\](javascript:y)"),
+        ("![x](y.png)", r"!\[x\](y.png)"),
+        ("*a* __b__ a_b ~~c~~", r"\*a\* \_\_b\_\_ a_b \~\~c\~\~"),
+        ("$x^$ $\\frac{", r"\$x^\$ \$\\frac{"),
+        ("=1+1", "=1+1"),
+        ("2024", "2024"),
+        ("NA", "NA"),
+        ("\udcff.csv", r"\\udcff.csv"),
+    ],
+)
+def test_report_and_page__name_of_data__is_shown_as_it_is(
+    folder: Path, name: str, shown: str
+) -> None:
+    """``$`` was a formula of matplotlib's, 2024 a number: both ended in an error."""
+    table = Table(folder / TABLE, COLUMNS)
+    table.rewrite([line | {"data": name} for line in table.rows])
+    write_report(folder)
+    (folder / "page.md").write_text(f"{MARK}\n")
+    write_page(folder, folder / "page.md")
+    shown_in_titles = shown.rpartition("/")[2]
+    for file in ("report.md", "page.md"):
+        markdown = (folder / file).read_text(encoding="utf-8")
+        assert f"# {shown_in_titles}, symmetric 40 %\n" in markdown
+        assert f"Training rows: {shown}: 100.\n" in markdown
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert len(list(folder.glob("*.png"))) == 3
+
+
 def test_report__nothing_finished__says_so(tmp_path: Path) -> None:
     assert write_report(tmp_path) == ["No cell has finished: there is nothing to report."]
 

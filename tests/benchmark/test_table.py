@@ -1,8 +1,10 @@
+import csv
+import re
 from pathlib import Path
 
 import pytest
 
-from noisyfit.benchmark.table import Table, only_writer
+from noisyfit.benchmark.table import Table, only_writer, read_frame
 
 COLUMNS = ["method", "accuracy"]
 HEAD = b"method,accuracy\n"
@@ -94,3 +96,49 @@ def test_second_writer__is_refused__until_the_first_has_ended(tmp_path: Path) ->
             pass
     with only_writer(tmp_path):
         pass
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "=1+1", "+cmd", "-2+3", "@SUM(A1)", "\t=1", "\tx", " =1", "\uff1d1", "'=1", "''@x", "-",
+        "=", "--1", "'plain", "plain", "a=b", "-0.5", "+5", "-1e-05", "-inf", "1-2", "'-0.5",
+    ],
+)  # fmt: skip
+def test_text__that_a_spreadsheet_would_run__is_quoted_in_the_file_and_read_as_it_was(
+    tmp_path: Path, text: str
+) -> None:
+    table = Table(tmp_path / "t.csv", COLUMNS)
+    table.append({"method": text, "accuracy": -0.5})
+    first = list(csv.reader(table.path.read_text(encoding="utf-8").splitlines()))[1][0]
+    numbers = ("-0.5", "+5", "-1e-05", "-inf")
+    assert first in numbers or not re.match(r"\t|\s*[=+\-@\uff1d]", first)
+    assert (first == text) == (text in (*numbers, "plain", "'plain", "a=b", "1-2"))
+    assert stored(table.path) == table.rows == [{"method": text, "accuracy": "-0.5"}]
+    table.rewrite(table.rows)
+    assert stored(table.path) == [{"method": text, "accuracy": "-0.5"}]
+    frame = read_frame(table.path, ["method"])
+    assert frame.to_dict("records") == [{"method": text, "accuracy": -0.5}]
+
+
+@pytest.mark.parametrize("text", ["2024", "007", "NA", "nan", "None", "1e5", "True", "inf"])
+def test_frame__names_that_look_like_something_else__stay_names(tmp_path: Path, text: str) -> None:
+    """A folder of images called 2024 could be fitted but not reported."""
+    table = Table(tmp_path / "t.csv", COLUMNS)
+    table.append({"method": text, "accuracy": None})
+    frame = read_frame(table.path, ["method", "of a later version"])
+    assert frame["method"].tolist() == [text]
+    assert frame["accuracy"].isna().all()
+
+
+def test_name__of_several_lines_or_no_text__is_one_line_of_utf8(tmp_path: Path) -> None:
+    table = Table(tmp_path / "t.csv", COLUMNS)
+    table.append({"method": "a\r\nb\u2028c\udcff"})
+    assert stored(table.path) == table.rows == [{"method": "a b c\\udcff", "accuracy": ""}]
+
+
+@pytest.mark.parametrize("line", [b"a,1,2\n", b"a\n", b"\xff,1\n"])
+def test_line__that_no_version_has_written__is_named(tmp_path: Path, line: bytes) -> None:
+    (tmp_path / "t.csv").write_bytes(HEAD + line + b"b,2\n")
+    with pytest.raises(ValueError, match="t.csv must have 2 fields in UTF-8"):
+        stored(tmp_path / "t.csv")

@@ -122,7 +122,9 @@ def test_fit__global_random_state_is_left_alone() -> None:
     "name, value", [("strength", 1.5), ("n_steps", 0), ("n_train_steps", 0), ("control", "lines")]
 )
 def test_parameters__out_of_range__are_named(name: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=f"'{name}' of ConditionalDiffusion.*Got {value!r}"):
+    with pytest.raises(
+        ValueError, match=f"'{name}' parameter of ConditionalDiffusion.*Got {value!r}"
+    ):
         ConditionalDiffusion(**{name: value}).fit(torch.zeros(4, 2), np.arange(4), generator())
 
 
@@ -298,7 +300,7 @@ def test_controlnet__small_images__edges_are_found_at_their_size() -> None:
     assert float(few.mean()) < 0.005 < 0.05 < float(enough.mean())
     expected = canny(ramp.mean(1, keepdim=True), 75, 75).float()
     assert torch.equal(enough[:, :1, ::16, ::16], expected)
-    with pytest.raises(ValueError, match="edges_at must be"):
+    with pytest.raises(ValueError, match="'edges_at' parameter of ControlNetGenerator must be"):
         ControlNetGenerator(painter, edges_at="pixels", **settings).modify(
             ramp, np.arange(2), generator()
         )

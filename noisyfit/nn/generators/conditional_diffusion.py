@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from math import pi, prod
-from typing import Any, Literal, Self
+from numbers import Real
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -14,10 +15,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
-from noisyfit.nn.generators.denoisers import TableDenoiser, UNet
+from noisyfit.devices import named_device, resolve_device
+from noisyfit.nn.generators.denoisers import GROUPS, TableDenoiser, UNet
 from noisyfit.nn.generators.edges import edge_map
 from noisyfit.nn.generators.protocol import Progress
 from noisyfit.nn.metagrad import rng_state, set_rng_state
+from noisyfit.parameters import (
+    AT_LEAST_ONE,
+    NOT_NEGATIVE,
+    POSITIVE,
+    Interval,
+    StrOptions,
+    check_parameters,
+)
 from noisyfit.torch_state import seeded_generators
 from noisyfit.validation import encode
 
@@ -64,10 +74,11 @@ class ConditionalDiffusion:
     batch_size : int >= 1, default=128
     lr : float > 0, default=1e-3
         Of AdamW, with a warm-up and a cosine to zero.
-    width : int or None, default=None
+    width : int >= 1 or None, default=None
         Units of the perceptron, or channels of the U-Net, a multiple of 8. None is 192 or 16, what
         a CPU can train; 64 channels suit a GPU.
     device : str or torch.device, default="cpu"
+        "auto" is a GPU if there is one.
 
     Attributes
     ----------
@@ -85,6 +96,18 @@ class ConditionalDiffusion:
     .. [3] Zhang, Rao, Agrawala. Adding Conditional Control to Text-to-Image Diffusion Models.
        ICCV, 2023. arXiv:2302.05543
     """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "strength": [Interval(Real, 0, 1, closed="right")],
+        "guidance": [NOT_NEGATIVE],
+        "n_steps": [AT_LEAST_ONE],
+        "network": [StrOptions({"mlp", "unet"}), None],
+        "control": [StrOptions({"edges"}), None],
+        "n_train_steps": [AT_LEAST_ONE, None],
+        "batch_size": [AT_LEAST_ONE],
+        "lr": [POSITIVE],
+        "width": [AT_LEAST_ONE, None],
+    }
 
     strength: float = 0.9
     guidance: float = 10.0
@@ -130,18 +153,19 @@ class ConditionalDiffusion:
         Raises
         ------
         ValueError
-            If a parameter is out of range.
+            If a parameter is not what it must be, or there is no such device.
         """
-        self._check()
+        self._check_parameters()
         self.classes_ = np.unique(y)
         self.kind_ = self._choose_network(tuple(x.shape[1:]))
+        self._check_width()
         default = PIXEL_STEPS if self.kind_ == "mlp" and x.ndim == 4 else STEPS
         x = self._as_seen(x)
         self._measure(x)
         labels = torch.as_tensor(encode(y, self.classes_, np.zeros(len(y), dtype=bool)))
         with seeded_generators(int(torch.randint(2**31, (), generator=generator))):
             network = self._make_network(tuple(x.shape[1:]))
-            n_steps = self.n_train_steps or default
+            n_steps = int(self.n_train_steps or default)
             self.network_ = self._train(network, x, labels, n_steps, checkpoint)
         return self
 
@@ -156,26 +180,22 @@ class ConditionalDiffusion:
         with seeded_generators(0):
             network = self._make_network(tuple(self.mean_.shape[1:]))
         network.load_state_dict(state["network_"])
-        self.network_ = network.to(self.device).eval()
+        self.network_ = network.to(self._device).eval()
 
-    def _check(self) -> None:
-        limits = {
-            "strength": (0 < self.strength <= 1, "lie in (0, 1]"),
-            "guidance": (self.guidance >= 0, "be at least 0"),
-            "n_steps": (self.n_steps >= 1, "be at least 1"),
-            "n_train_steps": (
-                self.n_train_steps is None or self.n_train_steps >= 1,
-                "be None or at least 1",
-            ),
-            "network": (self.network in (None, "mlp", "unet"), "be None, 'mlp' or 'unet'"),
-            "control": (self.control in (None, "edges"), "be None or 'edges'"),
-        }
-        for name, (holds, limit) in limits.items():
-            if not holds:
-                raise ValueError(
-                    f"The {name!r} of {type(self).__name__} must {limit}. "
-                    f"Got {getattr(self, name)!r}."
-                )
+    @property
+    def _device(self) -> torch.device:
+        return named_device(self.device)
+
+    def _check_parameters(self) -> None:
+        check_parameters(self._parameter_constraints, self.get_params(), type(self).__name__)
+        resolve_device(self.device)
+
+    def _check_width(self) -> None:
+        if self.kind_ == "unet" and self.width is not None and self.width % GROUPS:
+            raise ValueError(
+                f"The 'width' parameter of {type(self).__name__} must be a multiple of {GROUPS} "
+                f"for a U-Net. Got {self.width}. Pass {-(-int(self.width) // GROUPS) * GROUPS}."
+            )
 
     def _choose_network(self, row_shape: tuple[int, ...]) -> str:
         if len(row_shape) == 1:
@@ -199,7 +219,7 @@ class ConditionalDiffusion:
         self.high_ = (values.amax(axes, keepdim=True).float() - self.mean_) / self.scale_
 
     def _make_network(self, row_shape: tuple[int, ...]) -> nn.Module:
-        n_classes, width = len(self.classes_), self.width or DEFAULT_WIDTH[self.kind_]
+        n_classes, width = len(self.classes_), int(self.width or DEFAULT_WIDTH[self.kind_])
         if self.kind_ == "mlp":
             return TableDenoiser(row_shape[0], n_classes, width)
         n_controls = row_shape[0] if self.control else 0
@@ -214,15 +234,15 @@ class ConditionalDiffusion:
         checkpoint: Progress | None,
     ) -> nn.Module:
         """Return the average of the weights over training."""
-        network.to(self.device).train()
+        lr = float(self.lr)
+        network.to(self._device).train()
         average = AveragedModel(network, avg_fn=_moving_average)
-        optimizer = torch.optim.AdamW(network.parameters(), lr=self.lr)
+        optimizer = torch.optim.AdamW(network.parameters(), lr=lr)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.lr, total_steps=n_steps + 1, pct_start=0.05
+            optimizer, lr, total_steps=n_steps + 1, pct_start=0.05
         )
         parts: dict[str, Any] = {"network": network, "average": average}
         parts |= {"optimizer": optimizer, "schedule": schedule}
-        device = torch.device(self.device)
         found = checkpoint.read() if checkpoint else None
         if found:
             for name, part in parts.items():
@@ -231,10 +251,10 @@ class ConditionalDiffusion:
         for step in range(found["step"] if found else 0, n_steps):
             if checkpoint and step and step % STEPS_AT_RISK == 0:
                 state = {name: part.state_dict() for name, part in parts.items()}
-                checkpoint.hold(state | {"rng": rng_state(device), "step": step})
+                checkpoint.hold(state | {"rng": rng_state(self._device), "step": step})
                 checkpoint.flush()
             idx = torch.randint(len(x), (min(self.batch_size, len(x)),))
-            rows, given = self._standardize(x[idx]), labels[idx].to(self.device)
+            rows, given = self._standardize(x[idx]), labels[idx].to(self._device)
             loss = self._loss(network, rows, given)
             optimizer.zero_grad()
             loss.backward()
@@ -259,15 +279,16 @@ class ConditionalDiffusion:
     @torch.no_grad()
     def modify(self, x: Tensor, y: NDArray[Any], generator: torch.Generator) -> Tensor:
         """Return rows drawn to their labels; see `Modifier.modify`. Nothing is random in it."""
+        self._check_parameters()
         labels = torch.as_tensor(encode(y, self.classes_, np.zeros(len(y), dtype=bool)))
         parts = zip(self._as_seen(x).split(CHUNK), labels.split(CHUNK), strict=True)
-        found = [self._modified(rows, given.to(self.device)) for rows, given in parts]
+        found = [self._modified(rows, given.to(self._device)) for rows, given in parts]
         return torch.cat(found).reshape(x.shape)
 
     def _modified(self, x: Tensor, labels: Tensor) -> Tensor:
         rows = self._standardize(x)
         controls = self._controls(rows)
-        angles = (torch.linspace(0, self.strength, self.n_steps + 1) * (pi / 2)).tolist()
+        angles = (torch.linspace(0, self.strength, int(self.n_steps) + 1) * (pi / 2)).tolist()
         z = rows
         for angle, next_angle in pairwise(angles):
             z = self._step(z, angle, next_angle, None, controls)
@@ -299,7 +320,7 @@ class ConditionalDiffusion:
         return float(np.cos(next_angle)) * clean + float(np.sin(next_angle)) * noise
 
     def _standardize(self, x: Tensor) -> Tensor:
-        x = x.to(self.device).float()
+        x = x.to(self._device).float()
         return (x - self.mean_.to(x)) / self.scale_.to(x)
 
     def _restore(self, z: Tensor, like: Tensor) -> Tensor:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from typing import Any
+from numbers import Integral
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -12,10 +13,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from noisyfit.devices import resolve_device
 from noisyfit.exceptions import NoisyFitWarning
 from noisyfit.nn.generators.edges import canny
+from noisyfit.parameters import (
+    AT_LEAST_ONE,
+    NOT_NEGATIVE,
+    Interval,
+    StrOptions,
+    check_parameters,
+)
+from noisyfit.validation import checked_value_range
 
 FEWEST_EDGES = 0.005  # share of the pixels
+FACTOR = 8  # between the sides of a drawing and those of its latent image
 
 
 class ControlNetGenerator:
@@ -37,12 +48,12 @@ class ControlNetGenerator:
         ``{label}`` is replaced by the label, or by what `class_names` has for it.
     class_names : dict or None, default=None
         From labels, as in y, to words: all of them. Needed where labels are no text.
-    n_steps : int, default=20
-    guidance : float, default=7.5
+    n_steps : int >= 1, default=20
+    guidance : float >= 0, default=7.5
         Weight of the prompt, diffusers' default; the paper does not give it.
     image_size : int, default=512
         Pixels a side of the drawing, a multiple of 8.
-    low_threshold, high_threshold : float, default=75
+    low_threshold, high_threshold : float >= 0, default=75
         Of Canny's detector.
     edges_at : {"drawing", "data"}, default="drawing"
         Where edges are looked for. ``"drawing"``, the paper's, is the image enlarged to
@@ -51,7 +62,7 @@ class ControlNetGenerator:
         them.
     value_range : tuple of float, default=(0, 255)
         Black and white of the rows.
-    batch_size : int, default=8
+    batch_size : int >= 1, default=8
         Images drawn at once; halved while they do not fit into the GPU's memory.
     device : str or torch.device, default="cuda" if there is a GPU, else "cpu"
     progress : bool, default=True
@@ -68,6 +79,21 @@ class ControlNetGenerator:
        ICCV, 2023. arXiv:2302.05543
     .. [2] Zheng, Han, Yin, Gao, Liu. Can We Treat Noisy Labels as Accurate? 2024. arXiv:2405.12969
     """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "controlnet": [str, os.PathLike, None],
+        "prompt": [str],
+        "class_names": [dict, None],
+        "n_steps": [AT_LEAST_ONE],
+        "guidance": [NOT_NEGATIVE],
+        "image_size": [Interval(Integral, FACTOR, None, closed="left")],
+        "low_threshold": [NOT_NEGATIVE],
+        "high_threshold": [NOT_NEGATIVE],
+        "edges_at": [StrOptions({"drawing", "data"})],
+        "value_range": [tuple, list],
+        "batch_size": [AT_LEAST_ONE],
+        "progress": ["boolean"],
+    }
 
     def __init__(
         self,
@@ -122,10 +148,11 @@ class ControlNetGenerator:
         Raises
         ------
         ValueError
-            If the rows are no images, a label has no word, or ``edges_at`` is neither of its names.
+            If a parameter is not what it must be, the rows are no images, or a label has no word.
         ImportError
             If diffusers is missing.
         """
+        self._check()
         if x.ndim != 4:
             raise ValueError(
                 "ControlNetGenerator modifies images (n, C, H, W). Got rows of shape "
@@ -137,6 +164,25 @@ class ControlNetGenerator:
         seeds = torch.randint(2**31, (len(x),), generator=generator).tolist()
         drawn = self._drawn(pipeline, edges.expand(-1, 3, -1, -1), prompts, seeds)
         return self._at_data_size(drawn, x)
+
+    def _check(self) -> None:
+        check_parameters(self._parameter_constraints, vars(self), type(self).__name__)
+        checked_value_range(self.value_range)
+        if self.device is not None:
+            resolve_device(self.device)
+        if self.image_size % FACTOR:
+            raise ValueError(
+                f"The 'image_size' parameter of {type(self).__name__} must be a multiple of "
+                f"{FACTOR}. Got {self.image_size}. Pass "
+                f"{-(-int(self.image_size) // FACTOR) * FACTOR}."
+            )
+        try:
+            self.prompt.format(label="")
+        except (AttributeError, LookupError, ValueError) as error:
+            raise ValueError(
+                f"The 'prompt' parameter of {type(self).__name__} must have no braces but "
+                f"{{label}}. Got {self.prompt!r}. Write others twice."
+            ) from error
 
     def _prompt(self, label: Any) -> str:
         if self.class_names is None and isinstance(label, str):
@@ -152,12 +198,8 @@ class ControlNetGenerator:
 
     def _edges(self, grey: Tensor) -> Tensor:
         """Return the edges (n, 1, image_size, image_size) of grey images, 0 or 1."""
-        size = (self.image_size, self.image_size)
+        size = (int(self.image_size),) * 2
         thresholds = self.low_threshold, self.high_threshold
-        if self.edges_at not in ("drawing", "data"):
-            raise ValueError(
-                f"edges_at must be 'drawing' or 'data'. Got {self.edges_at!r}. Choose one of them."
-            )
         if self.edges_at == "data":
             edges = F.interpolate(canny(grey, *thresholds).float(), size, mode="nearest")
         else:
@@ -175,7 +217,7 @@ class ControlNetGenerator:
         return edges
 
     def _levels(self, x: Tensor) -> Tensor:
-        low, high = self.value_range
+        low, high = checked_value_range(self.value_range)
         return (x.float() - low) * (255 / (high - low))
 
     # ------------------------------------------------------------------------------- drawing
@@ -221,7 +263,7 @@ class ControlNetGenerator:
 
     def _at_data_size(self, drawn: list[Tensor | None], x: Tensor) -> Tensor:
         """Shrink drawings by averaging areas; where there is none, the original stays."""
-        low, high = self.value_range
+        low, high = checked_value_range(self.value_range)
         height, width = x.shape[2:]
         rows = x.float().clone()
         for i, image in enumerate(drawn):
@@ -257,7 +299,7 @@ class ControlNetGenerator:
         return self._loaded
 
     def _device(self) -> torch.device:
-        return torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        return resolve_device("auto" if self.device is None else self.device)
 
     def _load(self) -> Any:
         """Load a pipeline in half precision on a GPU."""

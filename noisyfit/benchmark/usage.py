@@ -1,0 +1,112 @@
+"""What a user gives to a command: checked before the work begins, refused in one message."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from errno import EEXIST
+from pathlib import Path
+from typing import TypeVar
+
+Number = TypeVar("Number", int, float)
+LARGEST_COUNT = 2**31 - 1
+LARGEST_SEED = 2**32 - 1  # of numpy's RandomState
+
+
+class UsageError(ValueError):
+    """What the user gave cannot be used; a command ends with this message and no traceback."""
+
+
+@contextmanager
+def as_usage_errors(
+    kinds: tuple[type[Exception], ...] = (ValueError, OSError),
+) -> Iterator[None]:
+    """Turn errors of what is read or written inside into `UsageError`.
+
+    Nothing is trained inside: errors of training are no errors of the user.
+
+    Parameters
+    ----------
+    kinds : tuple of type
+        Of errors.
+    """
+    try:
+        yield
+    except kinds as error:
+        raise UsageError(" ".join(str(error).split())) from error
+
+
+def count(text: str) -> int:
+    """Read a number of things from a command line."""
+    return _whole_number(text, 1, LARGEST_COUNT)
+
+
+def epochs(text: str) -> int:
+    """Read a number of epochs, one of which is the warm-up."""
+    return _whole_number(text, 2, LARGEST_COUNT)
+
+
+def seed(text: str) -> int:
+    """Read a seed."""
+    return _whole_number(text, 0, LARGEST_SEED)
+
+
+def share(text: str) -> float:
+    """Read a share of rows or labels, not all of them."""
+    value = _number(text, float)
+    if value is None or not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"must lie in [0, 1). Got {text!r}.")
+    return value
+
+
+def device(text: str) -> str:
+    """Read the name of a device that torch can use here."""
+    from noisyfit.devices import resolve_device
+
+    try:
+        resolve_device(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
+
+
+def check_writable(file: Path, option: str) -> None:
+    """Raise UsageError unless a file can be written; it is left as it is.
+
+    Parameters
+    ----------
+    file : path
+    option : str
+        By which it was given.
+    """
+    is_new = not os.path.lexists(file)
+    try:
+        if file.exists() and not file.is_file():
+            raise FileExistsError(EEXIST, "it is no file")
+        file.open("ab").close()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(
+            f"{option} must be a file that can be written, in a folder that exists. Got {file}: "
+            f"{reason}. Choose another."
+        ) from error
+    if is_new:
+        file.unlink()
+
+
+def _whole_number(text: str, smallest: int, largest: int) -> int:
+    value = _number(text, int)
+    if value is None or not smallest <= value <= largest:
+        raise argparse.ArgumentTypeError(
+            f"must be at least {smallest} and at most {largest}, a whole number. Got {text!r}."
+        )
+    return value
+
+
+def _number(text: str, kind: Callable[[str], Number]) -> Number | None:
+    try:
+        return kind(text)
+    except ValueError:
+        return None
