@@ -548,9 +548,28 @@ class Engine(NeuralNet):
         finally:
             object.__setattr__(self, "device", requested)
 
+    @contextmanager
+    def _bare_networks(self) -> Iterator[None]:
+        """Let skorch see the networks of the user, without the layer that standardises."""
+        names = [f"{name}_" for name in (*self._networks, *self._copies)]
+        attributes = self.__dict__
+        wrapped = {
+            n: v for n, v in attributes.items() if n in names and isinstance(v, Standardized)
+        }
+        attributes.update({name: network.network for name, network in wrapped.items()})
+        try:
+            yield
+        finally:
+            attributes.update(wrapped)
+
+    def save_params(self, *args: Any, **kwargs: Any) -> None:
+        """Save parameters as skorch does; the user's own network can load them."""
+        with self._bare_networks():
+            super().save_params(*args, **kwargs)
+
     def load_params(self, *args: Any, **kwargs: Any) -> None:
-        """Load parameters as skorch does, onto the device of the fit."""
-        with self._resolved_device():
+        """Load parameters as skorch does, onto the device of the fit, whose scale of X stays."""
+        with self._resolved_device(), self._bare_networks():
             super().load_params(*args, **kwargs)
 
     def __setstate__(self, state: dict[str, Any]) -> None:

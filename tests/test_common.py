@@ -1109,6 +1109,9 @@ def test_params_of_skorch__load_into_the_users_own_network(cls: Estimator, tmp_p
     scaled = (X - X.mean(0)) / X.std(0)
     logits = network(torch.as_tensor(scaled, dtype=torch.float32))
     np.testing.assert_allclose(logits.detach(), clf.predict_logits(X), atol=1e-4)
+    other = quick(cls, module=seeded_perceptron(), max_epochs=2).fit(X, y)
+    other.load_params(f_params=tmp_path / "params.pt")
+    np.testing.assert_array_equal(other.predict_logits(X), clf.predict_logits(X))
 
 
 class Untrainable(torch.nn.Module):

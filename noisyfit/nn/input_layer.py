@@ -1,8 +1,6 @@
 """The layer in front of every network: whatever the user passes, the network sees unit scale."""
 
-from collections.abc import MutableMapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +12,7 @@ class Standardized(nn.Module):
     """A network that subtracts the mean of its input and divides by its standard deviation.
 
     Integers become float; images become channels-last, the layout in which convolutions are
-    fastest. Mean and deviation are moved and copied with the network. ``state_dict`` is that of
-    the network alone, under its own names.
+    fastest. Mean and deviation are buffers: they are saved, moved and copied with the network.
 
     Parameters
     ----------
@@ -32,9 +29,8 @@ class Standardized(nn.Module):
     def __init__(self, network: nn.Module, mean: Tensor, std: Tensor) -> None:
         super().__init__()
         self.network = network
-        self.register_buffer("mean", mean.detach().clone().float(), persistent=False)
-        self.register_buffer("std", std.detach().clone().float(), persistent=False)
-        self.register_load_state_dict_pre_hook(_add_prefix)
+        self.register_buffer("mean", mean.detach().clone().float())
+        self.register_buffer("std", std.detach().clone().float())
 
     def standardize(self, x: Tensor) -> Tensor:
         """Input as the network sees it, of the shape of `x`."""
@@ -56,15 +52,3 @@ class Standardized(nn.Module):
         if self.autocast_dtype is None:
             return nullcontext()
         return torch.autocast(device.type, self.autocast_dtype)  # type: ignore[return-value]
-
-    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Parameters and statistics of the network, under its own names."""
-        return self.network.state_dict(*args, **kwargs)
-
-
-def _add_prefix(
-    module: nn.Module, state: MutableMapping[str, Any], prefix: str, *unused: Any
-) -> None:
-    """Name the network's parameters as `Standardized` holds them, to load them."""
-    for name in [name for name in state if name.startswith(prefix)]:
-        state[f"{prefix}network.{name.removeprefix(prefix)}"] = state.pop(name)

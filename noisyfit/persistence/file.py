@@ -16,7 +16,7 @@ import torch
 
 from noisyfit.exceptions import NoisyFitError
 
-FORMAT = 3
+FORMAT = 2
 MEMBERS = ("meta.json", "arrays.npz", "networks.pt")
 
 
