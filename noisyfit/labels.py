@@ -16,6 +16,7 @@ from noisyfit.data import Rows, TrainingData
 from noisyfit.exceptions import NoisyFitError, NoisyFitWarning
 from noisyfit.fitted import FittedAttributes
 from noisyfit.nn import features
+from noisyfit.nn.beliefs import given_probability
 from noisyfit.validation import encode, is_missing
 
 
@@ -122,4 +123,4 @@ class LabelProtocol(FittedAttributes):
 
     def _rate(self, data: TrainingData) -> Tensor:
         """Return the quality (n,) of the labels of new rows: the probability given to them."""
-        return self._probabilities(data).gather(1, data.labels.clamp(min=0)[:, None])[:, 0]
+        return given_probability(self._probabilities(data), data.labels)

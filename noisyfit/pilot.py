@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from noisyfit.data import TrainingData
-from noisyfit.nn.losses import cross_entropy, newest_share
+from noisyfit.nn.beliefs import newest_share
+from noisyfit.nn.losses import cross_entropy
 from noisyfit.nn.transition import calibrate, fit_transition
 
 N_SPLITS = 2  # of the rows into halves

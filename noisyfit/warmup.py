@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from noisyfit.data import TrainingData
 from noisyfit.exceptions import NoisyFitWarning
+from noisyfit.nn.beliefs import given_probability
 from noisyfit.nn.transition import posterior
 from noisyfit.pilot import run_pilot
 
@@ -107,7 +108,7 @@ class WarmUp:
         if epoch == 0:
             return False
         held_out = state.held_out & data.has_label
-        given = beliefs[held_out].gather(1, data.labels[held_out][:, None])
+        given = given_probability(beliefs[held_out], data.labels[held_out])
         likelihood = given.clamp(min=1e-8).log().mean()
         if likelihood > state.best_likelihood:
             state.best_likelihood.copy_(likelihood)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from noisyfit.base import NoisyLabelClassifier
 from noisyfit.data import Rows, TrainingData, check_meta_set, draw_evenly, draw_meta_rows
 from noisyfit.metalearning import META_BATCH, MetaLearning, TrainingPass
+from noisyfit.nn.beliefs import given_probability
 from noisyfit.nn.features import logits_and_embeddings
 from noisyfit.nn.losses import cross_entropy
 from noisyfit.nn.metagrad import frozen_batch_norm, replayed
@@ -282,8 +283,8 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
 
     def _observe(self, idx: Tensor, labels: Tensor, logits: Tensor, rectified: Tensor) -> None:
         """Sum up over the epochs what the label protocol needs."""
-        given = rectified.detach().float().softmax(1).gather(1, labels[:, None])[:, 0]
-        self.state_.given_sum[idx] += given
+        believed = rectified.detach().float().softmax(1)
+        self.state_.given_sum[idx] += given_probability(believed, labels)
         self.state_.probs_sum[idx] += logits.detach().float().softmax(1)
 
     # ------------------------------------------------------------------------------- meta set

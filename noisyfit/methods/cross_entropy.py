@@ -15,6 +15,7 @@ from noisyfit.base import NoisyLabelClassifier
 from noisyfit.data import TrainingData
 from noisyfit.devices import resolve_precision
 from noisyfit.exceptions import NoisyFitError
+from noisyfit.nn.beliefs import given_probability
 from noisyfit.nn.losses import cross_entropy
 from noisyfit.parameters import check_parameters
 from noisyfit.torch_state import torch_defaults
@@ -125,8 +126,7 @@ class CrossEntropyClassifier(NoisyLabelClassifier):
         """Return the mean over epochs of the probability of the given label and of all classes."""
         total = self.state_.probs_sum.sum(1, keepdim=True)  # the number of epochs
         distribution = torch.where(total > 0, self.state_.probs_sum / total, 1 / self.n_classes_)
-        given = data.labels.clamp(min=0)[:, None]
-        return distribution.gather(1, given)[:, 0], distribution
+        return given_probability(distribution, data.labels), distribution
 
     @available_if(_has_the_plain_loss)
     @torch_defaults()

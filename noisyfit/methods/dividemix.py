@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from noisyfit.base import NoisyLabelClassifier
 from noisyfit.data import TrainingData, batch_bounds, check_meta_set, draw_meta_rows
 from noisyfit.metalearning import MetaLearning, TrainingPass
-from noisyfit.nn.losses import cross_entropy, mixup, newest_share, refurbish, sharpen
+from noisyfit.nn.beliefs import given_probability, newest_share, refurbish, sharpen
+from noisyfit.nn.losses import cross_entropy, mixup
 from noisyfit.nn.meta import Loss
 from noisyfit.peers import Peers
 from noisyfit.quality import small_loss_probability
@@ -318,7 +319,7 @@ class DivideMixClassifier(WarmUp, MetaLearning, Peers):
         labelled, logits = data.has_label, self._predict(self._network(name), data)
         if self.state_.has_pilot:
             beliefs = self._posterior(data, self._with_pilot(logits.softmax(1)))
-            given = beliefs.gather(1, data.labels.clamp(min=0)[:, None])[:, 0]
+            given = given_probability(beliefs, data.labels)
             return torch.where(labelled, given, 0.0)
         logits, labels = logits[labelled], data.labels[labelled]
         losses = above_class_median(cross_entropy(logits, labels), labels, data.n_classes)

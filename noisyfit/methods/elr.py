@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from noisyfit.base import NoisyLabelClassifier
 from noisyfit.data import Rows, TrainingData
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
-from noisyfit.nn.losses import cross_entropy, early_learning_regularizer, mixup, sharpen
+from noisyfit.nn.beliefs import sharpen
+from noisyfit.nn.losses import cross_entropy, early_learning_regularizer, mixup
 
 WEIGHT_MOMENTUM = 0.997
 PROBABILITY_RANGE = (1e-4, 1 - 1e-4)

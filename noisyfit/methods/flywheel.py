@@ -12,16 +12,9 @@ from torch import Tensor, nn
 from noisyfit.base import NoisyLabelClassifier
 from noisyfit.data import Rows, TrainingData
 from noisyfit.nn import features
+from noisyfit.nn.beliefs import given_probability, newest_share, refurbish, sharpen
 from noisyfit.nn.build import projection_head
-from noisyfit.nn.losses import (
-    confidence_regularizer,
-    contrastive,
-    cross_entropy,
-    mixup,
-    newest_share,
-    refurbish,
-    sharpen,
-)
+from noisyfit.nn.losses import confidence_regularizer, contrastive, cross_entropy, mixup
 from noisyfit.warmup import WarmUp
 
 GAMMA_RANGE = (0.01, 0.99)
@@ -395,7 +388,7 @@ def clean_probability(logits: Tensor, labels: Tensor, outlier: Tensor, gamma: Te
     gamma : Tensor of shape ()
         Share of clean labels.
     """
-    given = logits.log_softmax(1).gather(1, labels.clamp(min=0)[:, None])[:, 0]
+    given = given_probability(logits.log_softmax(1), labels)
     return torch.sigmoid(gamma.log() + given - torch.log1p(-gamma) - outlier.log())
 
 

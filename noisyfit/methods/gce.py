@@ -12,6 +12,7 @@ from torch import Tensor
 from noisyfit.base import NoisyLabelClassifier
 from noisyfit.data import TrainingData
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
+from noisyfit.nn.beliefs import given_probability
 from noisyfit.nn.losses import cross_entropy, generalized_cross_entropy
 
 
@@ -127,6 +128,6 @@ class GCEClassifier(CrossEntropyClassifier):
         if self.truncation is None or epoch < self.warmup_epochs_:
             return data.has_label
         probs = self._predict(self.module_, data).softmax(1)
-        given = probs.gather(1, data.labels.clamp(min=0)[:, None])[:, 0]
+        given = given_probability(probs, data.labels)
         kept = data.has_label & (data.trusted | (given > self.truncation))
         return kept if kept.any() else data.has_label

@@ -18,9 +18,10 @@ from noisyfit.data import (
     draw_meta_rows,
 )
 from noisyfit.exceptions import NoisyFitWarning
+from noisyfit.nn.beliefs import given_probability, newest_share
 from noisyfit.nn.build import projection_head
 from noisyfit.nn.features import embedding_size, logits_and_embeddings
-from noisyfit.nn.losses import clid, cross_entropy, newest_share, reliability_contrastive
+from noisyfit.nn.losses import clid, cross_entropy, reliability_contrastive
 from noisyfit.nn.metagrad import logit_jvp
 from noisyfit.peers import Peers
 from noisyfit.warmup import WarmUp
@@ -492,7 +493,7 @@ class HRPClassifier(WarmUp, Peers):
         confidence, pseudo = beliefs.max(1)
         if self.state_.has_pilot:
             return Targets(self._posterior(data, beliefs), pseudo, data.has_label)
-        given = beliefs.gather(1, data.labels.clamp(min=0)[:, None])[:, 0]
+        given = given_probability(beliefs, data.labels)
         kept = data.trusted | (data.has_label & (given > CONFIDENT))  # matched high confidence
         small_loss = best_of_each_class(given, data.labels, SELECTED_SHARE, data.n_classes)
         kept = kept.index_fill(0, small_loss, True)
@@ -517,7 +518,7 @@ class HRPClassifier(WarmUp, Peers):
         if known is not None or self.meta_objective == "auto":
             return known
         beliefs, given = self.state_.module_beliefs + self.state_.peer_beliefs, data.labels
-        rating = beliefs.gather(1, given.clamp(min=0)[:, None])[:, 0]
+        rating = given_probability(beliefs, given)
         share = len(self.state_.meta_rows) / len(data)
         return data.subset(best_of_each_class(rating, given, share, data.n_classes))
 
@@ -553,7 +554,7 @@ class HRPClassifier(WarmUp, Peers):
         beliefs = self._with_pilot((state.module_beliefs + state.peer_beliefs) / 2)
         if state.has_pilot:
             beliefs = self._posterior(data, beliefs)
-        given = beliefs.gather(1, data.labels.clamp(min=0)[:, None])[:, 0]
+        given = given_probability(beliefs, data.labels)
         never_begun = state.first_epoch < 0
         return ranks(given if state.has_pilot or never_begun else rating), beliefs
 

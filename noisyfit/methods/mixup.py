@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from noisyfit.base import NoisyLabelClassifier
 from noisyfit.data import TrainingData
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
-from noisyfit.nn.losses import cross_entropy, mixup, sharpen
+from noisyfit.nn.beliefs import sharpen
+from noisyfit.nn.losses import cross_entropy, mixup
 
 TEMPERATURE = 0.5  # of the mean prediction
 

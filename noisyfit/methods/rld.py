@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from noisyfit.base import NoisyLabelClassifier
 from noisyfit.data import Rows, TrainingData, best_of_each_class
 from noisyfit.exceptions import NoisyFitWarning
+from noisyfit.nn.beliefs import given_probability, newest_share, sharpen
 from noisyfit.nn.diffusion import (
     Denoiser,
     LogitScale,
@@ -25,7 +26,7 @@ from noisyfit.nn.diffusion import (
     label_contrastive,
 )
 from noisyfit.nn.features import embedding_size, logits_and_embeddings
-from noisyfit.nn.losses import cross_entropy, newest_share, sharpen
+from noisyfit.nn.losses import cross_entropy
 from noisyfit.warmup import WarmUp
 
 N_DIFFUSION_STEPS = 50
@@ -367,7 +368,7 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
 
     def _given_probability(self, data: TrainingData) -> Tensor:
         """Return the denoised probability of each given label, (n_samples,)."""
-        return self.state_.denoised.gather(1, data.labels.clamp(min=0)[:, None])[:, 0]
+        return given_probability(self.state_.denoised, data.labels)
 
     # ---------------------------------------------------------------------------------- guard
 

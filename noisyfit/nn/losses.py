@@ -12,10 +12,7 @@ __all__ = [
     "early_learning_regularizer",
     "generalized_cross_entropy",
     "mixup",
-    "newest_share",
-    "refurbish",
     "reliability_contrastive",
-    "sharpen",
     "supervised_contrastive",
 ]
 
@@ -402,53 +399,6 @@ def mixup(x: Tensor, targets: Tensor, *, alpha: float = 4.0) -> tuple[Tensor, Te
         torch.lerp(x, x[idx], other_share.to(x.dtype)),
         torch.lerp(targets, targets[idx], other_share.to(targets.dtype)),
     )
-
-
-def newest_share(momentum: float, epoch: int) -> float:
-    """Return the weight of the newest epoch in a mean over epochs, free of its zero start.
-
-    Parameters
-    ----------
-    momentum : float in [0, 1)
-    epoch : int
-        From 0, whose weight is 1.
-    """
-    return (1 - momentum) / (1 - momentum ** (epoch + 1))
-
-
-def refurbish(clean: Tensor, labels: Tensor, probs: Tensor) -> Tensor:
-    """Return given labels as far as they are clean, else predictions.
-
-    Eq. 11 of the flywheel, Eq. 3 of DivideMix.
-
-    Parameters
-    ----------
-    clean : tensor of shape (n_samples,)
-        Probability that each label is clean; 0 where there is none.
-    labels : tensor of shape (n_samples,) or (n_samples, n_classes)
-        Classes, or the probabilities of the classes that they stand for.
-    probs : tensor of shape (n_samples, n_classes)
-    """
-    if labels.ndim == 1:
-        labels = F.one_hot(labels.clamp(min=0), probs.shape[1])
-    return clean[:, None] * labels + (1 - clean)[:, None] * probs
-
-
-def sharpen(probs: Tensor, temperature: float) -> Tensor:
-    """Raise probabilities to the power ``1 / temperature`` and renormalise.
-
-    Parameters
-    ----------
-    probs : tensor of shape (n_samples, n_classes)
-    temperature : float > 0
-        Below 1 moves the distributions towards their most probable class; 1 changes nothing.
-
-    Returns
-    -------
-    tensor of shape (n_samples, n_classes)
-    """
-    powered = probs ** (1 / temperature)
-    return powered / powered.sum(1, keepdim=True)
 
 
 def _unit_length(rows: Tensor) -> Tensor:

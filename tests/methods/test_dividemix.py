@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from noisyfit import CrossEntropyClassifier, DivideMixClassifier
 from noisyfit.methods.dividemix import above_class_median, mixmatch
-from noisyfit.nn import losses
+from noisyfit.nn.beliefs import refurbish
 from noisyfit.nn.features import logits_and_embeddings
 from noisyfit.nn.meta import Batch, MetaModel, Rectifier, WeightNet, meta_loss
 from noisyfit.nn.metagrad import logit_jvp, meta_parameter_names
@@ -48,7 +48,7 @@ def test_above_class_median_is_taken_within_each_given_class() -> None:
 def test_refine_is_eq_3() -> None:
     trust, labels = torch.tensor([1.0, 0.25, 0.0, 0.0]), torch.tensor([0, 2, 1, -1])
     probs = LOGITS.softmax(1)
-    found = losses.refurbish(trust, labels, probs)
+    found = refurbish(trust, labels, probs)
     for i in range(4):
         for k in range(3):
             w = float(trust[i])

@@ -542,25 +542,3 @@ def test_losses__on_a_gpu__stay_there_and_wait_for_nothing() -> None:
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert all(result.is_cuda for result in results)
-
-
-def test_sharpen_raises_to_the_inverse_temperature() -> None:
-    got = losses.sharpen(torch.tensor([[0.5, 0.3, 0.2]], dtype=torch.float64), 0.5)
-    squares = torch.tensor([[0.25, 0.09, 0.04]], dtype=torch.float64)
-    torch.testing.assert_close(got, squares / squares.sum(), rtol=1e-12, atol=0)
-
-
-def test_refurbish__is_the_label_as_far_as_it_is_clean() -> None:
-    probs = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]], dtype=torch.float64)
-    got = losses.refurbish(torch.tensor([0.25, 0.0]).double(), torch.tensor([2, -1]), probs)
-    expected = [[0.75 * 0.7, 0.75 * 0.2, 0.25 + 0.75 * 0.1], [0.1, 0.1, 0.8]]
-    torch.testing.assert_close(got, torch.tensor(expected, dtype=torch.float64))
-
-
-def test_newest_share__makes_a_mean_with_momentum_without_a_zero_start() -> None:
-    values, mean = [3.0, 5.0, -2.0], 0.0
-    for epoch, value in enumerate(values):
-        mean += losses.newest_share(0.6, epoch) * (value - mean)
-    weights = [0.6**2, 0.6, 1.0]
-    total = sum(w * v for w, v in zip(weights, values, strict=True))
-    assert mean == pytest.approx(total / sum(weights))
