@@ -4,7 +4,27 @@ Public names load on first use, so that ``import noisyfit`` costs milliseconds.
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # type checkers and editors read these, `__getattr__` below imports them
+    from noisyfit.base import NoisyLabelClassifier as NoisyLabelClassifier
+    from noisyfit.echo import EchoMod as EchoMod
+    from noisyfit.echo import EchoSelect as EchoSelect
+    from noisyfit.echo import EchoSelectSampler as EchoSelectSampler
+    from noisyfit.exceptions import NoisyFitError as NoisyFitError
+    from noisyfit.exceptions import NoisyFitWarning as NoisyFitWarning
+    from noisyfit.methods.clid import CLIDMetaClassifier as CLIDMetaClassifier
+    from noisyfit.methods.coteaching import CoTeachingClassifier as CoTeachingClassifier
+    from noisyfit.methods.cross_entropy import CrossEntropyClassifier as CrossEntropyClassifier
+    from noisyfit.methods.dividemix import DivideMixClassifier as DivideMixClassifier
+    from noisyfit.methods.echoalign import EchoAlignClassifier as EchoAlignClassifier
+    from noisyfit.methods.elr import ELRClassifier as ELRClassifier
+    from noisyfit.methods.flywheel import FlywheelClassifier as FlywheelClassifier
+    from noisyfit.methods.gce import GCEClassifier as GCEClassifier
+    from noisyfit.methods.hrp import HRPClassifier as HRPClassifier
+    from noisyfit.methods.mixup import MixUpClassifier as MixUpClassifier
+    from noisyfit.methods.rld import RLDClassifier as RLDClassifier
+    from noisyfit.selection import neg_clid as neg_clid
 
 __version__ = "0.1.0"
 
@@ -32,15 +52,17 @@ _HOME = {
 __all__ = ["__version__", *_HOME]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
-    try:
-        return import_module(f"{__name__}.{name}")
-    except ModuleNotFoundError as error:
-        if error.name != f"{__name__}.{name}":
-            raise  # the submodule exists, something it needs does not
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+if not TYPE_CHECKING:  # else every name would be known
+
+    def __getattr__(name: str) -> Any:
+        if name in _HOME:
+            return getattr(import_module(_HOME[name]), name)
+        try:
+            return import_module(f"{__name__}.{name}")
+        except ModuleNotFoundError as error:
+            if error.name != f"{__name__}.{name}":
+                raise  # the submodule exists, something it needs does not
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
 
 
 def __dir__() -> list[str]:

@@ -243,8 +243,10 @@ class NoisyLabelClassifier(
             setattr(self, name, value)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Write the shared parameters and attributes into a method's docstring and signature."""
+        """Add the shared parameters: their checks, documentation and place in the signature."""
         super().__init_subclass__(**kwargs)
+        own = vars(cls).get("_parameter_constraints", {})
+        cls._parameter_constraints = super(cls, cls)._parameter_constraints | own
         complete_documentation(cls, NoisyLabelClassifier)
 
     def _get_param_names(self) -> list[str]:

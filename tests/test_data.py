@@ -773,9 +773,9 @@ def test_images__of_a_dark_frame__are_predicted_with_a_warning_and_no_other() ->
 
 def test_value_range__given__is_the_scale_of_the_views_and_of_predict(tmp_path: Path) -> None:
     X, y = on_scale(0, 1)
-    params = {"max_epochs": 1, "random_state": 0, "device": "cpu"}
-    clf = CrossEntropyClassifier(value_range=(np.float32(0), np.uint8(4)), **params)
-    clf = clone(clf).fit(X, y)
+    params: dict[str, Any] = {"max_epochs": 1, "random_state": 0, "device": "cpu"}
+    clf = CrossEntropyClassifier(value_range=(0, 4), **params)
+    clf = clone(clf.set_params(value_range=(np.float32(0), np.uint8(4)))).fit(X, y)
     assert clf.value_range_ == clf._augment().value_range == (0, 4)
     clf.save(tmp_path / "model")
     for model in (clf, CrossEntropyClassifier.load(tmp_path / "model")):
@@ -785,7 +785,7 @@ def test_value_range__given__is_the_scale_of_the_views_and_of_predict(tmp_path: 
     with pytest.raises(ValueError, match="scale of fit, 0 to 0.5"):
         CrossEntropyClassifier(value_range=(0, 0.5), **params).fit(X, y)
     with pytest.raises(ValueError, match="'value_range' parameter"):
-        CrossEntropyClassifier(value_range="unit", **params).fit(X, y)
+        CrossEntropyClassifier(**params).set_params(value_range="unit").fit(X, y)
 
 
 def test_value_range__given__leaves_tables_alone() -> None:

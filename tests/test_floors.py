@@ -120,6 +120,14 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_type_checkers_see_the_public_names_where_they_load_from() -> None:
+    tree = ast.parse((ROOT / "__init__.py").read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    imported = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    seen = {alias.name: node.module for node in imported for alias in node.names}
+    assert seen == noisyfit._HOME
+
+
 @pytest.mark.parametrize("name", noisyfit.__all__)
 def test_every_public_name_loads_on_first_use(name: str) -> None:
     assert getattr(noisyfit, name) is not None
@@ -128,4 +136,4 @@ def test_every_public_name_loads_on_first_use(name: str) -> None:
 
 def test_unknown_public_name__raises_attribute_error() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'Flywhel'"):
-        noisyfit.Flywhel  # noqa: B018
+        noisyfit.Flywhel  # type: ignore[attr-defined]  # noqa: B018

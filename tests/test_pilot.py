@@ -21,7 +21,7 @@ from noisyfit import (
 from noisyfit.nn.losses import cross_entropy
 from noisyfit.pilot import _splits, errors_below
 
-SMALL = {"device": "cpu", "module__width": 32}
+SMALL: dict[str, Any] = {"device": "cpu", "module__width": 32}
 
 
 def table(seed: int, n: int = 600) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -125,7 +125,7 @@ def test_class_dependent_noise_of_a_table__is_seen_through(cls: type) -> None:
     for seed in range(3):
         X, y = table(seed, 900)
         given = noise.pairflip(y[:600], 0.4, random_state=seed).labels
-        shared = {"max_epochs": 30, "random_state": seed, "device": "cpu"}
+        shared: dict[str, Any] = {"max_epochs": 30, "random_state": seed, "device": "cpu"}
         plain = CrossEntropyClassifier(**shared).fit(X[:600], given).score(X[600:], y[600:])
         gained.append(cls(**shared).fit(X[:600], given).score(X[600:], y[600:]) - plain)
     assert np.mean(gained) > 0.1

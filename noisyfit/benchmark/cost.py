@@ -140,7 +140,7 @@ def flywheel_ratio(device: str, rounds: int) -> None:
     on_gpu = torch.device(device).type == "cuda"
     n, width = (50000, 64) if on_gpu else (1024, 16)
     X, y = random_images(n)
-    shared = {"module": "preact_resnet18", "module__width": width, "device": device}
+    shared: dict[str, Any] = {"module": "preact_resnet18", "module__width": width, "device": device}
     plain = CrossEntropyClassifier(**shared, max_epochs=3, random_state=0)
     cycle = FlywheelClassifier(**shared, max_epochs=3, warmup_epochs=1, random_state=0)
     timers = {"CrossEntropyClassifier": epoch_of(plain, X, y),

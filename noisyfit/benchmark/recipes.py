@@ -74,7 +74,7 @@ _PUBLISHED_HRP = {
     "optimizer__weight_decay": 5e-4,
 }
 
-_PUBLISHED_ECHOALIGN = {
+_PUBLISHED_ECHOALIGN: dict[str, Any] = {
     "max_epochs": 200,
     "batch_size": 128,
     "lr": 0.1,
@@ -314,7 +314,11 @@ def _hrp(module: str, warmup_epochs: int) -> dict[str, Any]:
 def _echoalign(module: str, **params: Any) -> dict[str, Any]:
     from noisyfit import CrossEntropyClassifier
 
-    own = {"module": module, "module__small_stem": True, "callbacks": _steps([100, 150], 0.1)}
+    own: dict[str, Any] = {
+        "module": module,
+        "module__small_stem": True,
+        "callbacks": _steps([100, 150], 0.1),
+    }
     paper = {"include_modified": "rejected", "domain_weighting": False, "finetune_epochs": 0}
     return {"estimator": CrossEntropyClassifier(**_PUBLISHED_ECHOALIGN, **own)} | paper | params
 

@@ -122,7 +122,7 @@ def measured_curves(name: str, seed: int, options: argparse.Namespace) -> NDArra
 def choice(options: argparse.Namespace) -> None:
     """Choose among the settings of `GRID` on digits with 40 % symmetric noise."""
     outcomes: list[NDArray[np.float64]] = []
-    settings = [
+    settings: list[dict[str, Any]] = [
         dict(zip(GRID, values, strict=True)) for values in itertools.product(*GRID.values())
     ]
     for seed in options.seeds:

@@ -11,7 +11,6 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
-from noisyfit.base import NoisyLabelClassifier
 from noisyfit.data import Rows, TrainingData, check_meta_set, draw_evenly, draw_meta_rows
 from noisyfit.metalearning import META_BATCH, MetaLearning, TrainingPass
 from noisyfit.nn.beliefs import given_probability
@@ -179,8 +178,7 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
     _networks: ClassVar = ("module", "meta_model")
     _copies: ClassVar = ("snapshots",)
     _uses_meta: ClassVar = True
-    _parameter_constraints: ClassVar = {
-        **NoisyLabelClassifier._parameter_constraints,
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "meta_model": [StrOptions({"wnet", "vri"})],
         "meta_objective": [StrOptions({"clid", "mae", "ce", "ce_pseudo_clean"})],
         "meta_params": [StrOptions({"all", "last_stage", "head"})],

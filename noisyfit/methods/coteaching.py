@@ -9,7 +9,6 @@ import torch
 from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
-from noisyfit.base import NoisyLabelClassifier
 from noisyfit.data import TrainingData
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 from noisyfit.nn.losses import cross_entropy
@@ -86,8 +85,7 @@ class CoTeachingClassifier(WarmUp, Peers, CrossEntropyClassifier):
     True
     """
 
-    _parameter_constraints: ClassVar = {
-        **NoisyLabelClassifier._parameter_constraints,
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "warmup_epochs": [Interval(Integral, 1, None, closed="left"), None],
     }
 

@@ -11,7 +11,6 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
-from noisyfit.base import NoisyLabelClassifier
 from noisyfit.data import TrainingData, batch_bounds, check_meta_set, draw_meta_rows
 from noisyfit.metalearning import MetaLearning, TrainingPass
 from noisyfit.nn.beliefs import given_probability, newest_share, refurbish, sharpen
@@ -166,8 +165,7 @@ class DivideMixClassifier(WarmUp, MetaLearning, Peers):
     True
     """
 
-    _parameter_constraints: ClassVar = {
-        **NoisyLabelClassifier._parameter_constraints,
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "clean_threshold": [Interval(Real, 0, 1, closed="left")],
         "unlabelled_weight": [Interval(Real, 0, None, closed="left")],
         "prior_weight": [Interval(Real, 0, None, closed="left")],

@@ -10,7 +10,6 @@ import torch
 from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 
-from noisyfit.base import NoisyLabelClassifier
 from noisyfit.data import Rows, TrainingData
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 from noisyfit.nn.beliefs import sharpen
@@ -105,8 +104,7 @@ class ELRClassifier(CrossEntropyClassifier):
     """
 
     _weighs_rows: ClassVar = True
-    _parameter_constraints: ClassVar = {
-        **NoisyLabelClassifier._parameter_constraints,
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "regularization": [Interval(Real, 0, None, closed="left")],
         "target_momentum": [Interval(Real, 0, 1, closed="left")],
         "n_networks": [Interval(Integral, 1, 2, closed="both")],

@@ -154,8 +154,7 @@ class FlywheelClassifier(WarmUp, NoisyLabelClassifier):
     True
     """
 
-    _parameter_constraints: ClassVar = {
-        **NoisyLabelClassifier._parameter_constraints,
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "warmup_epochs": [Interval(Integral, 1, None, closed="left"), None],
         "cr_weight": [Interval(Real, 0, None, closed="left")],
         "auxiliary": ["boolean"],

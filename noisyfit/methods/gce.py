@@ -9,7 +9,6 @@ import torch
 from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
-from noisyfit.base import NoisyLabelClassifier
 from noisyfit.data import TrainingData
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 from noisyfit.nn.beliefs import given_probability
@@ -79,8 +78,7 @@ class GCEClassifier(CrossEntropyClassifier):
     """
 
     _weighs_rows: ClassVar = True
-    _parameter_constraints: ClassVar = {
-        **NoisyLabelClassifier._parameter_constraints,
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "q": [Interval(Real, 0, 1, closed="right")],
         "truncation": [Interval(Real, 0, 1, closed="left"), None],
         "warmup_epochs": [Interval(Integral, 0, None, closed="left"), None],

@@ -10,7 +10,6 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
-from noisyfit.base import NoisyLabelClassifier
 from noisyfit.data import (
     TrainingData,
     best_of_each_class,
@@ -215,8 +214,7 @@ class HRPClassifier(WarmUp, Peers):
     """
 
     _uses_meta: ClassVar = True
-    _parameter_constraints: ClassVar = {
-        **NoisyLabelClassifier._parameter_constraints,
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "reliability": [StrOptions({"disentangled", "coupled"}), None],
         "mixing": [StrOptions({"asymmetric", "symmetric"}), None],
         "gated": ["boolean"],

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 
-from noisyfit.base import NoisyLabelClassifier
 from noisyfit.data import TrainingData
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 from noisyfit.nn.beliefs import sharpen
@@ -66,8 +65,7 @@ class MixUpClassifier(CrossEntropyClassifier):
     """
 
     _weighs_rows: ClassVar = True
-    _parameter_constraints: ClassVar = {
-        **NoisyLabelClassifier._parameter_constraints,
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "mixup_alpha": [Interval(Real, 0, None, closed="neither")],
     }
 

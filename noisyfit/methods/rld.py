@@ -182,8 +182,7 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
 
     _networks: ClassVar = ("module", "diffusion")
     _copies: ClassVar = ("teacher", "warmed_up")
-    _parameter_constraints: ClassVar = {
-        **NoisyLabelClassifier._parameter_constraints,
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "anchor": [StrOptions({"posterior", "class_median", "ensemble"}), None],
         "denoising": ["boolean"],
         "conditioning": [StrOptions({"features"}), None],

@@ -22,9 +22,8 @@ SEEDS = (0, 1, 2)
 
 
 def quick(**params: Any) -> CLIDMetaClassifier:
-    return CLIDMetaClassifier(
-        **{"max_epochs": 6, "warmup_epochs": 1, "random_state": 0, "device": "cpu"} | params
-    )
+    settings: dict[str, Any] = {"max_epochs": 6, "warmup_epochs": 1, "random_state": 0}
+    return CLIDMetaClassifier(**settings | {"device": "cpu"} | params)
 
 
 @pytest.mark.parametrize("meta_model", ["wnet", "vri"])
@@ -62,11 +61,11 @@ def test_meta_objective__labels_of_the_meta_set__matter_unless_it_is_clid(
 ) -> None:
     X, y, _ = noisy_blobs()
     X_meta, y_meta = blobs(120, seed=1)
-    found = [
+    one, other = [
         quick(meta_objective=objective).fit(X, y, X_meta=X_meta, y_meta=labels).predict_proba(X)
         for labels in (y_meta, np.roll(y_meta, 1))
     ]
-    assert np.array_equal(*found) != looks
+    assert np.array_equal(one, other) != looks
 
 
 def meta_sets_of_a_fit(monkeypatch: pytest.MonkeyPatch, X: Any, y: Any, **params: Any) -> Any:

@@ -110,7 +110,7 @@ def test_adaptive_outlier__off__keeps_one_over_k() -> None:
 def test_each_switch_changes_the_result_and_still_learns(switch: dict[str, Any]) -> None:
     X, y = blobs()
     noisy = noise.symmetric(y, 0.3, random_state=0).labels
-    shared = {"max_epochs": 15, "warmup_epochs": 5, "random_state": 0}
+    shared: dict[str, Any] = {"max_epochs": 15, "warmup_epochs": 5, "random_state": 0}
     default = FlywheelClassifier(**shared).fit(X, noisy)
     switched = FlywheelClassifier(**shared, **switch).fit(X, noisy)
     assert not np.array_equal(default.predict_proba(X), switched.predict_proba(X))
@@ -234,7 +234,7 @@ def test_fashion_mnist__short_training__is_not_far_below_cross_entropy(data_fold
     gains = []
     for seed in range(3):
         noisy = noise.symmetric(y, 0.4, random_state=seed).labels
-        shared = {"max_epochs": 12, "module__width": 16, "random_state": seed}
+        shared: dict[str, Any] = {"max_epochs": 12, "module__width": 16, "random_state": seed}
         plain = CrossEntropyClassifier(**shared).fit(x, noisy).score(x_test, y_test)
         gains.append(FlywheelClassifier(**shared).fit(x, noisy).score(x_test, y_test) - plain)
     assert np.mean(gains) > -0.05

@@ -35,9 +35,8 @@ SEEDS = (0, 1, 2)
 
 
 def quick(**params: Any) -> HRPClassifier:
-    return HRPClassifier(
-        **{"max_epochs": 6, "warmup_epochs": 1, "random_state": 0, "device": "cpu"} | params
-    )
+    settings: dict[str, Any] = {"max_epochs": 6, "warmup_epochs": 1, "random_state": 0}
+    return HRPClassifier(**settings | {"device": "cpu"} | params)
 
 
 @pytest.mark.parametrize("with_trusted", [True, False], ids=["trusted rows", "none"])
@@ -192,9 +191,8 @@ def recorded(**params: Any) -> Recorded:
     """Fit blobs with wrong labels, of which one in four is missing."""
     X, y, _ = noisy_blobs()
     given = np.where(np.arange(len(y)) % 4 == 0, -1, y)
-    clf = Recorded(
-        **{"max_epochs": 6, "warmup_epochs": 1, "random_state": 0, "device": "cpu"} | params
-    )
+    settings: dict[str, Any] = {"max_epochs": 6, "warmup_epochs": 1, "random_state": 0}
+    clf = Recorded(**settings | {"device": "cpu"} | params)
     return clf.fit(X, given)
 
 

@@ -36,9 +36,8 @@ PUBLISHED: dict[str, Any] = {
 
 
 def quick(**params: Any) -> RLDClassifier:
-    return RLDClassifier(
-        **{"max_epochs": 6, "warmup_epochs": 1, "random_state": 0, "device": "cpu"} | params
-    )
+    settings: dict[str, Any] = {"max_epochs": 6, "warmup_epochs": 1, "random_state": 0}
+    return RLDClassifier(**settings | {"device": "cpu"} | params)
 
 
 def plain_mlp(n_features: int, n_classes: int) -> nn.Module:
