@@ -222,8 +222,9 @@ class Engine(NeuralNet):
         parameters = list(_named_parameters(name, network))
         params = {"lr": self.lr} | defaults | shared | own
         patterns = [pattern for pattern, _ in params.pop("param_groups", [])]
-        self._check_patterns("optimizer__param_groups", patterns, parameters)
-        groups = self._get_params_for_optimizer("optimizer", parameters)[0]
+        grouped_by = _optimizer_of(name) if "param_groups" in own else "optimizer"
+        self._check_patterns(f"{grouped_by}__param_groups", patterns, parameters)
+        groups = self._get_params_for_optimizer(grouped_by, parameters)[0]
         known = inspect.signature(self.optimizer).parameters
         for key in params:
             if key not in known:

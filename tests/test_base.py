@@ -264,6 +264,18 @@ def test_augmentation__its_strength__changes_the_run(params: dict[str, Any]) -> 
     assert not np.array_equal(usual.predict_proba(X), other.predict_proba(X))
 
 
+def test_groups_of_parameters__of_the_second_network__are_its_own() -> None:
+    X, y = blobs(60)
+    still: dict[str, Any] = {"lr": 0.0, "weight_decay": 0.0}
+    groups: dict[str, Any] = {"main_optimizer__param_groups": [("0.*", still)]}
+    clf = quick(FlywheelClassifier, module=Perceptron, max_epochs=3, **groups).fit(X, y)
+    grouped, plain = clf.main_optimizer_.param_groups, clf.optimizer_.param_groups
+    assert grouped[0]["lr"] == 0 < grouped[1]["lr"]
+    assert all(group["lr"] > 0 for group in plain)
+    with pytest.raises(ValueError, match="Patterns of main_optimizer__param_groups must match"):
+        quick(FlywheelClassifier, main_optimizer__param_groups=[("nope", still)]).fit(X, y)
+
+
 @pytest.mark.parametrize(
     ("augmentation", "got"),
     [
