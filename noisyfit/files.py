@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from noisyfit.exceptions import NoisyFitWarning
 
@@ -22,14 +24,28 @@ def write_sealed(file: Path, content: bytes, temporary: Path) -> None:
         With the name of the file, if it cannot be written. Nothing of it is left.
     """
     try:
-        with open(temporary, "wb") as stream:
+        with whole_file(file, temporary) as stream:
             stream.write(hashlib.sha256(content).digest())
             stream.write(content)
+    except OSError as error:
+        raise explained(error, file) from error
+
+
+@contextmanager
+def whole_file(file: Path, temporary: Path) -> Iterator[BinaryIO]:
+    """Open a file to write that takes its name when all of it is on the disk, or never.
+
+    Parameters
+    ----------
+    file, temporary : path
+        In one folder. Nothing is left under the second name.
+    """
+    try:
+        with open(temporary, "wb") as stream:
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, file)
-    except OSError as error:
-        raise explained(error, file) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from noisyfit.files import whole_file
+
 if TYPE_CHECKING:
     import pandas as pd
 if sys.platform != "win32":
@@ -178,9 +180,5 @@ def _is_whole(line: bytes, n_fields: int | None) -> bool:
 
 
 def _write_whole(path: Path, text: bytes) -> None:
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
+    with whole_file(path, path.with_suffix(f".{os.getpid()}.tmp")) as file:
         file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

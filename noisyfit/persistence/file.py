@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from noisyfit.exceptions import NoisyFitError
+from noisyfit.files import whole_file
 
 FORMAT = 2
 MEMBERS = ("meta.json", "arrays.npz", "networks.pt")
@@ -54,16 +55,13 @@ def target_of(path: str | os.PathLike[str]) -> Path:
 
 def write(members: dict[str, bytes], target: Path) -> None:
     """Write the archive, whole or not at all."""
-    temporary = Path(f"{target}.{os.getpid()}.tmp")
     try:
-        _archive(members, temporary)
-        os.replace(temporary, target)
+        with whole_file(target, Path(f"{target}.{os.getpid()}.tmp")) as file:
+            _archive(members, file)
     except OSError as error:
         if error.errno is None:
             raise
         raise OSError(error.errno, error.strerror, str(target)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _archive(members: dict[str, bytes], file: Any) -> None:
