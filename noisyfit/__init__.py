@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # type checkers and editors read these, `__getattr__` below imports them
     from noisyfit.base import NoisyLabelClassifier as NoisyLabelClassifier
-    from noisyfit.echo import EchoMod as EchoMod
-    from noisyfit.echo import EchoSelect as EchoSelect
-    from noisyfit.echo import EchoSelectSampler as EchoSelectSampler
     from noisyfit.exceptions import NoisyFitError as NoisyFitError
     from noisyfit.exceptions import NoisyFitWarning as NoisyFitWarning
     from noisyfit.methods.clid import CLIDMetaClassifier as CLIDMetaClassifier
     from noisyfit.methods.coteaching import CoTeachingClassifier as CoTeachingClassifier
     from noisyfit.methods.cross_entropy import CrossEntropyClassifier as CrossEntropyClassifier
     from noisyfit.methods.dividemix import DivideMixClassifier as DivideMixClassifier
-    from noisyfit.methods.echoalign import EchoAlignClassifier as EchoAlignClassifier
+    from noisyfit.methods.echoalign.classifier import EchoAlignClassifier as EchoAlignClassifier
+    from noisyfit.methods.echoalign.transformers import EchoMod as EchoMod
+    from noisyfit.methods.echoalign.transformers import EchoSelect as EchoSelect
+    from noisyfit.methods.echoalign.transformers import EchoSelectSampler as EchoSelectSampler
     from noisyfit.methods.elr import ELRClassifier as ELRClassifier
     from noisyfit.methods.flywheel import FlywheelClassifier as FlywheelClassifier
     from noisyfit.methods.gce import GCEClassifier as GCEClassifier
@@ -40,10 +40,10 @@ _HOME = {
     "MixUpClassifier": "noisyfit.methods.mixup",
     "CoTeachingClassifier": "noisyfit.methods.coteaching",
     "DivideMixClassifier": "noisyfit.methods.dividemix",
-    "EchoAlignClassifier": "noisyfit.methods.echoalign",
-    "EchoMod": "noisyfit.echo",
-    "EchoSelect": "noisyfit.echo",
-    "EchoSelectSampler": "noisyfit.echo",
+    "EchoAlignClassifier": "noisyfit.methods.echoalign.classifier",
+    "EchoMod": "noisyfit.methods.echoalign.transformers",
+    "EchoSelect": "noisyfit.methods.echoalign.transformers",
+    "EchoSelectSampler": "noisyfit.methods.echoalign.transformers",
     "neg_clid": "noisyfit.selection",
     "NoisyFitError": "noisyfit.exceptions",
     "NoisyFitWarning": "noisyfit.exceptions",

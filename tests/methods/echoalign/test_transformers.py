@@ -35,8 +35,13 @@ from noisyfit import (
     NoisyFitWarning,
     noise,
 )
-from noisyfit.echo import find_threshold, mixture_boundary, most_similar_half, otsu
 from noisyfit.files import write_sealed
+from noisyfit.methods.echoalign.thresholds import (
+    find_threshold,
+    mixture_boundary,
+    most_similar_half,
+    otsu,
+)
 from noisyfit.metrics import detection_auroc
 from noisyfit.nn.embedders import ContrastiveEmbedder, StandardizedFeatures
 from noisyfit.nn.generators import ConditionalDiffusion, PrecomputedModifier

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import warnings
 from collections.abc import Mapping
 from copy import deepcopy
 from numbers import Integral
@@ -15,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
-from sklearn.mixture import GaussianMixture
 from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import (
@@ -27,24 +25,27 @@ from sklearn.utils.validation import (
 from torch import Tensor
 from torch.nn import functional as F
 
-from noisyfit.checkpoint import Checkpoint, decode, encode
+from noisyfit.checkpoint import Checkpoint
 from noisyfit.data import check_row_shape, image_layout, shape_of, unwrapped
 from noisyfit.devices import resolve_device
-from noisyfit.exceptions import NoisyFitError, NoisyFitWarning
-from noisyfit.files import make_folder, read_sealed, set_aside
+from noisyfit.files import make_folder
 from noisyfit.fitted import FittedAttributes, all_or_nothing
 from noisyfit.identity import fingerprint
+from noisyfit.methods.echoalign.memory import restored, stored
+from noisyfit.methods.echoalign.thresholds import (
+    check_threshold,
+    find_threshold,
+    most_similar_half,
+)
 from noisyfit.nn.embedders import ContrastiveEmbedder, Embedder, StandardizedFeatures
 from noisyfit.nn.generators import ConditionalDiffusion, Modifier, Trainable
 from noisyfit.nn.generators.conditional_diffusion import SMALL_IMAGE
 from noisyfit.nn.generators.row_store import RowStore
-from noisyfit.parameters import check_parameters, is_number
-from noisyfit.persistence.models import code_in, learned, teach
-from noisyfit.persistence.savable import Savable, dumps, loads
+from noisyfit.parameters import check_parameters
+from noisyfit.persistence.models import code_in, learned
+from noisyfit.persistence.savable import Savable
 from noisyfit.torch_state import torch_defaults
 from noisyfit.validation import as_column, check_clean_mask, find_classes, present_labels
-
-GRID = 1000  # points between the two means where a mixture's boundary is looked for
 
 
 class EchoMod(FittedAttributes, OneToOneFeatureMixin, TransformerMixin, Savable, BaseEstimator):
@@ -240,7 +241,7 @@ class EchoMod(FittedAttributes, OneToOneFeatureMixin, TransformerMixin, Savable,
         if self._folder is None:
             return model.fit(*data)
         file = self._folder / f"{name}.pt"
-        known = _restored(model, file)
+        known = restored(model, file)
         if known is not None:
             return known
         checkpoint = Checkpoint.claim(self._folder, "training")
@@ -248,7 +249,7 @@ class EchoMod(FittedAttributes, OneToOneFeatureMixin, TransformerMixin, Savable,
             resumes = has_fit_parameter(model, "checkpoint")
             code = code_in(model)
             trained = model.fit(*data, **{"checkpoint": checkpoint} if resumes else {})
-            content = _stored(trained, code)
+            content = stored(trained, code)
             if content is not None:
                 checkpoint.write(file, content)
             checkpoint.remove()
@@ -616,115 +617,12 @@ def check_rating(rating: Any) -> None:
         )
 
 
-def check_threshold(threshold: Any) -> None:
-    """Refuse what is no rule for a threshold."""
-    if isinstance(threshold, str) and threshold in ("otsu", "gmm"):
-        return
-    if is_number(threshold) and -1 <= threshold <= 1:
-        return
-    if isinstance(threshold, tuple | list) and len(threshold) == 2:
-        rule, share = threshold
-        is_quantile = isinstance(rule, str) and rule == "quantile"
-        if is_quantile and is_number(share) and 0 <= share < 1:
-            return
-    raise ValueError(
-        "threshold must be a similarity in [-1, 1] (of a classifier a quality in [0, 1]), 'otsu', "
-        f"'gmm' or ('quantile', share) with a share in [0, 1). Got {threshold!r}."
-    )
-
-
-def find_threshold(
-    ratings: NDArray[np.float64], codes: NDArray[Any], rule: Any
-) -> float | NDArray[np.float64]:
-    """Return the rating from which originals are kept, one per class for quantiles.
-
-    Parameters
-    ----------
-    ratings : ndarray of shape (n_samples,)
-    codes : integer ndarray of shape (n_samples,)
-        Labels as 0..K-1, all of which occur.
-    rule : float, "otsu", "gmm" or ("quantile", float)
-    """
-    if rule == "otsu":
-        return otsu(ratings)
-    if rule == "gmm":
-        return mixture_boundary(ratings)
-    if isinstance(rule, tuple | list):
-        by_class = [ratings[codes == c] for c in range(codes.max() + 1)]
-        return np.array([np.quantile(values, rule[1]) for values in by_class])
-    return float(rule)
-
-
-def otsu(values: NDArray[np.float64]) -> float:
-    """Split values into two groups of the largest variance between them (Otsu, 1979).
-
-    Returns
-    -------
-    float
-        The smallest value of the upper group; of constant values, the value.
-    """
-    ordered = np.sort(values)
-    n, sums = len(ordered), np.cumsum(ordered)
-    below = np.arange(1, n)
-    gap = (sums[-1] - sums[:-1]) / (n - below) - sums[:-1] / below
-    between = below * (n - below) * gap**2
-    return float(ordered[0] if np.ptp(ordered) == 0 else ordered[between.argmax() + 1])
-
-
-def mixture_boundary(values: NDArray[np.float64]) -> float:
-    """Return where two normals, fitted to the values, are equally likely, between their means."""
-    if np.ptp(values) == 0:
-        return float(values[0])
-    mixture = GaussianMixture(2, random_state=0).fit(values[:, None])
-    upper = int(mixture.means_.argmax())
-    grid = np.linspace(mixture.means_.min(), mixture.means_.max(), GRID)
-    return float(grid[(mixture.predict(grid[:, None]) == upper).argmax()])
-
-
-def most_similar_half(similarities: NDArray[np.float64], codes: NDArray[Any]) -> NDArray[np.bool_]:
-    """Mark the rows of each label whose similarity is at least the label's median."""
-    chosen = np.zeros(len(codes), dtype=bool)
-    for c in np.unique(codes):
-        own = codes == c
-        chosen[own] = similarities[own] >= np.median(similarities[own])
-    return chosen
-
-
 def seeded(estimator: Any, seed: int) -> Any:
     """Return a clone; it gets the seed if it has none of its own."""
     estimator = clone(estimator)
     if estimator.get_params(deep=False).get("random_state", 0) is None:
         estimator.set_params(random_state=seed)
     return estimator
-
-
-def _stored(trained: Any, code: list[str]) -> bytes | None:
-    """Return what training has made as bytes without code, None where that cannot be."""
-    try:
-        return dumps(trained) if isinstance(trained, Savable) else encode(learned(trained, code))
-    except (NoisyFitError, TypeError, ValueError) as error:
-        warnings.warn(
-            f"memory keeps no code. Got a {type(trained).__name__} that has more than numbers: "
-            f"{error} It is trained again in the next fit. Give it get_state() and "
-            "set_state(state); see noisyfit.nn.generators.Trainable.",
-            NoisyFitWarning,
-            stacklevel=6,
-        )
-        return None
-
-
-def _restored(model: Any, file: Path) -> Any:
-    """Return the model as it was when it was trained; None if that is not known."""
-    content = read_sealed(file)
-    if content is None:
-        return None
-    try:
-        if isinstance(model, Savable):
-            return loads(model, content)
-        return teach(model, decode(content))
-    except Exception:  # whatever foreign bytes bring about
-        set_aside(file)
-        return None
 
 
 def _learns(embedder: Any) -> bool:

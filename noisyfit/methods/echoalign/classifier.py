@@ -19,10 +19,10 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, has_fit_para
 
 from noisyfit import quality
 from noisyfit.data import unwrapped
-from noisyfit.echo import EchoSelect, seeded
 from noisyfit.fitted import all_or_nothing
 from noisyfit.labels import LabelProtocol
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
+from noisyfit.methods.echoalign.transformers import EchoSelect, seeded
 from noisyfit.methods.flywheel import FlywheelClassifier
 from noisyfit.parameters import check_parameters
 from noisyfit.persistence.savable import Savable

@@ -23,8 +23,8 @@ from noisyfit import (
     CrossEntropyClassifier,
     EchoAlignClassifier,
     EchoSelect,
-    ELRClassifier,
     FlywheelClassifier,
+    RLDClassifier,
     noise,
 )
 from noisyfit.metrics import detection_auroc
@@ -122,8 +122,8 @@ def test_domain_weighting__weighs_every_row_of_a_domain_alike() -> None:
     [
         ({"domain_weighting": True}, "fit takes sample_weight. Got KNeighborsClassifier"),
         ({"finetune_epochs": 1}, "can go on with it. Got KNeighborsClassifier"),
-        ({"domain_weighting": True, "estimator": ELRClassifier()}, "sample_weight. Got ELR"),
-        ({"finetune_epochs": 1, "estimator": ELRClassifier()}, "can go on with it. Got ELR"),
+        ({"domain_weighting": True, "estimator": RLDClassifier()}, "sample_weight. Got RLD"),
+        ({"finetune_epochs": 1, "estimator": RLDClassifier()}, "can go on with it. Got RLD"),
     ],
 )
 def test_classifier__that_cannot_do_it__is_refused_before_any_training(

@@ -1,0 +1,42 @@
+"""What a memory keeps of trained generators, encoders and raters: no code."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from noisyfit.checkpoint import decode, encode
+from noisyfit.exceptions import NoisyFitError, NoisyFitWarning
+from noisyfit.files import read_sealed, set_aside
+from noisyfit.persistence.models import learned, teach
+from noisyfit.persistence.savable import Savable, dumps, loads
+
+
+def stored(trained: Any, code: list[str]) -> bytes | None:
+    """Return what training has made as bytes without code, None where that cannot be."""
+    try:
+        return dumps(trained) if isinstance(trained, Savable) else encode(learned(trained, code))
+    except (NoisyFitError, TypeError, ValueError) as error:
+        warnings.warn(
+            f"memory keeps no code. Got a {type(trained).__name__} that has more than numbers: "
+            f"{error} It is trained again in the next fit. Give it get_state() and "
+            "set_state(state); see noisyfit.nn.generators.Trainable.",
+            NoisyFitWarning,
+            stacklevel=6,
+        )
+        return None
+
+
+def restored(model: Any, file: Path) -> Any:
+    """Return the model as it was when it was trained; None if that is not known."""
+    content = read_sealed(file)
+    if content is None:
+        return None
+    try:
+        if isinstance(model, Savable):
+            return loads(model, content)
+        return teach(model, decode(content))
+    except Exception:  # whatever foreign bytes bring about
+        set_aside(file)
+        return None
