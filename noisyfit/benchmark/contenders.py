@@ -26,13 +26,14 @@ EPOCHS = {"table": 60, "image": 30}  # the defaults of the package, for those be
 
 
 def package_methods() -> dict[str, type[Any]]:
-    """Return the estimators of the package by short name, the baseline first."""
-    public = {name: getattr(noisyfit, name) for name in noisyfit.__all__}
+    """Return the classifiers of the package by short name, the baseline first."""
+    public = [getattr(noisyfit, name) for name in noisyfit.__all__]
     found = {
-        short_name(name): value
-        for name, value in public.items()
-        if isinstance(value, type) and value.__module__.startswith("noisyfit.methods.")
+        short_name(value.__name__): value
+        for value in public
+        if isinstance(value, type) and issubclass(value, ClassifierMixin)
     }
+    del found[short_name("NoisyLabelClassifier")]  # their base
     return {BASELINE: found[BASELINE]} | found
 
 
