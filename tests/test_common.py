@@ -1452,7 +1452,7 @@ BAD_PARAMETERS: dict[str, tuple[dict[str, Any], str]] = {
     "one underscore": ({"module_width": 3}, "'module_width'.*Did you mean 'module__width'"),
     "name of a network": ({"module": "mpl"}, "Got 'mpl'. Did you mean 'mlp'"),
     "range": ({"lr": -1}, "'lr' parameter of .* Got -1 instead"),
-    "type": ({"batch_size": 12.5}, "'batch_size' parameter of .* Got 12.5 instead"),
+    "type": ({"batch_size": 12.5}, "'batch_size' parameter of .* must be a whole number. Got 12.5"),
     "device": ({"device": "gpu3"}, "device"),
 }
 
