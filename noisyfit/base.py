@@ -415,7 +415,7 @@ class NoisyLabelClassifier(
             raise ValueError(
                 "Training must begin with an empty history. Got one of "
                 f"{len(self.history_)} epochs, from a callback such as LoadInitState: what the "
-                "method has learnt of the rows is not in it. Pass checkpoint_dir, which keeps "
+                "method has learned of the rows is not in it. Pass checkpoint_dir, which keeps "
                 "everything and goes on by itself."
             )
 

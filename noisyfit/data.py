@@ -553,7 +553,7 @@ def check_meta_set(meta: TrainingData) -> None:
     if len(meta) < SMALLEST_META_SET:
         warnings.warn(
             f"A meta set should have at least {SMALLEST_META_SET} rows. Got {len(meta)}: what is "
-            "learnt from it is mostly noise. Use more rows, or CrossEntropyClassifier.",
+            "learned from it is mostly noise. Use more rows, or CrossEntropyClassifier.",
             NoisyFitWarning,
             stacklevel=6,
         )

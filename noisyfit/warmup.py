@@ -21,14 +21,14 @@ HELD_OUT_FRACTION = 0.05  # of the rows, while the warm-up watches for the end o
 HELD_OUT_MINIMUM = 20  # rows; with fewer the likelihood tells nothing
 PILOT_MINIMUM = 100  # labelled rows
 CORRECTED = ", corrected for how classes are mistaken for each other,"
-LATEST = 0.5  # of the epochs; images that are learnt from longer are learnt from to the end
+LATEST = 0.5  # of the epochs; images that are learned from longer are learned from to the end
 
 
 class WarmUp:
     """Epochs on the given labels, before a method trusts its own predictions.
 
     How long a network learns before it memorises depends on the data: five epochs of one table,
-    all epochs of another. What has not been learnt from the labels by then is lost to a method,
+    all epochs of another. What has not been learned from the labels by then is lost to a method,
     which confirms its own mistakes. So the end of learning is looked for, in predictions of given
     labels that were held out:
 
@@ -122,7 +122,7 @@ class WarmUp:
         return self.warmup_epochs is None and enough
 
     def _warm_up_weights(self, data: TrainingData) -> Tensor:
-        """Return 1 for the rows whose labels are learnt from, 0 for the others, (n_samples,)."""
+        """Return 1 for the rows whose labels are learned from, 0 for the others, (n_samples,)."""
         return (data.has_label & ~self.state_.held_out).float()
 
     def _length_of_warm_up(self) -> int:

@@ -15,7 +15,7 @@ def add_command(commands: Any) -> None:
         "benchmark",
         help="compare methods on data with noisy labels, also on your own",
         description="Fit every method on every data set, noise, rate and seed; write one row a fit "
-        "to results.csv and a report beside it. A run that was stopped goes on where it was: call "
+        "to results.csv and a report beside it. A run that was stopped resumes: call "
         "it again. Data by name, except digits and synthetic, are read from the folder named by "
         "the environment variable NOISYFIT_DATA.",
     )
@@ -110,7 +110,7 @@ def run(options: argparse.Namespace) -> int:
             return 0
         failures = run_grid(grid, options.out, again=again, jobs=options.jobs, say=say_at_once)
     except KeyboardInterrupt:
-        print("Stopped. The same command goes on where it was.")
+        print("Stopped. The same command resumes.")
         return 130
     with usage.as_usage_errors((OSError,)):
         written = write_report(options.out)

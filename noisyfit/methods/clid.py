@@ -130,7 +130,7 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
     6. Training begins with a warm-up, for all objectives; the rows whose labels judge later take
        part in it. On tables a pilot finds out when it ends, from predictions of rows that it has
        not seen, and which classes are mistaken for which: instead of the given labels, the
-       probabilities of the true classes under its transition matrix are learnt, and weighed. The
+       probabilities of the true classes under its transition matrix are learned, and weighed. The
        paper has one for CE(p) only, of 10 or 30 epochs; the released code also for MAE on
        labels of small loss.
     7. CLID is the mean of the rows' values, 1/m in Eq. 9, as in the released code; the paper prints

@@ -53,7 +53,7 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
        predictor's probabilities (Eqs. 3 to 6); two views of a row should be denoised alike (Eqs. 7
        to 9).
     3. Predictor step: labels are walked back from a random step of the diffusion (Eqs. 10 and 11)
-       and learnt (Eq. 12).
+       and learned (Eq. 12).
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
     temporal_momentum : float in [0, 1), default=0.7
         Of the mean of the denoised labels over epochs.
     temperature : float > 0, default=0.3
-        Below 1 sharpens that mean where it is learnt.
+        Below 1 sharpens that mean where it is learned.
     inference : {"predictor", "diffusion"}, default="predictor"
         Whether ``predict_proba`` is what the predictor says, or its denoised labels.
     warmup_epochs : int or None, default=None
@@ -160,7 +160,7 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
     The published form: ``anchor=None, conditioning=None, n_steps=50, t_max=50, rule="ddpm_mean",
     diffusion_every=1, teacher_momentum=0``.
 
-    Trusted rows keep their label, with every anchor. Rows without a label are learnt from their
+    Trusted rows keep their label, with every anchor. Rows without a label are learned from their
     denoised label. Cost: that of a pilot, at most twice cross-entropy, and 4.5 passes through the
     network per row and epoch, cross-entropy needs 3,
     and the denoiser's, which count for tables. ``n_classes`` floats per sample.

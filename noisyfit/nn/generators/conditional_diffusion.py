@@ -147,7 +147,7 @@ class ConditionalDiffusion:
     ) -> Self:
         """Train the network on rows and their labels; see `Trainable.fit`.
 
-        With a `checkpoint` a training that was stopped goes on where it was, and ends with the
+        With a `checkpoint` a training that was stopped resumes, and ends with the
         same weights.
 
         Raises
