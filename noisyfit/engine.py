@@ -50,6 +50,7 @@ NOT_OFFERED = {  # functions of skorch, and what takes their place
     "initialize_criterion": TRAINING, "run_single_epoch": TRAINING, "train_step": TRAINING,
     "train_step_single": TRAINING, "validation_step": TRAINING,
 }  # fmt: skip
+SHOWN = 8  # names in a message
 SMALLEST = torch.finfo(torch.float32).tiny  # of a probability, to take its logarithm
 SMALLEST_BATCH = 32  # rows below which matrix products take another path, with other rounding
 
@@ -221,8 +222,8 @@ class Engine(NeuralNet):
         defaults = SGD_DEFAULTS if self.optimizer is torch.optim.SGD else {}
         parameters = list(_named_parameters(name, network))
         params = {"lr": self.lr} | defaults | shared | own
-        patterns = [pattern for pattern, _ in params.pop("param_groups", [])]
         grouped_by = _optimizer_of(name) if "param_groups" in own else "optimizer"
+        patterns = _patterns(f"{grouped_by}__param_groups", params.pop("param_groups", []))
         self._check_patterns(f"{grouped_by}__param_groups", patterns, parameters)
         groups = self._get_params_for_optimizer(grouped_by, parameters)[0]
         known = inspect.signature(self.optimizer).parameters
@@ -244,13 +245,14 @@ class Engine(NeuralNet):
         self, owner: str, patterns: Sequence[Any], parameters: Sequence[tuple[str, Any]]
     ) -> None:
         """Refuse patterns of names that match nothing: what they are meant for would go on."""
-        names = [name for name, _ in parameters]
+        names = list(dict.fromkeys(name for name, _ in parameters))  # two networks share them
+        shown = ", ".join(names if len(names) <= SHOWN else [*names[:SHOWN], "..."])
         for pattern in patterns:
             matches = pattern if callable(pattern) else partial(fnmatch, pat=pattern)
             if not any(map(matches, names)):
                 raise ValueError(
                     f"Patterns of {owner} must match names of parameters. Got {pattern!r}, which "
-                    f"matches none of {names}."
+                    f"matches none of the {len(names)}: {shown}"
                 )
 
     @classmethod
@@ -606,6 +608,23 @@ def _named_parameters(name: str, network: nn.Module) -> Iterator[tuple[str, nn.P
     if isinstance(network, Standardized):
         return network.network.named_parameters()
     return network.named_parameters(name)
+
+
+def _patterns(owner: str, groups: Any) -> list[str]:
+    """Return the patterns of names by which parameters are grouped."""
+    pairs = isinstance(groups, list | tuple) and all(
+        isinstance(group, list | tuple)
+        and len(group) == 2
+        and isinstance(group[0], str)
+        and isinstance(group[1], Mapping)
+        for group in groups
+    )
+    if not pairs:
+        raise ValueError(
+            f"{owner} must be a list of pairs, a pattern of names and a dict of parameters. Got "
+            f"{groups!r}. Pass, for example, [('0.*', {{'lr': 0.01}})]."
+        )
+    return [pattern for pattern, _ in groups]
 
 
 def _optimizer_of(network: str) -> str:

@@ -264,6 +264,17 @@ def test_augmentation__its_strength__changes_the_run(params: dict[str, Any]) -> 
     assert not np.array_equal(usual.predict_proba(X), other.predict_proba(X))
 
 
+@pytest.mark.parametrize(
+    "groups",
+    [{"0.*": {"lr": 0.1}}, [{"lr": 0.1}], [("0.*", 0.1)], [("0.*",)], ["0.*"], [(0, {})], "0.*"],
+    ids=str,
+)
+def test_groups_of_parameters__that_are_no_pairs__are_an_error(groups: Any) -> None:
+    clf = quick(CrossEntropyClassifier, module=Perceptron, optimizer__param_groups=groups)
+    with pytest.raises(ValueError, match="optimizer__param_groups must be a list of pairs.*Got"):
+        clf.fit(*blobs(60))
+
+
 def test_groups_of_parameters__of_the_second_network__are_its_own() -> None:
     X, y = blobs(60)
     still: dict[str, Any] = {"lr": 0.0, "weight_decay": 0.0}
