@@ -48,7 +48,6 @@ from noisyfit.inputs import InputReader, is_lazy
 from noisyfit.labels import LabelProtocol
 from noisyfit.nn import features
 from noisyfit.nn.augment import ImageAugment, TableAugment
-from noisyfit.parameters import check_parameters
 from noisyfit.persistence.savable import Savable
 from noisyfit.torch_state import seeded_generators, torch_defaults
 from noisyfit.validation import check_clean_mask, check_sample_weight
@@ -353,9 +352,7 @@ class NoisyLabelClassifier(
         return isinstance(error, KeyboardInterrupt) and "transition_matrix_" in vars(self)
 
     def _check_parameters(self) -> None:
-        check_parameters(
-            self._parameter_constraints, self.get_params(deep=False), type(self).__name__
-        )
+        super()._check_parameters()
         self._check_prefixes()
 
     def _train(

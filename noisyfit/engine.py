@@ -151,7 +151,7 @@ class Engine(NeuralNet):
             group["first_lr"] = group["lr"]  # schedulers overwrite what they begin with
         for name, callback in self._user_callbacks:
             if isinstance(callback, ParamMapper):
-                self._check_patterns(name, callback.patterns, [*self.get_all_learnable_params()])
+                _check_patterns(name, callback.patterns, [*self.get_all_learnable_params()])
         self._initialize_history()
         self.initialized_ = True
         return self
@@ -224,7 +224,7 @@ class Engine(NeuralNet):
         params = {"lr": self.lr} | defaults | shared | own
         grouped_by = _optimizer_of(name) if "param_groups" in own else "optimizer"
         patterns = _patterns(f"{grouped_by}__param_groups", params.pop("param_groups", []))
-        self._check_patterns(f"{grouped_by}__param_groups", patterns, parameters)
+        _check_patterns(f"{grouped_by}__param_groups", patterns, parameters)
         groups = self._get_params_for_optimizer(grouped_by, parameters)[0]
         known = inspect.signature(self.optimizer).parameters
         for key in params:
@@ -240,20 +240,6 @@ class Engine(NeuralNet):
         """Yield the parameters of all networks, by the names that the user's network has."""
         for name in self._networks:
             yield from _named_parameters(name, getattr(self, f"{name}_"))
-
-    def _check_patterns(
-        self, owner: str, patterns: Sequence[Any], parameters: Sequence[tuple[str, Any]]
-    ) -> None:
-        """Refuse patterns of names that match nothing: what they are meant for would go on."""
-        names = list(dict.fromkeys(name for name, _ in parameters))  # two networks share them
-        shown = ", ".join(names if len(names) <= SHOWN else [*names[:SHOWN], "..."])
-        for pattern in patterns:
-            matches = pattern if callable(pattern) else partial(fnmatch, pat=pattern)
-            if not any(map(matches, names)):
-                raise ValueError(
-                    f"Patterns of {owner} must match names of parameters. Got {pattern!r}, which "
-                    f"matches none of the {len(names)}: {shown}"
-                )
 
     @classmethod
     def _signature_names(cls) -> set[str]:
@@ -625,6 +611,21 @@ def _patterns(owner: str, groups: Any) -> list[str]:
             f"{groups!r}. Pass, for example, [('0.*', {{'lr': 0.01}})]."
         )
     return [pattern for pattern, _ in groups]
+
+
+def _check_patterns(
+    owner: str, patterns: Sequence[Any], parameters: Sequence[tuple[str, Any]]
+) -> None:
+    """Refuse patterns of names that match nothing: what they are meant for would go on."""
+    names = list(dict.fromkeys(name for name, _ in parameters))  # two networks share them
+    shown = ", ".join(names if len(names) <= SHOWN else [*names[:SHOWN], "..."])
+    for pattern in patterns:
+        matches = pattern if callable(pattern) else partial(fnmatch, pat=pattern)
+        if not any(map(matches, names)):
+            raise ValueError(
+                f"Patterns of {owner} must match names of parameters. Got {pattern!r}, which "
+                f"matches none of the {len(names)}: {shown}"
+            )
 
 
 def _optimizer_of(network: str) -> str:

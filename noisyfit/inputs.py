@@ -33,6 +33,8 @@ from noisyfit.exceptions import NoisyFitWarning
 from noisyfit.validation import (
     as_column,
     check_finite_rows,
+    check_given,
+    check_lengths,
     encode,
     find_classes,
     is_missing,
@@ -111,18 +113,10 @@ class InputReader:
         """Learn ``classes_`` and return codes, -1 where there is no label."""
         if y is None and isinstance(X, Dataset):
             y = dataset_labels(X)
-        if y is None:
-            raise ValueError(
-                f"This {type(self).__name__} estimator requires y to be passed, but the target y "
-                "is None."
-            )
+        check_given(y, type(self).__name__)
         given, y = y, _as_column(y)
         self.sample_index_ = row_names(X, given, len(y))
-        if len(y) != n:
-            raise ValueError(
-                "X and y must have as many rows. Got inconsistent numbers of samples: "
-                f"[{n}, {len(y)}]."
-            )
+        check_lengths(n, len(y))
         missing = is_missing(y, self.missing_label)
         if missing.all():
             raise ValueError(f"y must have labels. Got {self.missing_label!r} in every row.")

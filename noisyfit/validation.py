@@ -25,6 +25,23 @@ def row_names(X: Any, y: Any, n: int) -> NDArray[Any]:
     return np.arange(n)
 
 
+def check_given(y: Any, owner: str) -> None:
+    """Refuse a fit without labels, in scikit-learn's words; ``owner`` is named."""
+    if y is None:
+        raise ValueError(
+            f"This {owner} estimator requires y to be passed, but the target y is None."
+        )
+
+
+def check_lengths(n_rows: int, n_labels: int) -> None:
+    """Refuse labels that are more or fewer than the rows."""
+    if n_rows != n_labels:
+        raise ValueError(
+            "X and y must have as many rows. Got inconsistent numbers of samples: "
+            f"[{n_rows}, {n_labels}]."
+        )
+
+
 def as_column(y: Any) -> NDArray[Any]:
     """Return labels of any container as an array that says no less than they did.
 

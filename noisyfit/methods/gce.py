@@ -39,7 +39,7 @@ class GCEClassifier(CrossEntropyClassifier):
         ``k`` in [1]_, Eq. 7, there 0.5. None leaves no row out.
     warmup_epochs : int >= 0 or None, default=None
         Epochs in which rare classes weigh more and no row is left out. None means one sixth of
-        the epochs; 0 is the paper.
+        the epochs; with 0 all classes weigh alike, as in the paper.
     {shared parameters}
 
     Attributes

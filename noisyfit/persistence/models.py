@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from noisyfit.exceptions import NoisyFitError
 from noisyfit.nn.embedders import ContrastiveEmbedder, StandardizedFeatures
 from noisyfit.nn.generators import ConditionalDiffusion, PrecomputedModifier
+from noisyfit.parameters import check_parameters
 
 PARTS = (ConditionalDiffusion, ContrastiveEmbedder, PrecomputedModifier, StandardizedFeatures)
 LOCAL = ("checkpoint_dir", "device", "memory")  # parameters that belong to one machine
@@ -41,6 +42,9 @@ class Model:
 
     def _check_parameters(self) -> None:
         """Refuse what no fit accepts."""
+        estimator: Any = self
+        params = estimator.get_params(deep=False)
+        check_parameters(estimator._parameter_constraints, params, type(self).__name__)
 
     def _state_of(self, attribute: str) -> Any:
         """Return what a part of the user's own has learned."""

@@ -412,7 +412,8 @@ def test_gate__above_its_lower_bound__does_not_warn() -> None:
     X, y = blobs()
     with warnings.catch_warnings():
         warnings.simplefilter("error", NoisyFitWarning)
-        quick(meta_objective="ce").fit(X, y, X_meta=X[:120], y_meta=y[:120])
+        clf = quick(meta_objective="ce").fit(X, y, X_meta=X[:120], y_meta=y[:120])
+    assert clf.history_[-1, "gate_at_lower_bound"] < 0.5
 
 
 @pytest.mark.parametrize("bounds", [(0.0, 2.0), (0.1, 0.9), (1.5, 2.0)], ids=str)

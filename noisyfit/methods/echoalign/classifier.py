@@ -24,11 +24,11 @@ from noisyfit.labels import LabelProtocol
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 from noisyfit.methods.echoalign.transformers import EchoSelect, seeded
 from noisyfit.methods.flywheel import FlywheelClassifier
-from noisyfit.parameters import check_parameters
 from noisyfit.persistence.savable import Savable
 from noisyfit.validation import (
     as_column,
     check_clean_mask,
+    check_given,
     encode,
     is_missing,
     present_labels,
@@ -193,11 +193,6 @@ class EchoAlignClassifier(
             self._align(X, y, clean_mask)
         return self
 
-    def _check_parameters(self) -> None:
-        check_parameters(
-            self._parameter_constraints, self.get_params(deep=False), type(self).__name__
-        )
-
     def _align(self, X: Any, y: Any, clean_mask: Any) -> None:
         """Run the algorithm."""
         self._check_parameters()
@@ -234,11 +229,7 @@ class EchoAlignClassifier(
 
     def _read_labels(self, X: Any, y: Any) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Return the given labels and where there are any."""
-        if y is None:
-            raise ValueError(
-                f"This {type(self).__name__} estimator requires y to be passed, but the target y "
-                "is None."
-            )
+        check_given(y, type(self).__name__)
         given, y = y, column_or_1d(as_column(y), warn=True)
         self.sample_index_ = row_names(X, given, len(y))
         has_label = ~is_missing(y, self.missing_label)

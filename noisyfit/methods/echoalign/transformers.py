@@ -41,11 +41,17 @@ from noisyfit.nn.embedders import ContrastiveEmbedder, Embedder, StandardizedFea
 from noisyfit.nn.generators import ConditionalDiffusion, Modifier, Trainable
 from noisyfit.nn.generators.conditional_diffusion import SMALL_IMAGE
 from noisyfit.nn.generators.row_store import RowStore
-from noisyfit.parameters import check_parameters
 from noisyfit.persistence.models import code_in, learned
 from noisyfit.persistence.savable import Savable
 from noisyfit.torch_state import torch_defaults
-from noisyfit.validation import as_column, check_clean_mask, find_classes, present_labels
+from noisyfit.validation import (
+    as_column,
+    check_clean_mask,
+    check_given,
+    check_lengths,
+    find_classes,
+    present_labels,
+)
 
 
 class EchoMod(FittedAttributes, OneToOneFeatureMixin, TransformerMixin, Savable, BaseEstimator):
@@ -166,25 +172,15 @@ class EchoMod(FittedAttributes, OneToOneFeatureMixin, TransformerMixin, Savable,
     # ------------------------------------------------------------------------------- reading
 
     def _check_parameters(self) -> None:
-        check_parameters(
-            self._parameter_constraints, self.get_params(deep=False), type(self).__name__
-        )
+        super()._check_parameters()
         resolve_device(self.device)
 
     def _read_training_rows(self, X: Any, y: Any) -> tuple[NDArray[Any], NDArray[Any]]:
         self._check_parameters()
-        if y is None:
-            raise ValueError(
-                f"This {type(self).__name__} estimator requires y to be passed, but the target y "
-                "is None."
-            )
+        check_given(y, type(self).__name__)
         X = self._read_rows(X, reset=True)
         y = column_or_1d(as_column(y), warn=True)
-        if len(y) != len(X):
-            raise ValueError(
-                "X and y must have as many rows. Got inconsistent numbers of samples: "
-                f"[{len(X)}, {len(y)}]."
-            )
+        check_lengths(len(X), len(y))
         y = present_labels(y)
         self.classes_ = find_classes(y)
         self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
