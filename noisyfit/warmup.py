@@ -138,7 +138,7 @@ class WarmUp:
                 f"{CORRECTED if self.state_.has_pilot else ''} to the end. If that is too careful, "
                 "raise max_epochs or set warmup_epochs.",
                 NoisyFitWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
         return self.n_iter_
 

@@ -93,8 +93,10 @@ def test_warm_up__table_that_is_memorised__ends_early() -> None:
 def test_warm_up__table_that_is_still_learnt__lasts_to_the_end_and_fit_says_so() -> None:
     for seed in range(3):
         clf = FlywheelClassifier(max_epochs=8, random_state=seed, **SMALL)
-        with pytest.warns(NoisyFitWarning, match="FlywheelClassifier was cross-entropy, corrected"):
+        said = "FlywheelClassifier was cross-entropy, corrected"
+        with pytest.warns(NoisyFitWarning, match=said) as found:
             clf.fit(*table(seed))
+        assert __file__ in [w.filename for w in found if said in str(w.message)]
         assert clf.warmup_epochs_ == 8 == clf.n_iter_
         assert float(clf.state_.transition.diagonal().min()) > 0.9
 

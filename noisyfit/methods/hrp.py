@@ -566,7 +566,7 @@ class HRPClassifier(WarmUp, Peers):
                 "the trusted rows and give more of them (clean_mask or X_meta), raise "
                 "warmup_epochs, or raise the lower bound in reliability_range.",
                 NoisyFitWarning,
-                stacklevel=4,
+                stacklevel=6,
             )
 
 

@@ -404,8 +404,10 @@ def test_meta_objective__clid__does_not_look_at_labels_of_the_meta_set() -> None
 def test_gate__at_its_lower_bound__warns_of_starvation() -> None:
     X, y = blobs()
     wrong = (y[:120] + 1) % 3  # rows whose labels are right gain nothing
-    with pytest.warns(NoisyFitWarning, match="a few rows have all the reliability"):
+    said = "a few rows have all the reliability"
+    with pytest.warns(NoisyFitWarning, match=said) as found:
         quick(meta_objective="ce").fit(X, y, X_meta=X[:120], y_meta=wrong)
+    assert __file__ in [w.filename for w in found if said in str(w.message)]
 
 
 def test_gate__above_its_lower_bound__does_not_warn() -> None:
