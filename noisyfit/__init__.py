@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # type checkers and editors read these, `__getattr__` below imports them
-    from noisyfit.base import NoisyLabelClassifier as NoisyLabelClassifier
+    from noisyfit.estimator.base import NoisyLabelClassifier as NoisyLabelClassifier
     from noisyfit.exceptions import NoisyFitError as NoisyFitError
     from noisyfit.exceptions import NoisyFitWarning as NoisyFitWarning
     from noisyfit.methods.clid import CLIDMetaClassifier as CLIDMetaClassifier
@@ -24,12 +24,12 @@ if TYPE_CHECKING:  # type checkers and editors read these, `__getattr__` below i
     from noisyfit.methods.hrp import HRPClassifier as HRPClassifier
     from noisyfit.methods.mixup import MixUpClassifier as MixUpClassifier
     from noisyfit.methods.rld import RLDClassifier as RLDClassifier
-    from noisyfit.selection import neg_clid as neg_clid
+    from noisyfit.metrics.divergence import neg_clid as neg_clid
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "NoisyLabelClassifier": "noisyfit.base",
+    "NoisyLabelClassifier": "noisyfit.estimator.base",
     "CrossEntropyClassifier": "noisyfit.methods.cross_entropy",
     "FlywheelClassifier": "noisyfit.methods.flywheel",
     "CLIDMetaClassifier": "noisyfit.methods.clid",
@@ -44,7 +44,7 @@ _HOME = {
     "EchoMod": "noisyfit.methods.echoalign.transformers",
     "EchoSelect": "noisyfit.methods.echoalign.transformers",
     "EchoSelectSampler": "noisyfit.methods.echoalign.transformers",
-    "neg_clid": "noisyfit.selection",
+    "neg_clid": "noisyfit.metrics.divergence",
     "NoisyFitError": "noisyfit.exceptions",
     "NoisyFitWarning": "noisyfit.exceptions",
 }

@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import softmax
 from scipy.stats import truncnorm
 
-from noisyfit.parameters import check_number
-from noisyfit.validation import as_column, present_labels
+from noisyfit.utils.parameters import check_number
+from noisyfit.utils.validation import as_column, present_labels
 
 RandomState: TypeAlias = int | np.random.RandomState | np.random.Generator | None
 _Floats: TypeAlias = NDArray[np.float64]

@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
-from noisyfit.parameters import check_number
-from noisyfit.validation import as_column, is_missing, present_labels
+from noisyfit.utils.parameters import check_number
+from noisyfit.utils.validation import as_column, is_missing, present_labels
 
 if TYPE_CHECKING:
     import pandas as pd

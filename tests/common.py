@@ -31,9 +31,9 @@ from noisyfit import (
     methods,
     noise,
 )
-from noisyfit.base import NoisyLabelClassifier
+from noisyfit.estimator.base import NoisyLabelClassifier
+from noisyfit.estimator.warmup import WarmUp
 from noisyfit.nn.generators import ConditionalDiffusion
-from noisyfit.warmup import WarmUp
 
 torch.set_num_threads(1)  # also in processes that import nothing else of the tests
 

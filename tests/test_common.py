@@ -54,8 +54,8 @@ from noisyfit import (
     NoisyFitWarning,
     NoisyLabelClassifier,
 )
+from noisyfit.estimator.warmup import WarmUp
 from noisyfit.noise import symmetric
-from noisyfit.warmup import WarmUp
 from tests.common import (
     Arrays,
     CLIDDivideMixClassifier,

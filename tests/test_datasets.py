@@ -17,7 +17,7 @@ from scipy.io import savemat
 
 import noisyfit.datasets
 from noisyfit import CrossEntropyClassifier, datasets
-from noisyfit.data import Rows, dataset_labels
+from noisyfit.data.rows import Rows, dataset_labels
 from noisyfit.datasets import (
     ImageFiles,
     fetch_cifar10,

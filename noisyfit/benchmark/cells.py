@@ -23,9 +23,9 @@ from noisyfit.benchmark.contenders import BASELINE, CLEAN, make
 from noisyfit.benchmark.memory import peak_memory
 from noisyfit.benchmark.sources import Source, load
 from noisyfit.benchmark.table import one_line
-from noisyfit.devices import device_name, resolve_device
-from noisyfit.identity import fingerprint
+from noisyfit.estimator.identity import fingerprint
 from noisyfit.metrics import detection_auroc, detection_average_precision
+from noisyfit.utils.devices import device_name, resolve_device
 
 COLUMNS = (
     "data", "noise", "rate", "method", "seed", "accuracy_last", "top5_last", "accuracy_clid",

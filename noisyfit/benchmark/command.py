@@ -125,7 +125,7 @@ def _grid(options: argparse.Namespace) -> Any:
     from noisyfit.benchmark.grid import Grid
     from noisyfit.benchmark.sources import data_names
     from noisyfit.nn.backbones import BACKBONES
-    from noisyfit.synonyms import did_you_mean
+    from noisyfit.utils.synonyms import did_you_mean
 
     settings = Settings(
         rows=options.rows,

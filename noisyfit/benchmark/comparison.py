@@ -15,8 +15,8 @@ from sklearn.utils.validation import check_consistent_length
 
 from noisyfit.benchmark.cells import Problem, held_out, measure, one_thread
 from noisyfit.benchmark.contenders import CLEAN, make, method_names
-from noisyfit.devices import resolve_device
-from noisyfit.parameters import AT_LEAST_ONE, Interval, check_number, check_parameters
+from noisyfit.utils.devices import resolve_device
+from noisyfit.utils.parameters import AT_LEAST_ONE, Interval, check_number, check_parameters
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -16,7 +16,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 
 import noisyfit
-from noisyfit.synonyms import did_you_mean
+from noisyfit.utils.synonyms import did_you_mean
 
 BASELINE = "cross_entropy"
 CLEAN = "cross_entropy_clean"  # the baseline that is given clean labels: what could be had

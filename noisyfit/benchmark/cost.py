@@ -26,12 +26,12 @@ from noisyfit import (
 )
 from noisyfit.benchmark import usage
 from noisyfit.benchmark.memory import peak_memory
-from noisyfit.devices import resolve_device
-from noisyfit.metalearning import META_BATCH
+from noisyfit.estimator.metalearning import META_BATCH
 from noisyfit.nn.features import logits_and_embeddings
 from noisyfit.nn.losses import clid, cross_entropy
 from noisyfit.nn.meta import WeightNet
 from noisyfit.nn.metagrad import call_with
+from noisyfit.utils.devices import resolve_device
 
 ROUNDS = 15
 Timer = Callable[[], float]

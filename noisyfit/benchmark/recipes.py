@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
-from noisyfit.synonyms import did_you_mean
+from noisyfit.utils.synonyms import did_you_mean
 
 _PUBLISHED_FLYWHEEL = {
     "mixup_alpha": 4.0,

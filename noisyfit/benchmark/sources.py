@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from noisyfit import datasets
 from noisyfit.datasets.tables import TABLES
-from noisyfit.synonyms import did_you_mean
-from noisyfit.validation import check_finite_rows, find_classes, present_labels
+from noisyfit.utils.synonyms import did_you_mean
+from noisyfit.utils.validation import check_finite_rows, find_classes, present_labels
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from noisyfit.files import whole_file
+from noisyfit.utils.files import whole_file
 
 if TYPE_CHECKING:
     import pandas as pd

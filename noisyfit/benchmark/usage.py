@@ -63,7 +63,7 @@ def share(text: str) -> float:
 
 def device(text: str) -> str:
     """Read the name of a device that torch can use here."""
-    from noisyfit.devices import resolve_device
+    from noisyfit.utils.devices import resolve_device
 
     try:
         resolve_device(text)

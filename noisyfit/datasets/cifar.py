@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sklearn.utils import Bunch
 
 from noisyfit.datasets.files import PathLike, choose, data_folder, load_arrays
-from noisyfit.parameters import check_parameters
+from noisyfit.utils.parameters import check_parameters
 
 ORIGIN = "github.com/UCSC-REAL/cifar-10-100n, folder data"
 CIFAR10_KEYS = {

@@ -15,7 +15,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from noisyfit.synonyms import did_you_mean
+from noisyfit.utils.synonyms import did_you_mean
 
 PathLike: TypeAlias = str | os.PathLike[str]
 VARIABLE = "NOISYFIT_DATA"

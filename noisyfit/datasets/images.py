@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from noisyfit.datasets.files import PathLike
-from noisyfit.parameters import AT_LEAST_ONE, check_parameters
+from noisyfit.utils.parameters import AT_LEAST_ONE, check_parameters
 
 COUNTS = {"image_size": [AT_LEAST_ONE, None], "n_threads": [AT_LEAST_ONE, None]}
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.utils import Bunch, check_random_state
 
 from noisyfit.datasets.files import PathLike, choose, data_folder
-from noisyfit.parameters import AT_LEAST_ONE, check_parameters
+from noisyfit.utils.parameters import AT_LEAST_ONE, check_parameters
 
 COUNTS = {"size": [AT_LEAST_ONE], "n_samples": [AT_LEAST_ONE, None]}
 LAYOUTS = {

@@ -9,7 +9,7 @@ import numpy as np
 
 from noisyfit.datasets.files import PathLike, choose, local_root, read_labels
 from noisyfit.datasets.images import ImageFiles
-from noisyfit.parameters import check_number
+from noisyfit.utils.parameters import check_number
 
 RATES = ("0.0", "0.05", "0.1", "0.15", "0.2", "0.3", "0.4", "0.5", "0.6", "0.8")
 OF_IMAGENET = re.compile(r"n\d{8}")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from noisyfit.datasets.files import PathLike, choose, local_root, read_labels
 from noisyfit.datasets.images import ImageFiles
-from noisyfit.parameters import AT_LEAST_ONE, check_parameters
+from noisyfit.utils.parameters import AT_LEAST_ONE, check_parameters
 
 SOURCES = ("google", "flickr")
 TEST_FOLDER = "val_images_256"

@@ -11,15 +11,16 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
-from noisyfit.data import Rows, TrainingData, check_meta_set, draw_evenly, draw_meta_rows
-from noisyfit.metalearning import META_BATCH, MetaLearning, TrainingPass
+from noisyfit.data.rows import Rows
+from noisyfit.data.training import TrainingData, check_meta_set, draw_evenly, draw_meta_rows
+from noisyfit.estimator.metalearning import META_BATCH, MetaLearning, TrainingPass
+from noisyfit.estimator.warmup import WarmUp
 from noisyfit.nn.beliefs import given_probability
 from noisyfit.nn.features import logits_and_embeddings
 from noisyfit.nn.losses import cross_entropy
 from noisyfit.nn.metagrad import frozen_batch_norm, replayed
 from noisyfit.nn.snapshots import Snapshots
 from noisyfit.quality import small_loss_probability
-from noisyfit.warmup import WarmUp
 
 
 class CLIDMetaClassifier(WarmUp, MetaLearning):

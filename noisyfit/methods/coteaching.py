@@ -9,11 +9,11 @@ import torch
 from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
-from noisyfit.data import TrainingData
+from noisyfit.data.training import TrainingData
+from noisyfit.estimator.peers import Peers
+from noisyfit.estimator.warmup import WarmUp
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 from noisyfit.nn.losses import cross_entropy
-from noisyfit.peers import Peers
-from noisyfit.warmup import WarmUp
 
 
 class CoTeachingClassifier(WarmUp, Peers, CrossEntropyClassifier):

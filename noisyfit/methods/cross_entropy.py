@@ -11,14 +11,14 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from noisyfit.base import NoisyLabelClassifier
-from noisyfit.data import TrainingData
-from noisyfit.devices import resolve_precision
+from noisyfit.data.training import TrainingData
+from noisyfit.estimator.base import NoisyLabelClassifier
 from noisyfit.exceptions import NoisyFitError
 from noisyfit.nn.beliefs import given_probability
 from noisyfit.nn.losses import cross_entropy
-from noisyfit.parameters import check_parameters
-from noisyfit.torch_state import torch_defaults
+from noisyfit.utils.devices import resolve_precision
+from noisyfit.utils.parameters import check_parameters
+from noisyfit.utils.torch_state import torch_defaults
 
 FINE_TUNING = {
     "epochs": [Interval(Integral, 1, None, closed="left")],

@@ -11,14 +11,14 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
-from noisyfit.data import TrainingData, batch_bounds, check_meta_set, draw_meta_rows
-from noisyfit.metalearning import MetaLearning, TrainingPass
+from noisyfit.data.training import TrainingData, batch_bounds, check_meta_set, draw_meta_rows
+from noisyfit.estimator.metalearning import MetaLearning, TrainingPass
+from noisyfit.estimator.peers import Peers
+from noisyfit.estimator.warmup import WarmUp
 from noisyfit.nn.beliefs import given_probability, newest_share, refurbish, sharpen
 from noisyfit.nn.losses import cross_entropy, mixup
 from noisyfit.nn.meta import Loss
-from noisyfit.peers import Peers
 from noisyfit.quality import small_loss_probability
-from noisyfit.warmup import WarmUp
 
 TINY = 1e-8
 WATCHED = 0.9  # momentum of the predictions by which the warm-up sees whether learning stalls

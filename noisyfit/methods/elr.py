@@ -10,7 +10,8 @@ import torch
 from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 
-from noisyfit.data import Rows, TrainingData
+from noisyfit.data.rows import Rows
+from noisyfit.data.training import TrainingData
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 from noisyfit.nn.beliefs import sharpen
 from noisyfit.nn.losses import cross_entropy, early_learning_regularizer, mixup

@@ -9,13 +9,14 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
-from noisyfit.base import NoisyLabelClassifier
-from noisyfit.data import Rows, TrainingData
+from noisyfit.data.rows import Rows
+from noisyfit.data.training import TrainingData
+from noisyfit.estimator.base import NoisyLabelClassifier
+from noisyfit.estimator.warmup import WarmUp
 from noisyfit.nn import features
 from noisyfit.nn.beliefs import given_probability, newest_share, refurbish, sharpen
 from noisyfit.nn.build import projection_head
 from noisyfit.nn.losses import confidence_regularizer, contrastive, cross_entropy, mixup
-from noisyfit.warmup import WarmUp
 
 GAMMA_RANGE = (0.01, 0.99)
 SMALLEST = 1e-30  # of a probability, to take its logarithm

@@ -9,7 +9,7 @@ import torch
 from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
-from noisyfit.data import TrainingData
+from noisyfit.data.training import TrainingData
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 from noisyfit.nn.beliefs import given_probability
 from noisyfit.nn.losses import cross_entropy, generalized_cross_entropy

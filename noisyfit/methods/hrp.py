@@ -10,20 +10,15 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
-from noisyfit.data import (
-    TrainingData,
-    best_of_each_class,
-    check_meta_set,
-    draw_meta_rows,
-)
+from noisyfit.data.training import TrainingData, best_of_each_class, check_meta_set, draw_meta_rows
+from noisyfit.estimator.peers import Peers
+from noisyfit.estimator.warmup import WarmUp
 from noisyfit.exceptions import NoisyFitWarning
 from noisyfit.nn.beliefs import given_probability, newest_share
 from noisyfit.nn.build import projection_head
 from noisyfit.nn.features import embedding_size, logits_and_embeddings
 from noisyfit.nn.losses import clid, cross_entropy, reliability_contrastive
 from noisyfit.nn.metagrad import logit_jvp
-from noisyfit.peers import Peers
-from noisyfit.warmup import WarmUp
 
 META_BATCH = 100
 TINY = 1e-8

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 
-from noisyfit.data import TrainingData
+from noisyfit.data.training import TrainingData
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 from noisyfit.nn.beliefs import sharpen
 from noisyfit.nn.losses import cross_entropy, mixup

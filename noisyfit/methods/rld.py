@@ -13,8 +13,10 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from noisyfit.base import NoisyLabelClassifier
-from noisyfit.data import Rows, TrainingData, best_of_each_class
+from noisyfit.data.rows import Rows
+from noisyfit.data.training import TrainingData, best_of_each_class
+from noisyfit.estimator.base import NoisyLabelClassifier
+from noisyfit.estimator.warmup import WarmUp
 from noisyfit.exceptions import NoisyFitWarning
 from noisyfit.nn.beliefs import given_probability, newest_share, sharpen
 from noisyfit.nn.diffusion import (
@@ -27,7 +29,6 @@ from noisyfit.nn.diffusion import (
 )
 from noisyfit.nn.features import embedding_size, logits_and_embeddings
 from noisyfit.nn.losses import cross_entropy
-from noisyfit.warmup import WarmUp
 
 N_DIFFUSION_STEPS = 50
 DIFFUSION_LR = 1e-3

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from noisyfit.nn.backbones import BACKBONES, default_backbone
-from noisyfit.synonyms import did_you_mean, remedy
+from noisyfit.utils.synonyms import did_you_mean, remedy
 
 PROJECTION_SIZE = 128
 ModuleLike = None | str | nn.Module | Callable[..., nn.Module]

@@ -11,22 +11,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from noisyfit.devices import named_device, resolve_device
 from noisyfit.nn.augment import ImageAugment
 from noisyfit.nn.backbones import BACKBONES
 from noisyfit.nn.build import projection_head
 from noisyfit.nn.features import embedding_size, embeddings
 from noisyfit.nn.input_layer import Standardized
 from noisyfit.nn.losses import contrastive
-from noisyfit.parameters import (
+from noisyfit.utils.devices import named_device, resolve_device
+from noisyfit.utils.parameters import (
     AT_LEAST_ONE,
     POSITIVE,
     Interval,
     StrOptions,
     check_parameters,
 )
-from noisyfit.torch_state import seeded_generators
-from noisyfit.validation import checked_value_range
+from noisyfit.utils.torch_state import seeded_generators
+from noisyfit.utils.validation import checked_value_range
 
 CHUNK = 512  # rows embedded at once
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from noisyfit import base
+from noisyfit import NoisyLabelClassifier
 from noisyfit.cli import main
 
 FILES: dict[str, bytes] = {
@@ -67,7 +67,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def never(*args: Any, **kwargs: Any) -> None:
         pytest.fail("Training has begun.")
 
-    monkeypatch.setattr(base.NoisyLabelClassifier, "_train", never)
+    monkeypatch.setattr(NoisyLabelClassifier, "_train", never)
     monkeypatch.chdir(tmp_path)
     for name, content in FILES.items():
         Path(name).write_bytes(content)

@@ -12,7 +12,7 @@ from sklearn.model_selection import train_test_split
 from skorch.callbacks import EarlyStopping
 
 from noisyfit import CLIDMetaClassifier, CrossEntropyClassifier, NoisyFitWarning, noise
-from noisyfit.data import TrainingData
+from noisyfit.data.training import TrainingData
 from noisyfit.metrics import detection_auroc
 from noisyfit.nn import losses
 from noisyfit.nn.features import logits_and_embeddings

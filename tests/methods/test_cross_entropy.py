@@ -23,7 +23,8 @@ from noisyfit import (
     NoisyFitError,
     NoisyFitWarning,
 )
-from noisyfit.data import Rows, TrainingData
+from noisyfit.data.rows import Rows
+from noisyfit.data.training import TrainingData
 from tests.common import Arrays, Doom, Fate, Linear, all_estimators, blobs, images, quick
 
 WEIGHING: dict[str, Any] = {

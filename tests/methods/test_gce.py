@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from noisyfit import CrossEntropyClassifier, GCEClassifier
-from noisyfit.data import Rows, TrainingData
+from noisyfit.data.rows import Rows
+from noisyfit.data.training import TrainingData
 from noisyfit.nn.losses import generalized_cross_entropy
 from tests.common import digits_scores, noisy_blobs, quick
 

@@ -15,7 +15,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from noisyfit import CrossEntropyClassifier, HRPClassifier, NoisyFitWarning, noise
-from noisyfit.data import TrainingData
+from noisyfit.data.training import TrainingData
 from noisyfit.methods.hrp import (
     Reliability,
     Targets,

@@ -18,14 +18,15 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, column_or_1d, has_fit_parameter
 
 from noisyfit import quality
-from noisyfit.data import unwrapped
-from noisyfit.fitted import all_or_nothing
-from noisyfit.labels import LabelProtocol
+from noisyfit.data.rows import unwrapped
+from noisyfit.estimator.fitted import all_or_nothing
+from noisyfit.estimator.labels import LabelProtocol
+from noisyfit.estimator.persistence.savable import Savable
+from noisyfit.estimator.warmup import PILOT_MINIMUM
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 from noisyfit.methods.echoalign.transformers import EchoSelect, seeded
 from noisyfit.methods.flywheel import FlywheelClassifier
-from noisyfit.persistence.savable import Savable
-from noisyfit.validation import (
+from noisyfit.utils.validation import (
     as_column,
     check_clean_mask,
     check_given,
@@ -34,7 +35,6 @@ from noisyfit.validation import (
     present_labels,
     row_names,
 )
-from noisyfit.warmup import PILOT_MINIMUM
 
 FINE_TUNING_RATE = 0.01  # of the learning rate: what two steps by ten have left of it
 

@@ -6,11 +6,11 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from noisyfit.checkpoint import decode, encode
+from noisyfit.estimator.checkpoint import decode, encode
+from noisyfit.estimator.persistence.models import learned, teach
+from noisyfit.estimator.persistence.savable import Savable, dumps, loads
 from noisyfit.exceptions import NoisyFitError, NoisyFitWarning
-from noisyfit.files import read_sealed, set_aside
-from noisyfit.persistence.models import learned, teach
-from noisyfit.persistence.savable import Savable, dumps, loads
+from noisyfit.utils.files import read_sealed, set_aside
 
 
 def stored(trained: Any, code: list[str]) -> bytes | None:

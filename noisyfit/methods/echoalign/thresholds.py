@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.mixture import GaussianMixture
 
-from noisyfit.parameters import is_number
+from noisyfit.utils.parameters import is_number
 
 GRID = 1000  # points between the two means where a mixture's boundary is looked for
 

@@ -25,12 +25,13 @@ from sklearn.utils.validation import (
 from torch import Tensor
 from torch.nn import functional as F
 
-from noisyfit.checkpoint import Checkpoint
-from noisyfit.data import check_row_shape, image_layout, shape_of, unwrapped
-from noisyfit.devices import resolve_device
-from noisyfit.files import make_folder
-from noisyfit.fitted import FittedAttributes, all_or_nothing
-from noisyfit.identity import fingerprint
+from noisyfit.data.rows import shape_of, unwrapped
+from noisyfit.estimator.checkpoint import Checkpoint
+from noisyfit.estimator.fitted import FittedAttributes, all_or_nothing
+from noisyfit.estimator.format import check_row_shape, image_layout
+from noisyfit.estimator.identity import fingerprint
+from noisyfit.estimator.persistence.models import code_in, learned
+from noisyfit.estimator.persistence.savable import Savable
 from noisyfit.methods.echoalign.memory import restored, stored
 from noisyfit.methods.echoalign.thresholds import (
     check_threshold,
@@ -41,10 +42,10 @@ from noisyfit.nn.embedders import ContrastiveEmbedder, Embedder, StandardizedFea
 from noisyfit.nn.generators import ConditionalDiffusion, Modifier, Trainable
 from noisyfit.nn.generators.conditional_diffusion import SMALL_IMAGE
 from noisyfit.nn.generators.row_store import RowStore
-from noisyfit.persistence.models import code_in, learned
-from noisyfit.persistence.savable import Savable
-from noisyfit.torch_state import torch_defaults
-from noisyfit.validation import (
+from noisyfit.utils.devices import resolve_device
+from noisyfit.utils.files import make_folder
+from noisyfit.utils.torch_state import torch_defaults
+from noisyfit.utils.validation import (
     as_column,
     check_clean_mask,
     check_given,

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
-from noisyfit.devices import named_device, resolve_device
 from noisyfit.nn.generators.denoisers import GROUPS, TableDenoiser, UNet
 from noisyfit.nn.generators.edges import edge_map
 from noisyfit.nn.generators.protocol import Progress
 from noisyfit.nn.metagrad import rng_state, set_rng_state
-from noisyfit.parameters import (
+from noisyfit.utils.devices import named_device, resolve_device
+from noisyfit.utils.parameters import (
     AT_LEAST_ONE,
     NOT_NEGATIVE,
     POSITIVE,
@@ -28,8 +28,8 @@ from noisyfit.parameters import (
     StrOptions,
     check_parameters,
 )
-from noisyfit.torch_state import seeded_generators
-from noisyfit.validation import encode
+from noisyfit.utils.torch_state import seeded_generators
+from noisyfit.utils.validation import encode
 
 LABEL_DROPOUT = 0.2  # share of rows that are denoised without their label
 EMA_DECAY = 0.999

@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from noisyfit.devices import resolve_device
 from noisyfit.exceptions import NoisyFitWarning
 from noisyfit.nn.generators.edges import canny
-from noisyfit.parameters import (
+from noisyfit.utils.devices import resolve_device
+from noisyfit.utils.parameters import (
     AT_LEAST_ONE,
     NOT_NEGATIVE,
     Interval,
     StrOptions,
     check_parameters,
 )
-from noisyfit.validation import checked_value_range
+from noisyfit.utils.validation import checked_value_range
 
 FEWEST_EDGES = 0.005  # share of the pixels
 FACTOR = 8  # between the sides of a drawing and those of its latent image

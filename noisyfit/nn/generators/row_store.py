@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from noisyfit.files import explained, set_aside
+from noisyfit.utils.files import explained, set_aside
 
 KEY_SIZE = 20  # bytes; as many of a digest of the key and its row follow in the file of keys
 

@@ -35,7 +35,6 @@ from noisyfit import (
     NoisyFitWarning,
     noise,
 )
-from noisyfit.files import write_sealed
 from noisyfit.methods.echoalign.thresholds import (
     find_threshold,
     mixture_boundary,
@@ -45,6 +44,7 @@ from noisyfit.methods.echoalign.thresholds import (
 from noisyfit.metrics import detection_auroc
 from noisyfit.nn.embedders import ContrastiveEmbedder, StandardizedFeatures
 from noisyfit.nn.generators import ConditionalDiffusion, PrecomputedModifier
+from noisyfit.utils.files import write_sealed
 from tests.common import images
 
 BRIEF = ConditionalDiffusion(n_train_steps=20, n_steps=3, width=16)

@@ -1,0 +1,1 @@
+"""Rows and labels as methods see them: tensors on one device."""

@@ -1,0 +1,325 @@
+"""Rows on the device, sliced by index: no loader stands between the data and the network."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.masked import MaskedTensor
+from torch.utils.data import Dataset
+
+from noisyfit.utils.validation import as_column
+
+COMPLEX = "X must be real. Complex data not supported. Pass X.real or abs(X)."
+INFERENCE_BATCH = {"table": 4096, "image": 512}
+RESIDENT_FRACTION = 0.5  # of the free GPU memory that the rows may take
+WORDS_OF_NUMPY = ("could not convert", "float() argument", "setting an array", "can't convert")
+VIEWABLE = tuple(np.dtype(code) for code in "?bhilqBHILQefd")  # dtypes that torch has as well
+
+
+class Rows:
+    """The rows of X, wherever they live, as tensors on one device.
+
+    Arrays and memmaps are viewed, never copied whole, unless the device is a GPU with room for
+    them; what torch cannot view stays with numpy and is converted slice by slice. Images keep their
+    dtype until the network's input layer.
+
+    Parameters
+    ----------
+    X : ndarray, memmap, Tensor or torch Dataset
+        Rows first. A Dataset yields ``x`` or ``(x, y)``.
+    layout : str
+        As named by `image_layout`.
+    device : torch.device
+        Where `take` puts the rows.
+    """
+
+    def __init__(self, X: Any, layout: str, device: torch.device) -> None:
+        self.layout = layout
+        self.device = device
+        self.source = X if isinstance(X, Dataset) else _as_source(X, device)
+
+    def __len__(self) -> int:
+        return len(self.source)  # type: ignore[arg-type]
+
+    def take(self, idx: Tensor) -> Tensor:
+        """Return rows ``idx`` as (B, d) float32 or (B, C, H, W) of the source's dtype."""
+        if isinstance(self.source, Tensor):
+            x = self.source.index_select(0, idx.to(self.source.device))
+        elif isinstance(self.source, np.ndarray):
+            x = as_tensor(self.source[idx.cpu().numpy()])
+        else:
+            x = _stacked([dataset_row(self.source, int(i)) for i in idx.cpu()])
+        return self._arrange(x)
+
+    def in_order(self, view: str = "plain") -> Iterator[Tensor]:
+        """Yield all rows in batches for inference; a bare table has no other view."""
+        size = self.inference_batch
+        for start in range(0, len(self), size):
+            stop = min(start + size, len(self))
+            if isinstance(self.source, Dataset):
+                yield self.take(torch.arange(start, stop))
+            else:
+                yield self._arrange(as_tensor(self.source[start:stop]).contiguous())
+
+    @property
+    def is_bytes(self) -> bool:
+        """Whether the source holds uint8, which is finite and on the scale 0 to 255."""
+        first = dataset_row(self.source, 0) if isinstance(self.source, Dataset) else self.source
+        return first.dtype in (torch.uint8, np.uint8)
+
+    @property
+    def inference_batch(self) -> int:
+        """Rows a forward pass without gradients takes at once."""
+        return INFERENCE_BATCH["table" if self.layout == "table" else "image"]
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """(d,) or (C, H, W)."""
+        return tuple(self.take(torch.zeros(1, dtype=torch.long)).shape[1:])
+
+    def _arrange(self, x: Tensor) -> Tensor:
+        x = x.to(self.device, non_blocking=True)
+        if x.dtype != torch.uint8 or self.layout == "table":
+            x = x.float()
+        if self.layout == "HW":
+            return x.unsqueeze(1)
+        if self.layout == "HWC":
+            return x.permute(0, 3, 1, 2)  # contiguous rows seen channels first = channels_last
+        return x
+
+
+def unwrapped(X: Any) -> Any:
+    """Return what `Rows` and scikit-learn can read: lists and masked arrays as plain arrays.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an entry is masked, the rows differ in shape, or X is sparse or no numbers.
+    """
+    if isinstance(X, list | tuple) or (isinstance(X, np.ndarray) and _is_array_of_rows(X)):
+        X = _as_one_array(list(X))
+    if isinstance(X, Tensor):
+        _check_tensor(X)
+        return X.detach()
+    if isinstance(X, np.ma.MaskedArray):
+        X = _unmasked(X)
+    if hasattr(X, "toarray") and hasattr(X, "nnz"):
+        raise TypeError(
+            f"X must be dense. Got a sparse {type(X).__name__} of shape {X.shape}. Have it dense "
+            "where it is made, as by OneHotEncoder(sparse_output=False), make fewer columns, as by "
+            "TruncatedSVD, or put FunctionTransformer(lambda X: X.toarray(), accept_sparse=True) "
+            "before this step."
+        )
+    is_frame = hasattr(X, "columns")
+    for dtype in X.dtypes if is_frame else [getattr(X, "dtype", None)]:
+        _check_numbers(dtype, isinstance(X, np.memmap))
+    return X
+
+
+@contextmanager
+def entries_as_numbers() -> Iterator[None]:
+    """Say in our words what numpy says of an entry that it cannot convert."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        if not str(error).startswith(WORDS_OF_NUMPY):
+            raise
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(
+            f"X must hold numbers. Got an entry that is none ({error}). Encode or drop it."
+        ) from error
+
+
+def as_tensor(array: Any) -> Tensor:
+    """Return a tensor or array as a tensor: the view that torch can have of it, else a copy."""
+    array = unwrapped(array)
+    if isinstance(array, Tensor):
+        return array
+    array = np.asarray(array)
+    if not _is_viewable(array):
+        dtype = array.dtype.newbyteorder("=")
+        with entries_as_numbers():
+            array = np.array(array, dtype if dtype in VIEWABLE else np.float32, order="C")
+    with warnings.catch_warnings():  # read-only arrays are only ever read
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.as_tensor(array)
+
+
+def dataset_row(dataset: Dataset[Any], i: int) -> Tensor:
+    """Return x of row ``i`` of a Dataset of ``x`` or ``(x, y)``."""
+    row = dataset[i]
+    return as_tensor(row[0] if isinstance(row, tuple | list) else row)
+
+
+def shape_of(X: Any) -> tuple[int, ...]:
+    """Return the shape of an array, or that of a Dataset's rows stacked."""
+    if not isinstance(X, Dataset):
+        return tuple(np.shape(X))
+    return (len(X), *dataset_row(X, 0).shape) if len(X) else (0,)  # type: ignore[arg-type]
+
+
+def dataset_labels(dataset: Dataset[Any]) -> np.ndarray[Any, Any] | None:
+    """Return the labels of a Dataset: its ``targets`` or ``y``, else the second of every pair."""
+    for name in ("targets", "y", "labels"):
+        if hasattr(dataset, name):
+            return as_column(getattr(dataset, name))
+    if not isinstance(dataset[0], tuple | list):
+        return None
+    return as_column([np.asarray(dataset[i][1])[()] for i in range(len(dataset))])  # type: ignore[arg-type]
+
+
+def _as_source(X: Any, device: torch.device) -> Any:
+    """Return X as a tensor, on a GPU where it has room, or as it is where torch cannot view it."""
+    source = X if isinstance(X, np.ndarray) and not _is_viewable(X) else as_tensor(X)
+    if device.type != "cuda" or isinstance(X, np.memmap):
+        return source
+    free, _ = torch.cuda.mem_get_info(device)
+    if source.nbytes > RESIDENT_FRACTION * free:
+        return source
+    return as_tensor(source).to(device)
+
+
+def _is_viewable(array: np.ndarray[Any, Any]) -> bool:
+    """Whether torch can have a view of the array: byte order, alignment and strides are plain."""
+    steps = all(step >= 0 and step % array.itemsize == 0 for step in array.strides)
+    return array.dtype in VIEWABLE and array.flags.aligned and steps
+
+
+def _unmasked(X: np.ma.MaskedArray[Any, Any]) -> np.ndarray[Any, Any]:
+    if np.ma.is_masked(X):
+        raise ValueError(
+            f"X must be complete. Got a masked array with {np.ma.count_masked(X)} masked entries. "
+            "Impute or drop those rows."
+        )
+    return X.data
+
+
+def _is_array_of_rows(X: np.ndarray[Any, Any]) -> bool:
+    return X.dtype == object and X.ndim == 1
+
+
+def _as_one_array(rows: list[Any]) -> Any:
+    if not rows or np.isscalar(_first_leaf(rows)):
+        return _as_array_of_numbers(rows)
+    rows = [unwrapped(row) for row in rows]
+    if all(isinstance(row, Tensor) for row in rows):
+        return _stacked(rows)
+    rows = [np.asarray(row) for row in rows]
+    _check_one_shape(rows)
+    return np.stack(rows)
+
+
+def _first_leaf(rows: Any) -> Any:
+    while isinstance(rows, list | tuple) and rows:
+        rows = rows[0]
+    return rows
+
+
+def _as_array_of_numbers(rows: Any) -> np.ndarray[Any, Any]:
+    try:
+        return np.asarray(rows)
+    except ValueError as error:
+        raise ValueError(
+            f"X must have rows of one shape. Got rows of unequal parts ({error}). Pad or crop them."
+        ) from error
+
+
+def _stacked(rows: list[Tensor]) -> Tensor:
+    _check_one_shape(rows)
+    return torch.stack(rows)
+
+
+def _check_one_shape(rows: list[Any]) -> None:
+    shapes = {tuple(row.shape): None for row in rows}
+    if len(shapes) > 1:
+        first, second, *_ = shapes
+        raise ValueError(
+            f"X must have rows of one shape. Got rows of shape {first} and {second}. Resize, crop "
+            "or pad them."
+        )
+
+
+def _check_numbers(dtype: Any, is_memmap: bool) -> None:
+    kind = getattr(dtype, "kind", "")
+    if kind == "c":
+        raise ValueError(COMPLEX)
+    is_time = kind in tuple("mM") or (hasattr(dtype, "is_temporal") and dtype.is_temporal())
+    if is_time or kind == "V" or (is_memmap and kind in tuple("SU")):  # others may hold "1.5"
+        raise TypeError(f"X must hold numbers. Got dtype {dtype}. Convert it to numbers.")
+
+
+def _check_tensor(X: Tensor) -> None:
+    if X.is_meta:
+        raise ValueError(
+            "X must hold numbers. Got a tensor on the meta device. Pass one with data."
+        )
+    if X.is_complex():
+        raise ValueError(COMPLEX)
+    if isinstance(X, MaskedTensor):
+        raise ValueError("X must be complete. Got a MaskedTensor. Pass X.to_tensor(value).")
+    if X.is_nested:
+        raise ValueError("X must have rows of one shape. Got a nested tensor. Pad or crop them.")
+    if X.layout != torch.strided:
+        raise TypeError(f"X must be dense. Got a tensor of {X.layout}. Pass X.to_dense().")
+    if X.is_quantized:
+        raise TypeError(f"X must hold plain numbers. Got {X.dtype}. Pass X.dequantize().")
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What one pass over the rows tells; (d,) for tables, (C, 1, 1) for images."""
+
+    mean: Tensor
+    std: Tensor
+    low: float
+    high: float
+
+
+def scan(rows: Rows) -> Statistics:
+    """Scan the rows once, in slices, with sums in float64; near-constant columns get std 1."""
+    total = square = torch.zeros((), dtype=torch.float64)
+    count, low, high = 0, float("inf"), float("-inf")
+    shift: Tensor | None = None
+    for x in rows.in_order():
+        x = x.double().transpose(0, 1).reshape(x.shape[1], -1) if x.ndim == 4 else x.double().T
+        if shift is None:
+            shift = x.mean(1, keepdim=True)  # keeps the difference of squares accurate
+            total = square = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+        total = total + (x - shift).sum(1)
+        square = square + (x - shift).square().sum(1)
+        count += x.shape[1]
+        low, high = _widen(low, high, x)
+    assert shift is not None
+    offset = total / count
+    mean = shift[:, 0] + offset
+    variance = (square / count - offset.square()).clamp(min=0)
+    std = variance.sqrt()
+    smallest = (1e-6 * mean.abs()).clamp(min=torch.finfo(torch.float32).tiny)
+    std = torch.where(std > smallest, std, torch.ones_like(std))
+    shape = (-1,) if rows.layout == "table" else (-1, 1, 1)
+    mean, std = (t.reshape(shape).float().cpu() for t in (mean, std))
+    return Statistics(mean, std, low, high)
+
+
+def extremes(rows: Rows) -> tuple[float, float]:
+    """Return the smallest and the largest value; NaN if there is one."""
+    low, high = float("inf"), float("-inf")
+    for x in rows.in_order():
+        low, high = _widen(low, high, x)
+    return low, high
+
+
+def _widen(low: float, high: float, x: Tensor) -> tuple[float, float]:
+    if x.numel() == 0:
+        return low, high
+    smallest, largest = torch.aminmax(x)
+    if smallest != smallest:  # NaN, which Python's min would lose
+        return float("nan"), float("nan")
+    return min(low, float(smallest)), max(high, float(largest))

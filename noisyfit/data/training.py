@@ -1,0 +1,248 @@
+"""The training rows with their given labels, in shuffled batches of views."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from math import ceil
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from noisyfit.data.rows import INFERENCE_BATCH, Rows
+from noisyfit.data.views import Augment, NoAugment
+from noisyfit.exceptions import NoisyFitWarning
+
+GPU_CHUNK = 8192  # rows augmented at once on a GPU, where kernel launches are what costs
+LARGEST_META_SET = 1000
+SMALLEST_META_SET = 50  # rows
+
+
+@dataclass
+class TrainingData:
+    """Rows, given labels and trust, served as shuffled batches of views on the device.
+
+    Parameters
+    ----------
+    rows : Rows
+        All rows of X.
+    labels : Tensor of shape (n_samples,)
+        Codes 0..K-1 of the given labels, -1 where there is none.
+    trusted : Tensor of shape (n_samples,)
+        True where the label is known to be right.
+    n_classes : int
+    batch_size : int
+    augment : Augment
+        Makes the weak and strong views.
+    index : Tensor of shape (n_samples,) or None
+        Row numbers of X that take part; None means all.
+    meta : TrainingData or None
+        Rows with labels known to be right, for methods that learn from them.
+    weights : Tensor of shape (n_samples,) or None
+        What each row counts in the loss, 1 on average; None means all alike.
+    """
+
+    rows: Rows
+    labels: Tensor
+    trusted: Tensor
+    n_classes: int
+    batch_size: int
+    augment: Augment = field(default_factory=NoAugment)
+    index: Tensor | None = None
+    meta: TrainingData | None = None
+    weights: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the batches are."""
+        return self.rows.device
+
+    @property
+    def has_label(self) -> Tensor:
+        """(n,) boolean."""
+        return self.labels >= 0
+
+    def take(self, idx: Tensor) -> Tensor:
+        """Return rows ``idx`` of the training data."""
+        return self.rows.take(idx if self.index is None else self.index[idx])
+
+    def subset(self, idx: Tensor) -> TrainingData:
+        """Return rows ``idx`` as data of their own."""
+        return replace(
+            self,
+            labels=self.labels[idx],
+            trusted=self.trusted[idx],
+            weights=None if self.weights is None else self.weights[idx],
+            index=idx if self.index is None else self.index[idx],
+        )
+
+    def weighed(self, values: Tensor, idx: Tensor) -> Tensor:
+        """Return values (B, ...) of rows ``idx``, each times the weight of its row."""
+        if self.weights is None:
+            return values
+        return self.weights[idx].view(-1, *[1] * (values.ndim - 1)) * values
+
+    def known(self) -> TrainingData | None:
+        """Return the rows whose labels are known to be right, None if there are none."""
+        if self.meta is not None or not self.trusted.any():
+            return self.meta
+        return self.subset(self.trusted.nonzero()[:, 0])
+
+    def draw(self, n_rows: int, view: str = "weak") -> tuple[Tensor, Tensor]:
+        """Return a view of random rows and their labels; all rows if there are fewer."""
+        idx = torch.randperm(len(self), device=self.device)[:n_rows]
+        return self.view(self.take(idx), view), self.labels[idx]
+
+    def batches(self, *views: str, labelled: bool = False) -> Iterator[tuple[Tensor, ...]]:
+        """Yield ``(idx, *views, labels)`` over all rows in a new random order.
+
+        Parameters
+        ----------
+        *views : {"plain", "weak", "strong"}
+            Each a fresh view of the same rows; none means one weak view.
+        labelled : bool, default=False
+            Leave rows without a label out.
+        """
+        pool = self.has_label.nonzero()[:, 0] if labelled else None
+        n = len(self) if pool is None else len(pool)
+        order = torch.randperm(n, device=self.device)
+        order = order if pool is None else pool[order]
+        for start, stop, bounds in self._chunks(n):
+            chunk = order[start:stop]
+            x = self.take(chunk)
+            seen = [self.view(x, name) for name in views or ("weak",)]
+            labels = self.labels.index_select(0, chunk)
+            for a, b in bounds:
+                yield chunk[a:b], *(v[a:b] for v in seen), labels[a:b]
+
+    def view(self, x: Tensor, name: str) -> Tensor:
+        """Return the named view of a batch."""
+        return x if name == "plain" else getattr(self.augment, name)(x)
+
+    def in_order(self, view: str = "plain") -> Iterator[Tensor]:
+        """Yield one view of all rows, in order, in batches for inference."""
+        if self.index is None:
+            for x in self.rows.in_order():
+                yield self.view(x, view)
+        else:
+            size = INFERENCE_BATCH["table" if self.rows.layout == "table" else "image"]
+            for idx in torch.arange(len(self), device=self.device).split(size):
+                yield self.view(self.take(idx), view)
+
+    def _chunks(self, n: int) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
+        """Group batches so that augmentation sees large chunks on a GPU, one batch on a CPU."""
+        per_chunk = max(1, GPU_CHUNK // self.batch_size) if self.device.type == "cuda" else 1
+        batches = batch_bounds(n, self.batch_size)
+        for i in range(0, len(batches), per_chunk):
+            group = batches[i : i + per_chunk]
+            start, stop = group[0][0], group[-1][1]
+            yield start, stop, [(a - start, b - start) for a, b in group]
+
+
+def batch_bounds(n: int, batch_size: int) -> list[tuple[int, int]]:
+    """Cut ``range(n)`` into batches; a rest of one row joins the previous batch.
+
+    >>> batch_bounds(129, 64)
+    [(0, 64), (64, 129)]
+    """
+    starts = list(range(0, n, batch_size))
+    if len(starts) > 1 and n - starts[-1] == 1:
+        starts.pop()
+    return list(zip(starts, [*starts[1:], n][: len(starts)], strict=True))
+
+
+def draw_meta_rows(n: int) -> Tensor:
+    """Draw the rows that judge a method where no labels are known: half, at most 1,000."""
+    return torch.randperm(n)[: min(LARGEST_META_SET, n // 2)].sort().values
+
+
+def draw_evenly(rating: Tensor, labels: Tensor, n_classes: int) -> Tensor:
+    """Return the rows that judge a method by their labels: half, at most 1,000, from all classes.
+
+    The classes take turns, each with its row of the highest rating, until enough rows are found. A
+    class drops out when half of its rows are taken: the other half is there to learn from.
+
+    Parameters
+    ----------
+    rating : Tensor of shape (n_samples,)
+        Random numbers make a random draw.
+    labels : Tensor of shape (n_samples,)
+        Rows with -1 are left out.
+    n_classes : int
+    """
+    turns, found = [], []
+    for code in range(n_classes):
+        rows = (labels == code).nonzero()[:, 0]
+        best = rating[rows].argsort(descending=True, stable=True)[: len(rows) // 2]
+        found.append(rows[best])
+        turns.append(torch.arange(len(best), device=rows.device))
+    in_turn = torch.cat(found)[torch.cat(turns).argsort(stable=True)]
+    return in_turn[: min(LARGEST_META_SET, len(labels) // 2)].sort().values
+
+
+def check_meta_set(meta: TrainingData) -> None:
+    """Warn of a meta set that is too small."""
+    if len(meta) < SMALLEST_META_SET:
+        warnings.warn(
+            f"A meta set should have at least {SMALLEST_META_SET} rows. Got {len(meta)}: what is "
+            "learned from it is mostly noise. Use more rows, or CrossEntropyClassifier.",
+            NoisyFitWarning,
+            stacklevel=6,
+        )
+
+
+def best_of_each_class(rating: Tensor, labels: Tensor, share: float, n_classes: int) -> Tensor:
+    """Return the rows of the highest rating, the same share of every class, rounded up.
+
+    Parameters
+    ----------
+    rating : Tensor of shape (n_samples,)
+    labels : Tensor of shape (n_samples,)
+        Rows with -1 are left out.
+    share : float in [0, 1]
+    n_classes : int
+    """
+    kept = []
+    for code in range(n_classes):
+        rows = (labels == code).nonzero()[:, 0]
+        best = rating[rows].argsort(descending=True)
+        kept.append(rows[best[: ceil(share * len(rows))]])
+    return torch.cat(kept)
+
+
+def scaled_weights(weights: np.ndarray[Any, Any] | None, data: TrainingData) -> Tensor | None:
+    """Return the weights of the training rows, 1 on average over those with a label.
+
+    None where all are equal, so that the loss is the plain mean to the bit.
+
+    Parameters
+    ----------
+    weights : float64 ndarray or None
+        One for each row of X.
+    data : TrainingData
+        Which rows take part.
+
+    Raises
+    ------
+    ValueError
+        If no row is left to learn from.
+    """
+    if weights is None:
+        return None
+    own = torch.as_tensor(weights)
+    own = own if data.index is None else own[data.index.cpu()]
+    labelled = own[data.has_label.cpu()]
+    if not labelled.any():
+        raise ValueError(
+            "sample_weight must not be zero for all rows that are learned from, which have a label "
+            f"and are not held out. Got zero for all {len(labelled)}. Weigh some of them."
+        )
+    if (labelled == labelled[0]).all():
+        return None
+    return (own / labelled.mean()).float().to(data.device)

@@ -1,0 +1,642 @@
+"""skorch's engine with the loop turned inside out: the method iterates, the engine serves."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatch
+from functools import partial
+from math import cos, pi
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import torch
+from skorch import NeuralNet
+from skorch.callbacks import (
+    BatchScoring,
+    EpochTimer,
+    InputShapeSetter,
+    LRScheduler,
+    ParamMapper,
+    PrintLog,
+)
+from skorch.history import History
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from noisyfit.data.rows import Rows
+from noisyfit.data.training import TrainingData
+from noisyfit.estimator.checkpoint import Checkpoint
+from noisyfit.exceptions import NoisyFitError
+from noisyfit.nn.build import build_network, parameter_names
+from noisyfit.nn.input_layer import Standardized
+from noisyfit.utils.devices import resolve_device
+from noisyfit.utils.synonyms import NAMES, REMEDIES, did_you_mean, remedy
+
+SGD_DEFAULTS = {"momentum": 0.9, "weight_decay": 5e-4, "fused": True}
+CYCLE = 20  # epochs, about, between the restarts of the cyclic learning rate
+PREDICTING = "Call predict_proba(X) or predict_logits(X)."
+READING = "Pass X and y to fit."
+TRAINING = "Write the loop in _fit(data) of a subclass of NoisyLabelClassifier."
+IGNORED = (  # attributes of skorch's, by its default
+    "compile", "criterion", "dataset", "iterator_train", "iterator_valid", "predict_nonlinearity",
+    "train_split", "warm_start",
+)  # fmt: skip
+NOT_OFFERED = {  # functions of skorch, and what takes their place
+    "check_data": READING,
+    "evaluation_step": PREDICTING, "forward": PREDICTING, "forward_iter": PREDICTING,
+    "infer": PREDICTING, "get_dataset": READING, "get_iterator": READING,
+    "get_split_datasets": READING, "get_loss": TRAINING, "get_train_step_accumulator": TRAINING,
+    "initialize_criterion": TRAINING, "run_single_epoch": TRAINING, "train_step": TRAINING,
+    "train_step_single": TRAINING, "validation_step": TRAINING,
+}  # fmt: skip
+SHOWN = 8  # names in a message
+SMALLEST = torch.finfo(torch.float32).tiny  # of a probability, to take its logarithm
+SMALLEST_BATCH = 32  # rows below which matrix products take another path, with other rounding
+
+
+class NotOffered:
+    """Takes the place of a function of skorch's that has no sense here; hasattr finds nothing."""
+
+    def __init__(self, name: str, remedy: str) -> None:
+        self.name, self.remedy = name, remedy
+
+    def __get__(self, instance: Any, owner: type[Any]) -> Any:
+        if instance is None:
+            return self
+        raise AttributeError(
+            f"{owner.__name__} has no {self.name} of skorch's: its loop is its own. {self.remedy}"
+        )
+
+
+class Engine(NeuralNet):
+    """Networks, optimizers, epochs, callbacks and checkpoints for the loop a method writes.
+
+    A method names its networks in the class attribute ``_networks``: ``module_`` predicts; any
+    other name ``x`` gives a network ``x_`` and its optimizer ``x_optimizer_``, which users reach as
+    ``x__`` and ``x_optimizer__``.
+    """
+
+    # skorch's constructor writes fitted attributes, which scikit-learn forbids: the constants it
+    # would set live here instead, and nothing of it runs.
+    history_: Any = None
+    initialized_ = False
+    virtual_params_: Mapping[str, Any] = MappingProxyType({})
+    criterion = nn.CrossEntropyLoss
+    dataset = None
+    train_split = None
+    iterator_train = iterator_valid = None
+    predict_nonlinearity = None
+    warm_start = False
+    compile = False
+    use_caching = False
+    torch_load_kwargs = None
+
+    _networks: ClassVar[tuple[str, ...]] = ("module",)
+    _copies: ClassVar[tuple[str, ...]] = ()  # networks that follow others and are not trained
+
+    module_: Any
+    state_: Any  # an nn.Module whose buffers are the method's own
+    device_: torch.device
+    row_shape_: tuple[int, ...]
+    n_classes_: int
+    n_rows_: int
+    max_epochs_: int
+    device: Any
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuse what the loop of a method would pass over."""
+        super().__init_subclass__(**kwargs)
+        if cls._fit is Engine._fit or not cls._fit.__module__.startswith("noisyfit."):
+            return  # a user's own loop may call what it likes
+        for name, instead in NOT_OFFERED.items():
+            if not isinstance(inspect.getattr_static(cls, name), NotOffered):
+                raise TypeError(
+                    f"{cls.__name__} must not override {name}: {cls._fit.__qualname__} never calls "
+                    f"it. {instead}"
+                )
+        for name in IGNORED:
+            if inspect.getattr_static(cls, name) is not vars(Engine)[name]:
+                raise TypeError(
+                    f"{cls.__name__} must not set {name}: {cls._fit.__qualname__} never reads it."
+                    + remedy(name, cls._signature_names())
+                )
+
+    # ---------------------------------------------------------------- networks and optimizers
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.endswith("_"):
+            super().__setattr__(name, value)
+        else:  # a parameter: skorch would refuse an nn.Module instance
+            object.__setattr__(self, name, value)
+
+    def initialize(self) -> Engine:
+        """Make callbacks, networks, state and optimizers afresh."""
+        if not hasattr(self, "row_shape_"):
+            raise NoisyFitError(
+                f"{type(self).__name__} makes its networks in fit, when the shape of X is known. "
+                "Call fit(X, y)."
+            )
+        self._check_prefixes()
+        self._check_callbacks()
+        self._check_callback_names()
+        self._initialize_callbacks()
+        with self._current_init_context("module"):
+            self.initialize_module()
+        with self._current_init_context("criterion"):
+            self.criterion_ = self.criterion()
+        with self._current_init_context("optimizer"):
+            self.initialize_optimizer()
+        for group in self._param_groups(self._networks):
+            group["first_lr"] = group["lr"]  # schedulers overwrite what they begin with
+        for name, callback in self._user_callbacks:
+            if isinstance(callback, ParamMapper):
+                _check_patterns(name, callback.patterns, [*self.get_all_learnable_params()])
+        self._initialize_history()
+        self.initialized_ = True
+        return self
+
+    def initialize_module(self) -> Engine:
+        """Make ``module_``, the other networks and ``state_`` on the device."""
+        for name in (*self._networks, *self._copies):
+            setattr(self, f"{name}_", self._make_network(name, independent=name != "module"))
+        self.state_ = _State(self._init_state(self.n_rows_, self.n_classes_)).to(self.device_)
+        return self
+
+    def _init_state(self, n: int, n_classes: int) -> dict[str, Tensor]:
+        """Return what must outlive an epoch, by name, for ``n`` training rows; see ``state_``."""
+        return {}
+
+    def _rebuild(self, states: dict[str, dict[str, Tensor]], history: list[dict[str, Any]]) -> None:
+        """Make the networks again from their stored weights."""
+        self.device_ = resolve_device(self.device)
+        with self._current_init_context("module"):
+            for name in (*self._networks, *self._copies):
+                network = self._make_network(name, independent=False)
+                network.load_state_dict(states[name])
+                setattr(self, f"{name}_", network)
+        self.history_ = History(history)
+        self.initialized_ = True
+
+    def initialize_optimizer(self) -> Engine:
+        """Make one optimizer a network."""
+        self._check_trainable()
+        for name in self._networks:
+            network = getattr(self, f"{name}_")
+            setattr(self, _optimizer_of(name) + "_", self._make_optimizer(name, network))
+        return self
+
+    def _make_network(self, name: str, *, independent: bool) -> nn.Module:
+        params = self.get_params_for("module")
+        params |= {} if name == "module" else self.get_params_for(name)
+        network = build_network(
+            self.module,
+            self.row_shape_,
+            self.n_classes_,
+            params,
+            prefix="module",
+            independent=independent,
+        )
+        mean, scale = torch.as_tensor(self.feature_mean_), torch.as_tensor(self.feature_scale_)
+        # channels_last weights: half the time of a forward pass over grey images on a CPU
+        network = network.to(memory_format=torch.channels_last)
+        wrapped = Standardized(network, mean, scale).to(self.device_)
+        self._check_logits(wrapped)
+        return wrapped
+
+    def _check_logits(self, network: nn.Module) -> None:
+        probe = torch.zeros(2, *self.row_shape_, device=self.device_)
+        with torch.no_grad():
+            logits = network.eval()(probe)
+        expected = (2, self.n_classes_)
+        if not isinstance(logits, Tensor) or logits.shape != expected:
+            got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise ValueError(
+                f"The module must map a batch of 2 rows to logits of shape {expected}, one column "
+                f"a class. Got {got}. Give it an n_classes parameter; it is filled in at fit."
+            )
+
+    def _make_optimizer(self, name: str, network: nn.Module) -> torch.optim.Optimizer:
+        own = self.get_params_for(_optimizer_of(name))
+        shared = self.get_params_for("optimizer")
+        defaults = SGD_DEFAULTS if self.optimizer is torch.optim.SGD else {}
+        parameters = list(_named_parameters(name, network))
+        params = {"lr": self.lr} | defaults | shared | own
+        grouped_by = _optimizer_of(name) if "param_groups" in own else "optimizer"
+        patterns = _patterns(f"{grouped_by}__param_groups", params.pop("param_groups", []))
+        _check_patterns(f"{grouped_by}__param_groups", patterns, parameters)
+        groups = self._get_params_for_optimizer(grouped_by, parameters)[0]
+        known = inspect.signature(self.optimizer).parameters
+        for key in params:
+            if key not in known:
+                prefix = f"{_optimizer_of(name) if key in own else 'optimizer'}__"
+                raise ValueError(
+                    f"Invalid parameter {prefix + key!r} for {self.optimizer.__name__}."
+                    + remedy(key, known, prefix)
+                )
+        return self.optimizer(*groups, **params)
+
+    def get_all_learnable_params(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield the parameters of all networks, by the names that the user's network has."""
+        for name in self._networks:
+            yield from _named_parameters(name, getattr(self, f"{name}_"))
+
+    @classmethod
+    def _signature_names(cls) -> set[str]:
+        """Names of the parameters of the constructors of this class and its bases."""
+        own = cls.__mro__[: cls.__mro__.index(NeuralNet)]
+        constructors = [vars(c)["__init__"] for c in own if "__init__" in vars(c)]
+        parameters = [p for c in constructors for p in inspect.signature(c).parameters.values()]
+        return {p.name for p in parameters if p.kind is not p.VAR_KEYWORD} - {"self"}
+
+    def _check_prefixes(self) -> None:
+        """Refuse parameters that nothing would read."""
+        routed = ["callbacks", *self._networks, *map(_optimizer_of, self._networks)]
+        known = self._signature_names()
+        for key in vars(self):
+            prefix, dunder, _ = key.partition("__")
+            if dunder and prefix and not key.startswith("_") and prefix not in routed:
+                raise ValueError(
+                    f"Invalid parameter {key!r} for {type(self).__name__}: its prefixes are "
+                    f"{[f'{p}__' for p in routed]}." + remedy(prefix, known | {*routed})
+                )
+            if not dunder and key in self._get_param_names() and key not in known:
+                raise ValueError(
+                    f"Invalid parameter {key!r} for {type(self).__name__}.{self._remedy(key)}"
+                )
+
+    def _remedy(self, name: str) -> str:
+        """Return what to do instead of passing ``name``."""
+        if name.lower() not in NAMES | REMEDIES:
+            for prefix, takes in ("module", self.module), ("optimizer", self.optimizer):
+                if name.startswith(f"{prefix}_"):
+                    rest = name.removeprefix(f"{prefix}_")
+                    return did_you_mean(rest, parameter_names(takes), f"{prefix}__")
+        return remedy(name, self._signature_names())
+
+    # ------------------------------------------------------------------------- the loop
+
+    def fit_loop(self, data: TrainingData, validation: TrainingData | None = None) -> None:
+        """Run the method's loop from wherever the history ends."""
+        self._validation = validation
+        self._losses: dict[str, list[Tensor]] = {}
+        self._named = {
+            _optimizer_of(name): list(_named_parameters(name, getattr(self, f"{name}_")))
+            for name in self._networks
+        }
+        try:
+            self._fit(data)
+        finally:
+            self._set_training(False)
+            del self._validation, self._losses, self._named
+
+    def _fit(self, data: TrainingData) -> None:
+        """Train: the one thing a method must write."""
+        raise TypeError(f"{type(self).__name__} has no _fit(data): a method is a subclass with one")
+
+    def _epochs(self) -> Iterator[int]:
+        """Yield the epochs still to train, networks in training mode, callbacks fired around."""
+        for epoch in range(len(self.history_), self.max_epochs_):
+            self._set_training(True)
+            self._set_learning_rates(epoch)
+            self.notify("on_epoch_begin", **self._datasets)
+            self._check_trainable()
+            yield epoch
+            self._record_epoch(epoch)
+            if self._callbacks_stop():
+                break
+            self._save_epoch(epoch)
+
+    def _check_trainable(self) -> None:
+        """Refuse networks without a parameter to move."""
+        for name in self._networks:
+            parameters = list(getattr(self, f"{name}_").parameters())
+            if not any(p.requires_grad for p in parameters):
+                what = f"{len(parameters)} parameters, all of them frozen" if parameters else "none"
+                raise ValueError(
+                    f"The module must have parameters to train. Got {what}. Let requires_grad be "
+                    "True for some, such as the last layer, or freeze less."
+                )
+
+    def _descend(self, loss: Tensor, optimizer: torch.optim.Optimizer | None = None) -> None:
+        """Take one step down ``loss``: zero the gradients, backward, callbacks, step."""
+        optimizer = optimizer or self.optimizer_
+        name = next(n for n in self._named if getattr(self, f"{n}_") is optimizer)
+        predicts = optimizer is self.optimizer_
+        if predicts:
+            self.notify("on_batch_begin", batch=None, training=True)
+        optimizer.zero_grad()
+        loss.backward()
+        self.notify("on_grad_computed", named_parameters=self._named[name], training=True)
+        optimizer.step()
+        self._log(name, loss)
+        if predicts:
+            self.notify("on_batch_end", batch=None, y_pred=None, loss=loss, training=True)
+            self._follow_learning_rate()
+
+    def _log(self, name: str, value: Tensor) -> None:
+        """Note a value of this batch; the history gets the mean over the epoch."""
+        self._losses.setdefault(name, []).append(value.detach())
+
+    def _predict(
+        self, network: nn.Module, data: TrainingData | Rows, view: str = "plain"
+    ) -> Tensor:
+        """Return logits (n_samples, n_classes) in float32, in evaluation mode, in order."""
+        return self._evaluate(network, network, data, view)
+
+    def _probabilities(self, rows: TrainingData | Rows) -> Tensor:
+        """Return what ``predict_proba`` says of the rows, (n_samples, n_classes)."""
+        return self._predict(self.module_, rows).softmax(1)
+
+    @torch.no_grad()
+    def _evaluate(
+        self,
+        function: Callable[[Tensor], Tensor],
+        network: nn.Module,
+        data: TrainingData | Rows,
+        view: str = "plain",
+    ) -> Tensor:
+        """Map all rows with the network in evaluation mode; restore its mode."""
+        was_training = network.training
+        network.eval()
+        try:
+            parts = [function(_padded(x))[: len(x)] for x in data.in_order(view)]
+        finally:
+            network.train(was_training)
+        return torch.cat(parts).float()
+
+    def _set_learning_rates(self, epoch: int) -> None:
+        """Move every optimizer: cosine to zero over the epochs, or as the user's LRScheduler."""
+        if not any(isinstance(cb, LRScheduler) for _, cb in self.callbacks_):
+            for group in self.optimizer_.param_groups:
+                group["lr"] = group["first_lr"] * self._share_of_learning_rate(epoch)
+        self._follow_learning_rate()
+
+    def _follow_learning_rate(self) -> None:
+        """Move the other optimizers as the first one, which a scheduler may move in any batch."""
+        others = self._param_groups(self._networks[1:])
+        moving = [group for group in self.optimizer_.param_groups if group["first_lr"]]
+        if others and moving:
+            scale = moving[0]["lr"] / moving[0]["first_lr"]
+            for group in others:
+                group["lr"] = group["first_lr"] * scale
+
+    def _param_groups(self, networks: Sequence[str]) -> list[dict[str, Any]]:
+        optimizers = [getattr(self, _optimizer_of(name) + "_") for name in networks]
+        return [group for optimizer in optimizers for group in optimizer.param_groups]
+
+    def _share_of_learning_rate(self, epoch: int) -> float:
+        """Follow a cosine to zero over each cycle; ``"cyclic"`` has several."""
+        if self.lr_schedule == "constant":
+            return 1.0
+        epochs = self.max_epochs_
+        n_cycles = max(1, round(epochs / CYCLE)) if self.lr_schedule == "cyclic" else 1
+        return (1 + cos(pi * (epoch * n_cycles % epochs) / epochs)) / 2
+
+    def _record_epoch(self, epoch: int) -> None:
+        """Write the epoch's mean losses into the history: one copy to the host."""
+        names = {
+            n: "train_loss" if n == "optimizer" else n.replace("optimizer", "loss")
+            for n in self._losses
+        }
+        stacked = [torch.stack(values).float() for values in self._losses.values()]
+        means = torch.stack([values.mean() for values in stacked]).tolist() if stacked else []
+        for name, mean, values in zip(self._losses, means, stacked, strict=True):
+            if not torch.isfinite(torch.tensor(mean)):
+                batch = int((~torch.isfinite(values)).nonzero()[0, 0])
+                raise NoisyFitError(
+                    f"The loss must stay finite. Got {float(values[batch])} for {names[name]!r} in "
+                    f"epoch {epoch + 1}, batch {batch + 1}. The learning rate is the likely cause "
+                    f"(lr={self.lr}): try lr={self.lr / 10:g}, or precision='fp32'. A module or an "
+                    "augmentation of your own must return finite numbers as well."
+                )
+            self._record(names[name], mean)
+        self._losses.clear()
+        if self._validation is not None:
+            self._record_validation(self._validation)
+
+    def _drop_open_epoch(self) -> None:
+        """Forget an epoch that was broken off."""
+        if self.history_ and "train_loss" not in self.history_[-1]:
+            self.history_.pop()
+
+    def _record(self, name: str, value: float, best: Callable[..., float] = min) -> None:
+        """Write a value and, as skorch's Checkpoint expects, whether it is the best so far."""
+        earlier = [row[name] for row in self.history_[:-1] if name in row]
+        self.history_.record(name, value)
+        self.history_.record(f"{name}_best", value == best([*earlier, value]))
+
+    def _record_validation(self, data: TrainingData) -> None:
+        kept = data.has_label
+        probs, labels = self._probabilities(data)[kept], data.labels[kept]
+        self._record("valid_loss", float(F.nll_loss(probs.clamp(min=SMALLEST).log(), labels)))
+        self._record("valid_acc", float((probs.argmax(1) == labels).float().mean()), best=max)
+
+    # ------------------------------------------------------------------------- callbacks
+
+    def get_default_callbacks(self) -> list[tuple[str, Any]]:
+        """Return the timer and the table of epochs; losses are recorded by the loop."""
+        return self._default_callbacks
+
+    @property
+    def _default_callbacks(self) -> list[tuple[str, Any]]:
+        return [("epoch_timer", EpochTimer()), ("print_log", PrintLog())]
+
+    @property
+    def _user_callbacks(self) -> list[tuple[str, Any]]:
+        own = dict(self._default_callbacks)
+        return [(name, callback) for name, callback in self.callbacks_ if name not in own]
+
+    def _restores_an_epoch(self) -> bool:
+        """Whether a callback will put the weights of the best epoch into ``module_``."""
+        return any(getattr(callback, "load_best", False) for _, callback in self._user_callbacks)
+
+    def _check_callbacks(self) -> None:
+        for entry in self.callbacks or []:
+            callback = entry[1] if isinstance(entry, tuple) else entry
+            kind = callback if isinstance(callback, type) else type(callback)
+            if issubclass(kind, BatchScoring | InputShapeSetter):
+                raise ValueError(
+                    f"Callbacks must work without per-batch predictions and module parameters set "
+                    f"during training. Got {kind.__name__}. Use EpochScoring for scores; shapes "
+                    "are filled in at fit."
+                )
+
+    def _check_callback_names(self) -> None:
+        """Refuse parameters of callbacks that are not there: skorch would not read them."""
+        named = {} if self.callbacks == "disable" else dict(self._uniquely_named_callbacks())
+        for key in vars(self):
+            prefix, _, rest = key.partition("__")
+            name = rest.partition("__")[0]
+            if prefix == "callbacks" and rest and name not in named:
+                raise ValueError(
+                    f"{key} must name one of the callbacks, which are {list(named)}. Got "
+                    f"{name!r}. Add it: callbacks=[({name!r}, ...)]."
+                )
+
+    def _callbacks_stop(self) -> bool:
+        """Fire the end of the epoch; skorch's way to stop early is a KeyboardInterrupt."""
+        try:
+            self.notify("on_epoch_end", **self._datasets)
+        except KeyboardInterrupt:
+            return True
+        except KeyError as error:
+            if self._datasets["dataset_valid"] is not None or "in history" not in str(error):
+                raise
+            raise ValueError(
+                "What a callback watches must be in the history, and scores of held-out rows need "
+                f"such rows. Got no held-out rows: {error.args[0]} Pass validation_fraction, or "
+                "X_val and y_val, or watch train_loss."
+            ) from error
+        return False
+
+    # ------------------------------------------------------------------- checkpoints, pickles
+
+    def _save_epoch(self, epoch: int) -> None:
+        checkpoint: Checkpoint | None = self._checkpoint
+        if checkpoint is None or epoch + 1 == self.max_epochs_:
+            return
+        checkpoint.hold(self._training_state())
+        if (epoch + 1) % self.checkpoint_every == 0:
+            checkpoint.flush()
+
+    def _training_state(self) -> dict[str, Any]:
+        parts = {f"{n}_": getattr(self, f"{n}_") for n in [*self._modules, *self._optimizers]}
+        on_gpu = self.device_.type == "cuda"
+        return {
+            "seed": self.seed_,
+            "parts": {name: part.state_dict() for name, part in parts.items()},
+            "history": list(self.history_),
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state(self.device_) if on_gpu else None,
+            "callbacks": {name: _fitted_state(callback) for name, callback in self._user_callbacks},
+        }
+
+    def _restore_training_state(self, state: dict[str, Any]) -> None:
+        for name, part in state["parts"].items():
+            getattr(self, name).load_state_dict(part)
+        self.history_.extend(state["history"])
+        for name, callback in self._user_callbacks:
+            for attribute, value in state["callbacks"][name].items():
+                current: Any = getattr(callback, attribute, None)
+                if hasattr(current, "load_state_dict"):
+                    current.load_state_dict(value)
+                else:
+                    setattr(callback, attribute, value)
+        torch.set_rng_state(state["rng"])
+        if state["cuda_rng"] is not None:
+            torch.cuda.set_rng_state(state["cuda_rng"], self.device_)
+
+    @contextmanager
+    def _resolved_device(self) -> Iterator[None]:
+        """Let skorch read ``device_`` where it says ``device``."""
+        requested = self.device
+        object.__setattr__(self, "device", str(self.device_))
+        try:
+            yield
+        finally:
+            object.__setattr__(self, "device", requested)
+
+    @contextmanager
+    def _bare_networks(self) -> Iterator[None]:
+        """Let skorch see the networks of the user, without the layer that standardises."""
+        names = [f"{name}_" for name in (*self._networks, *self._copies)]
+        attributes = self.__dict__
+        wrapped = {
+            n: v for n, v in attributes.items() if n in names and isinstance(v, Standardized)
+        }
+        attributes.update({name: network.network for name, network in wrapped.items()})
+        try:
+            yield
+        finally:
+            attributes.update(wrapped)
+
+    def save_params(self, *args: Any, **kwargs: Any) -> None:
+        """Save parameters as skorch does; the user's own network can load them."""
+        with self._bare_networks():
+            super().save_params(*args, **kwargs)
+
+    def load_params(self, *args: Any, **kwargs: Any) -> None:
+        """Load parameters as skorch does, onto the device of the fit, whose scale of X stays."""
+        with self._resolved_device(), self._bare_networks():
+            super().load_params(*args, **kwargs)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        requested = state["device"]
+        fitted_on = state.get("device_", torch.device("cpu"))
+        super().__setstate__(state | {"device": str(fitted_on)})
+        if "device_" in state:  # skorch has mapped the tensors to a device that exists
+            self.device_ = torch.device(self.device)
+        self.device = requested
+
+
+for _name, _remedy in (NOT_OFFERED | {"partial_fit": "Call fit."}).items():
+    setattr(Engine, _name, NotOffered(_name, _remedy))
+
+
+def _padded(x: Tensor) -> Tensor:
+    """Fill up small batches, so that a row's result does not depend on how many come with it."""
+    missing = SMALLEST_BATCH - len(x)
+    return x if missing <= 0 else torch.cat([x, x[:1].expand(missing, *x.shape[1:])])
+
+
+class _State(nn.Module):
+    """Tensors that are saved, moved and restored with the networks."""
+
+    def __init__(self, buffers: dict[str, Tensor]) -> None:
+        super().__init__()
+        for name, value in buffers.items():
+            self.register_buffer(name, value)
+
+
+def _named_parameters(name: str, network: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Return parameters as the user's network calls them; those of our own under its name."""
+    if isinstance(network, Standardized):
+        return network.network.named_parameters()
+    return network.named_parameters(name)
+
+
+def _patterns(owner: str, groups: Any) -> list[str]:
+    """Return the patterns of names by which parameters are grouped."""
+    pairs = isinstance(groups, list | tuple) and all(
+        isinstance(group, list | tuple)
+        and len(group) == 2
+        and isinstance(group[0], str)
+        and isinstance(group[1], Mapping)
+        for group in groups
+    )
+    if not pairs:
+        raise ValueError(
+            f"{owner} must be a list of pairs, a pattern of names and a dict of parameters. Got "
+            f"{groups!r}. Pass, for example, [('0.*', {{'lr': 0.01}})]."
+        )
+    return [pattern for pattern, _ in groups]
+
+
+def _check_patterns(
+    owner: str, patterns: Sequence[Any], parameters: Sequence[tuple[str, Any]]
+) -> None:
+    """Refuse patterns of names that match nothing: what they are meant for would go on."""
+    names = list(dict.fromkeys(name for name, _ in parameters))  # two networks share them
+    shown = ", ".join(names if len(names) <= SHOWN else [*names[:SHOWN], "..."])
+    for pattern in patterns:
+        matches = pattern if callable(pattern) else partial(fnmatch, pat=pattern)
+        if not any(map(matches, names)):
+            raise ValueError(
+                f"Patterns of {owner} must match names of parameters. Got {pattern!r}, which "
+                f"matches none of the {len(names)}: {shown}"
+            )
+
+
+def _optimizer_of(network: str) -> str:
+    return "optimizer" if network == "module" else f"{network}_optimizer"
+
+
+def _fitted_state(callback: Any) -> dict[str, Any]:
+    """Return the fitted attributes of a callback: plain values and what has a state_dict."""
+    plain = (int, float, str, bool, dict, list, type(None))
+    attributes = vars(callback).items()
+    fitted = {k: v for k, v in attributes if k.endswith("_") and not isinstance(v, type)}
+    state = {k: v for k, v in fitted.items() if isinstance(v, plain)}
+    return state | {k: v.state_dict() for k, v in fitted.items() if hasattr(v, "load_state_dict")}

@@ -1,0 +1,139 @@
+"""What X is: its layout, shape and scale, learned at fit and held to later."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from noisyfit.data.rows import Rows
+from noisyfit.exceptions import NoisyFitWarning
+from noisyfit.utils.validation import checked_value_range
+
+CHANNEL_COUNTS = (1, 3, 4)
+KNOWN_RANGES = ((0.0, 1.0), (0.0, 255.0))
+OTHER_SCALE = 10  # times what the training images showed
+OVERSHOOT = 0.25  # of the width; sharpening and bicubic interpolation leave the scale by less
+
+
+def image_layout(shape: tuple[int, ...], requested: str = "auto") -> str:
+    """Name the axes of one row: ``"table"``, ``"HW"``, ``"HWC"`` or ``"CHW"``.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape of X, rows first.
+    requested : {"auto", "HW", "HWC", "CHW"}
+        The user's word; ``"auto"`` looks for an axis of 1, 3 or 4 channels.
+
+    Raises
+    ------
+    ValueError
+        If the shape is no table and no image, or could be read in two ways.
+    """
+    if len(shape) == 2:
+        return "table"
+    if len(shape) not in (3, 4):
+        raise ValueError(
+            "X must be a table (n_samples, n_features) or images (n, H, W), (n, H, W, C) or "
+            f"(n, C, H, W). Got shape {shape}. Reshape it, for example X.reshape(len(X), -1)."
+        )
+    if len(shape) == 3:
+        if requested not in ("auto", "HW"):
+            raise ValueError(
+                f"image_layout={requested!r} needs 4 axes. Got shape {shape}. Add a channel axis."
+            )
+        return "HW"
+    if requested in ("HWC", "CHW"):
+        return requested
+    if requested == "HW":
+        raise ValueError(f"image_layout='HW' needs 3 axes (n, H, W). Got shape {shape}. Use 'HWC'.")
+    first, last = shape[1] in CHANNEL_COUNTS, shape[3] in CHANNEL_COUNTS
+    if first == last:
+        how = "both the first and the last" if first else "neither the first nor the last"
+        raise ValueError(
+            f"Images must have one axis of 1, 3 or 4 channels. Got shape {shape}, where {how} "
+            'could be it. Pass image_layout="HWC" or image_layout="CHW".'
+        )
+    return "CHW" if first else "HWC"
+
+
+def check_row_shape(shape: tuple[int, ...], fitted: tuple[int, ...]) -> None:
+    """Refuse rows of another shape than those of fit."""
+    if shape[1:] != fitted:
+        raise ValueError(
+            f"X must have rows of shape {fitted}, as in fit. Got shape {shape}. Resize, crop or "
+            "reshape them."
+        )
+
+
+def check_finite(low: float, high: float) -> None:
+    """Refuse NaN and infinity in X."""
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise ValueError(
+            f"X must be finite. Input X contains NaN or infinity (range {low} to {high}). "
+            "Impute or drop those rows."
+        )
+
+
+def find_value_range(rows: Rows, low: float, high: float, given: Any) -> tuple[float, float]:
+    """Return the scale of images from ``low`` to ``high``: what the user says, else a guess.
+
+    Bytes are on 0 to 255. Floats are on 0 to 1 or 0 to 255 if they do not leave it, but for an
+    overshoot at the bright end or at both; otherwise their scale is what they show.
+    """
+    if given is not None:
+        found = _checked_value_range(given, rows)
+        check_value_range(found, low, high, closed=True)
+        return found
+    if rows.is_bytes:
+        return KNOWN_RANGES[-1]
+    for black, white in KNOWN_RANGES:
+        slack = OVERSHOOT * (white - black)
+        overshoots = black - slack <= low and white < high
+        if (black <= low or overshoots) and high <= white + slack:
+            return black, white
+    return low, high if low < high else low + 1
+
+
+def _checked_value_range(given: Any, rows: Rows) -> tuple[float, float]:
+    low, high = checked_value_range(given)
+    if rows.is_bytes and (low, high) != KNOWN_RANGES[-1]:
+        raise ValueError(
+            f"Images of uint8 must have value_range (0, 255) or None. Got {given!r}. Convert them "
+            "to float32 to have them on another scale."
+        )
+    return low, high
+
+
+def check_value_range(
+    fitted: tuple[float, float], low: float, high: float, *, closed: bool
+) -> None:
+    """Refuse images outside the scale of fit, and warn of such as are almost black on it.
+
+    Parameters
+    ----------
+    fitted : tuple of float
+        Scale of fit.
+    low, high : float
+        The smallest and the largest value.
+    closed : bool
+        Whether the scale is known, so that only an overshoot leaves it; otherwise it is what the
+        training images showed.
+    """
+    black, white = fitted
+    width = white - black
+    slack = OVERSHOOT * width if closed else OTHER_SCALE * max(abs(black), abs(white))
+    if low < black - slack or high > white + slack:
+        raise ValueError(
+            f"Images must be on the scale of fit, {black:g} to {white:g}. Got values from {low:g} "
+            f"to {high:g}. Rescale them, or fit with the value_range of all images."
+        )
+    if black < high <= black + width / 255:
+        warnings.warn(
+            f"Images should fill the scale of fit, {black:g} to {white:g}. Got values from {low:g} "
+            f"to {high:g}, almost black. Rescale them if they are on another scale.",
+            NoisyFitWarning,
+            stacklevel=5,
+        )

@@ -1,0 +1,42 @@
+"""Two networks that train each other and predict together."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from noisyfit.data.rows import Rows
+from noisyfit.data.training import TrainingData
+from noisyfit.estimator.base import NoisyLabelClassifier
+
+
+class Peers(NoisyLabelClassifier):
+    """The networks ``module_`` and ``peer_`` of a method.
+
+    A method inherits from this class. ``predicting_`` names the networks
+    that predict: both, or ``module_`` alone where a callback restores its best epoch.
+    """
+
+    _peers: ClassVar = ("module", "peer")
+    _networks: ClassVar = _peers
+    predicting_: list[str]
+
+    def _network(self, name: str) -> nn.Module:
+        network: nn.Module = getattr(self, f"{name}_")
+        return network
+
+    def _optimizer(self, name: str) -> torch.optim.Optimizer:
+        return self.optimizer_ if name == "module" else self.peer_optimizer_
+
+    def initialize_module(self) -> Self:
+        """Make both networks, and name those that predict."""
+        super().initialize_module()
+        self.predicting_ = ["module"] if self._restores_an_epoch() else list(self._peers)
+        return self
+
+    def _probabilities(self, rows: TrainingData | Rows) -> Tensor:
+        """Return the softmax of the mean of the networks' logits."""
+        logits = [self._predict(self._network(name), rows) for name in self.predicting_]
+        return (sum(logits[1:], logits[0]) / len(logits)).softmax(1)

@@ -1,0 +1,118 @@
+"""Save and load: one file for a fitted model."""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from collections.abc import Mapping
+from typing import Any, BinaryIO, ClassVar, Self
+
+from noisyfit.estimator.persistence import file as model_file
+from noisyfit.estimator.persistence.models import Model, pass_to_load
+from noisyfit.estimator.persistence.packer import ModelPacker
+from noisyfit.estimator.persistence.unpacker import ModelUnpacker
+from noisyfit.exceptions import NoisyFitWarning
+from noisyfit.utils.torch_state import torch_defaults
+
+
+class Savable(Model):
+    """A model with a method to write it to a file, and one to read it."""
+
+    _module_parameter: ClassVar[str] = "module"
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything that prediction and the fitted attributes need to one file.
+
+        The file holds arrays, numbers and weights, no code: see `load`. Parameters that it cannot
+        hold, such as callbacks and functions, are named in a warning.
+
+        Parameters
+        ----------
+        path : path
+            A file there is replaced, behind a symbolic link as well; nothing else is.
+        """
+        from sklearn.utils.validation import check_is_fitted
+
+        check_is_fitted(self)
+        save(self, path)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        module: Any = None,
+        device: Any = "auto",
+        **params: Any,
+    ) -> Self:
+        """Read what `save` wrote.
+
+        Parameters
+        ----------
+        path : path
+        module : module class, factory or instance
+            Needed when the model was fitted with one's own network: code is never stored. In
+            `EchoAlignClassifier` that of the classifier.
+        device : str or torch.device, default="auto"
+        **params
+            Parameters in place of those in the file: what `save` left out, such as ``callbacks``,
+            or ``selector__modifier`` of a model in a model.
+        """
+        given = params if module is None else params | {cls._module_parameter: module}
+        return load(cls, path, device=device, params=given)
+
+
+def save(estimator: Savable, path: str | os.PathLike[str]) -> None:
+    """Write ``estimator`` to ``path``, whole or not at all; through a link to the file behind it.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no folder to write into.
+    ValueError
+        If there is something at ``path`` that is not a file.
+    NoisyFitError
+        If a fitted attribute has a value that a file cannot hold.
+    """
+    target = model_file.target_of(path)
+    packer = ModelPacker()
+    members = packer.members(estimator)
+    for message in packer.losses():
+        warnings.warn(message, NoisyFitWarning, stacklevel=3)
+    model_file.write(members, target)
+
+
+def load(cls: Any, path: str | os.PathLike[str], *, device: Any, params: Mapping[str, Any]) -> Any:
+    """Read an estimator of class ``cls``, or of a subclass within this package."""
+    with open(path, "rb") as file:
+        unpacker, estimator = _loaded(cls, file, os.fsdecode(path), device, params)
+    if unpacker.missing:
+        warnings.warn(
+            f"The model was fitted with {', '.join(unpacker.missing)}, which the file does not "
+            f"hold: the defaults stand in their place. {pass_to_load(unpacker.missing)}",
+            NoisyFitWarning,
+            stacklevel=3,
+        )
+    return estimator
+
+
+def dumps(estimator: Savable) -> bytes:
+    """Return the file as bytes."""
+    return model_file.as_bytes(ModelPacker().members(estimator))
+
+
+def loads(template: Any, content: bytes) -> Any:
+    """Return what `dumps` was given of an estimator with the parameters of ``template``."""
+    params = template.get_params(deep=False)
+    found = _loaded(type(template), io.BytesIO(content), "memory", "auto", params)[1]
+    return found.set_params(**params)
+
+
+@torch_defaults()
+def _loaded(
+    cls: Any, file: BinaryIO, path: str, device: Any, params: Mapping[str, Any]
+) -> tuple[ModelUnpacker, Any]:
+    description, arrays, weights = model_file.read(file, path)
+    unpacker = ModelUnpacker(path, arrays, weights.pop("tensors", {}), device)
+    return unpacker, unpacker.model(description, params, cls=cls, networks=weights)

@@ -1,0 +1,104 @@
+"""A small experiment on the given labels: how long they teach, and which are mistaken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from noisyfit.data.training import TrainingData
+from noisyfit.nn.beliefs import newest_share
+from noisyfit.nn.losses import cross_entropy
+from noisyfit.nn.transition import calibrate, fit_transition
+
+N_SPLITS = 2  # of the rows into halves
+MOMENTUM = 0.5  # of the mean of the predictions over epochs
+WORSE = 2.0  # standard errors
+PATIENCE = 0.25  # of the epochs; so many of worse predictions end it
+
+
+class Pilot(NamedTuple):
+    """What networks say of rows that they have not seen.
+
+    Attributes
+    ----------
+    end : int
+        Epochs after which networks memorise: predictions of the given labels become worse. All, if
+        that cannot be told from chance.
+    beliefs : Tensor of shape (n_samples, n_classes)
+        Probabilities of the true classes.
+    transition : Tensor of shape (n_classes, n_classes)
+        True class by given class, rows sum to 1.
+    """
+
+    end: int
+    beliefs: Tensor
+    transition: Tensor
+
+
+def run_pilot(
+    data: TrainingData,
+    n_epochs: int,
+    make_network: Callable[[], nn.Module],
+    make_optimizer: Callable[[nn.Module], torch.optim.Optimizer],
+    predict: Callable[[nn.Module, TrainingData], Tensor],
+) -> Pilot:
+    """Train a network on each half of the rows, with cross-entropy, and ask it about the other.
+
+    Parameters
+    ----------
+    data : TrainingData
+    n_epochs : int
+        At most; the learning rate follows a cosine to zero over them.
+    make_network, make_optimizer : callables
+        The network for the data, and an optimizer for it.
+    predict : callable
+        From network and rows to logits (n_samples, n_classes), in evaluation mode.
+    """
+    splits = [split for _ in range(N_SPLITS) for split in _splits(data.labels)]
+    networks = [make_network() for _ in splits]
+    optimizers = [make_optimizer(network) for network in networks]
+    schedules = [CosineAnnealingLR(optimizer, n_epochs) for optimizer in optimizers]
+    mean, fallen = torch.zeros(len(data), data.n_classes, device=data.device), 0.0
+    best_epoch, best, highest = 0, *calibrate(mean, data.labels)
+    for epoch in range(n_epochs):
+        probs = torch.zeros_like(mean)
+        for k, (seen, unseen) in enumerate(splits):
+            _train(networks[k].train(), optimizers[k], data.subset(seen))
+            schedules[k].step()
+            probs[unseen] += predict(networks[k], data.subset(unseen)).softmax(1) / N_SPLITS
+        mean = mean.lerp(probs, newest_share(MOMENTUM, epoch))
+        given_probs, likelihood = calibrate(mean, data.labels)
+        if epoch == 0 or likelihood.mean() > highest.mean():
+            best_epoch, best, highest = epoch, given_probs, likelihood
+        fallen = errors_below(likelihood, highest)
+        if fallen > WORSE and epoch - best_epoch > PATIENCE * n_epochs:
+            break
+    end = best_epoch + 1 if fallen > WORSE else n_epochs
+    transition, beliefs = fit_transition(best, data.labels.masked_fill(data.trusted, -1))
+    return Pilot(end, beliefs, transition)
+
+
+def _splits(labels: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Divide the rows at random, each class evenly; each part is seen once, and unseen once."""
+    order = torch.randperm(len(labels), device=labels.device)
+    order = order[labels[order].argsort(stable=True)]
+    halves = order[0::2], order[1::2]
+    return [halves, halves[::-1]]
+
+
+def errors_below(likelihood: Tensor, highest: Tensor) -> float:
+    """Return by how many standard errors a mean is below that of the same rows before."""
+    fall = highest - likelihood
+    return float(fall.mean() / (fall.std() / len(fall) ** 0.5).clamp(min=1e-12))
+
+
+def _train(network: nn.Module, optimizer: torch.optim.Optimizer, data: TrainingData) -> None:
+    for idx, x, labels in data.batches("weak", labelled=True):
+        loss = data.weighed(cross_entropy(network(x), labels), idx).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()

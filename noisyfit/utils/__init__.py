@@ -1,0 +1,1 @@
+"""What every floor may use: checks of what users pass, files, devices, names."""
