@@ -1,4 +1,4 @@
-"""The command ``noisyfit benchmark``."""
+"""The commands ``noisyfit demo`` and ``noisyfit benchmark``: what they can be told."""
 
 from __future__ import annotations
 
@@ -8,8 +8,47 @@ from typing import Any
 
 from noisyfit.benchmark import usage
 
+QUICK_EPOCHS = 6
 
-def add_command(commands: Any) -> None:
+
+def add_demo(commands: Any) -> None:
+    """Add ``demo`` to the commands of ``noisyfit``."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "demo",
+        help="find the wrong labels among 1257 handwritten digits",
+        description="Compare plain cross-entropy with the flywheel on scikit-learn's digits with "
+        "40 % wrong labels and on two of its tables, and draw the most suspicious digits. Needs no "
+        "network.",
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("noisyfit-demo.png"), help="picture to write, a PNG"
+    )
+    parser.add_argument(
+        "--all", action="store_true", help="every method of the package, and no picture"
+    )
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--epochs", type=usage.epochs, metavar="N", help="epochs of each fit")
+    length.add_argument(
+        "--quick", action="store_true", help=f"{QUICK_EPOCHS} epochs: too few for good figures"
+    )
+    parser.set_defaults(run=run_demo, parser=parser)
+
+
+def run_demo(options: argparse.Namespace) -> int:
+    """Run the demonstration."""
+    epochs = QUICK_EPOCHS if options.quick else options.epochs
+    if not options.all:
+        usage.check_writable(options.output, "--output")
+    from noisyfit.benchmark import demo
+
+    if options.all:
+        demo.compare_all(epochs)
+    else:
+        demo.compare_two(options.output, epochs)
+    return 0
+
+
+def add_benchmark(commands: Any) -> None:
     """Add ``benchmark`` to the commands of ``noisyfit``."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "benchmark",
@@ -33,7 +72,7 @@ def add_command(commands: Any) -> None:
         "them anew",
     )
     parser.add_argument("--dry-run", action="store_true", help="say what it would cost, and stop")
-    parser.set_defaults(run=run, parser=parser)
+    parser.set_defaults(run=run_benchmark, parser=parser)
 
 
 def _add_grid(parser: argparse.ArgumentParser) -> None:
@@ -95,7 +134,7 @@ def _rate(text: str) -> float | None:
     return None if text == "auto" else usage.share(text)
 
 
-def run(options: argparse.Namespace) -> int:
+def run_benchmark(options: argparse.Namespace) -> int:
     """Run the grid and write the report; return 1 if a cell failed, 130 if it was stopped."""
     from noisyfit.benchmark.contenders import method_names
     from noisyfit.benchmark.grid import run_grid, say_at_once, say_cost

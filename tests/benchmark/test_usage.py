@@ -198,7 +198,7 @@ def test_demo__picture_that_cannot_be_written__is_refused(
 def test_demo__picture_that_is_there__is_kept_until_the_new_one_is_drawn(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("noisyfit.cli._demo", lambda output, epochs: None)
+    monkeypatch.setattr("noisyfit.benchmark.demo.compare_two", lambda output, epochs: None)
     Path("old.png").write_bytes(b"old")
     assert main(["demo", "--output", "old.png"]) == 0
     assert Path("old.png").read_bytes() == b"old"
