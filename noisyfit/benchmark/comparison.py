@@ -13,8 +13,9 @@ from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils.validation import check_consistent_length
 
-from noisyfit.benchmark.cells import Problem, held_out, measure, one_thread
+from noisyfit.benchmark.cells import Problem, held_out
 from noisyfit.benchmark.contenders import CLEAN, make, method_names
+from noisyfit.benchmark.measuring import measure, one_thread
 from noisyfit.utils.devices import resolve_device
 from noisyfit.utils.parameters import AT_LEAST_ONE, Interval, check_number, check_parameters
 

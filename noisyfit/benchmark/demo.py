@@ -18,8 +18,9 @@ from skorch.callbacks import Callback
 from tqdm import tqdm
 
 from noisyfit import noise
-from noisyfit.benchmark.cells import Problem, one_thread
+from noisyfit.benchmark.cells import Problem
 from noisyfit.benchmark.contenders import BASELINE, make, package_methods
+from noisyfit.benchmark.measuring import one_thread
 from noisyfit.benchmark.usage import as_usage_errors
 from noisyfit.metrics import detection_auroc
 
@@ -142,7 +143,7 @@ def _fit(clf: Any, problem: Problem) -> Measures:
     start = time.perf_counter()
     clf.fit(problem.X, problem.y)
     seconds = time.perf_counter() - start
-    auroc = detection_auroc(problem.wrong, clf.label_quality_)
+    auroc = detection_auroc(problem.y != problem.y_clean, clf.label_quality_)
     return Measures(clf.score(problem.X_test, problem.y_test), auroc, seconds)
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from noisyfit.benchmark.cells import COLUMNS
 from noisyfit.benchmark.grid import QUALITY, TABLE
+from noisyfit.benchmark.measuring import COLUMNS
 from noisyfit.benchmark.page import MARK, write_page
 from noisyfit.benchmark.report import write_report
 from noisyfit.benchmark.summary import (
