@@ -2,7 +2,6 @@
 
 import os
 import re
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -212,26 +211,6 @@ def test_values_given_twice__are_one(here: Path, capsys: pytest.CaptureFixture[s
     command += ["digits", "--seeds", "0", "0", "--rates", "0.4", "0.4", "auto", "--dry-run"]
     assert main([*command, "--rows", "100"]) == 0
     assert "1 cells" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    "module, arguments",
-    [
-        ("cost", ["--device", "cuda:99"]),
-        ("cost", ["no_such_section"]),
-        ("cost", ["--rounds", "-1"]),
-        ("ood", ["--rate", "1"]),
-        ("ood", ["--seeds", "-1"]),
-        ("selection", ["ranking", "--epochs", "0"]),
-    ],
-)
-def test_other_commands__wrong_number__is_refused(
-    module: str, arguments: list[str], here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as exit_info:
-        import_module(f"noisyfit.benchmark.{module}").main(arguments)
-    assert exit_info.value.code == 2
-    assert "must " in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_trusted_rows_of_data_without_true_labels__are_refused(
