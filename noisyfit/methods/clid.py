@@ -248,18 +248,9 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
             "sample_weight": torch.zeros(n),
             "probs_sum": torch.zeros(n, n_classes),
             "given_sum": torch.zeros(n),
-            **self._warm_up_state(n, n_classes),
         }
 
     # ---------------------------------------------------------------------------- steps
-
-    def _warm_up(self, data: TrainingData) -> None:
-        weights = self._warm_up_weights(data)
-        for idx, x, labels in data.batches("weak", labelled=True):
-            logits = self.module_(x)
-            targets = self._meant(data, idx, logits)
-            self._descend((weights[idx] * cross_entropy(logits, targets)).mean())
-            self._observe(idx, labels, logits, logits)
 
     def _train_with_meta_steps(self, data: TrainingData, meta: TrainingData) -> None:
         network, model = self.module_, self.meta_model_
@@ -280,9 +271,11 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
                 self._observe(idx, labels, logits, model.rectified(batch))
                 self.state_.sample_weight[idx] = model.weights(batch).float()
 
-    def _observe(self, idx: Tensor, labels: Tensor, logits: Tensor, rectified: Tensor) -> None:
+    def _observe(
+        self, idx: Tensor, labels: Tensor, logits: Tensor, rectified: Tensor | None = None
+    ) -> None:
         """Sum up over the epochs what the label protocol needs."""
-        believed = rectified.detach().float().softmax(1)
+        believed = (logits if rectified is None else rectified).detach().float().softmax(1)
         self.state_.given_sum[idx] += given_probability(believed, labels)
         self.state_.probs_sum[idx] += logits.detach().float().softmax(1)
 
@@ -375,7 +368,6 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
         self.sample_weight_ = state.sample_weight.cpu().numpy()
         self.snapshot_score_ = self.snapshots_.score.numpy().copy()
         self.snapshot_epoch_ = self.snapshots_.epoch.numpy().copy()
-        self.warmup_epochs_ = self._length_of_warm_up()
         self.n_meta_epochs_ = len(self._outer_losses())
         n_epochs = state.probs_sum.sum(1)
         return torch.where(n_epochs > 0, state.given_sum / n_epochs, 0.0), self._distribution()

@@ -111,14 +111,13 @@ class CoTeachingClassifier(WarmUp, Peers, CrossEntropyClassifier):
                 peer_losses = cross_entropy(peer_logits, self._meant(data, idx, peer_logits))
                 loss = (weights[idx] * peer_kept * losses).sum() / peer_kept.sum()
                 peer_loss = (weights[idx] * kept * peer_losses).sum() / kept.sum()
-                self._descend(loss, self.optimizer_)
-                self._descend(peer_loss, self.peer_optimizer_)
+                self._descend(loss, "module")
+                self._descend(peer_loss, "peer")
                 for z in (logits, peer_logits):
                     state.probs_sum[idx] += z.detach().float().softmax(1)
 
     def _init_state(self, n: int, n_classes: int) -> dict[str, Tensor]:
-        own = {"forget_rate": torch.tensor(0.0), **self._warm_up_state(n, n_classes)}
-        return super()._init_state(n, n_classes) | own
+        return super()._init_state(n, n_classes) | {"forget_rate": torch.tensor(0.0)}
 
     def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:
         """Return means over epochs and networks: the probability of the given label; of all."""
@@ -126,7 +125,6 @@ class CoTeachingClassifier(WarmUp, Peers, CrossEntropyClassifier):
         begun = state.first_epoch >= 0
         rate = state.forget_rate if begun else disagreement(state.probs_sum, data.labels)
         self.forget_rate_ = float(rate)
-        self.warmup_epochs_ = self._length_of_warm_up()
         return super()._beliefs(data)
 
 

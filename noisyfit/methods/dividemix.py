@@ -215,7 +215,7 @@ class DivideMixClassifier(WarmUp, MetaLearning, Peers):
             self.warmup_epochs_ = max(self.warmup_epochs_, ceil(FEWEST_STEPS / n_batches))
         for epoch in self._epochs():
             if self._warming_up(data, epoch, self.state_.predictions):
-                self._warm_up(data, epoch)
+                self._warm_up(data, self._peers)
             else:
                 ramp = min(1.0, (epoch - int(self.state_.first_epoch)) / self.warmup_epochs_)
                 self._train_on_both_parts(data, ramp * self.unlabelled_weight, meta)
@@ -223,19 +223,15 @@ class DivideMixClassifier(WarmUp, MetaLearning, Peers):
     def _init_state(self, n: int, n_classes: int) -> dict[str, Tensor]:
         uniform = torch.full((n, n_classes), 1 / n_classes)
         judging = {"meta_rows": draw_meta_rows(n)} if self.meta_model else {}
-        return {"predictions": uniform, **self._warm_up_state(n, n_classes), **judging}
+        return {"predictions": uniform, **judging}
 
     # ---------------------------------------------------------------------------- steps
 
-    def _warm_up(self, data: TrainingData, epoch: int) -> None:
-        weights, share = self._warm_up_weights(data), newest_share(WATCHED, epoch)
-        for idx, x, _ in data.batches("weak", labelled=True):
-            for name in self._peers:
-                logits = self._network(name)(x)
-                loss = weights[idx] * cross_entropy(logits, self._meant(data, idx, logits))
-                self._descend(loss.mean(), self._optimizer(name))
-            probs = logits.detach().float().softmax(1)
-            self.state_.predictions[idx] = self.state_.predictions[idx].lerp(probs, share)
+    def _observe(self, idx: Tensor, labels: Tensor, logits: Tensor) -> None:
+        """Average the predictions of the warm-up."""
+        share = newest_share(WATCHED, len(self.history_) - 1)
+        probs = logits.detach().float().softmax(1)
+        self.state_.predictions[idx] = self.state_.predictions[idx].lerp(probs, share)
 
     def _train_on_both_parts(
         self, data: TrainingData, unlabelled_weight: float, meta: TrainingData | None
@@ -264,7 +260,7 @@ class DivideMixClassifier(WarmUp, MetaLearning, Peers):
                     trusted = torch.cat([data.trusted[idx]] * 2)
                     mixed = mixed_x, mixed_targets, trusted
                     value = self._changed_loss(learner, loss, *mixed, meta, step)
-                self._descend(value, self._optimizer(learner))
+                self._descend(value, learner)
 
     def _loss(
         self,
@@ -354,7 +350,6 @@ class DivideMixClassifier(WarmUp, MetaLearning, Peers):
 
     def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:
         """Return the mean of both posteriors, and the label refined by the prediction."""
-        self.warmup_epochs_ = self._length_of_warm_up()
         module, peer = (self._clean_probability(data, name) for name in self._peers)
         clean = (module + peer) / 2
         return clean, refurbish(clean, data.labels, self._probabilities(data))

@@ -160,17 +160,17 @@ class ELRClassifier(CrossEntropyClassifier):
         weights = data.weighed(weights, idx)
         for name, other in (("module", "peer"), ("peer", "module")):
             with torch.no_grad():
-                guess = getattr(self, f"{other}_average_").eval()(x)
+                guess = self._network(f"{other}_average").eval()(x)
             targets = self._move_targets(name, idx, guess)
             columns = torch.cat([onehot, targets, weights[:, None]], 1)
             mixed_x, mixed = mixup(x, columns, alpha=self.mixup_alpha)
             mixed_labels, mixed_targets, mixed_weights = mixed.split(
                 [self.n_classes_, self.n_classes_, 1], 1
             )
-            logits = getattr(self, f"{name}_")(mixed_x)
+            logits = self._network(name)(mixed_x)
             loss = cross_entropy(logits, mixed_labels)
             loss = loss + mixed_weights[:, 0] * early_learning_regularizer(logits, mixed_targets)
-            self._descend(loss.mean(), self._optimizer(name))
+            self._descend(loss.mean(), name)
             self.state_.probs_sum[idx] += guess.float().softmax(1)
         self._average_weights()
 
@@ -191,8 +191,8 @@ class ELRClassifier(CrossEntropyClassifier):
             1 - 1 / self.state_.n_steps, torch.full_like(self.state_.n_steps, WEIGHT_MOMENTUM)
         )
         for name in self._networks:
-            average = getattr(self, f"{name}_average_").state_dict()
-            for key, value in getattr(self, f"{name}_").state_dict().items():
+            average = self._network(f"{name}_average").state_dict()
+            for key, value in self._network(name).state_dict().items():
                 if value.is_floating_point():
                     average[key].lerp_(value, (1 - momentum).to(value.dtype))
 
@@ -218,13 +218,9 @@ class ELRClassifier(CrossEntropyClassifier):
             return super()._make_network(name, independent=independent)
         return deepcopy(getattr(self, name.removesuffix("average")))
 
-    def _optimizer(self, name: str) -> torch.optim.Optimizer:
-        return self.optimizer_ if name == "module" else self.peer_optimizer_
-
     def _probabilities(self, rows: TrainingData | Rows) -> Tensor:
         """Return the mean prediction of the averaged networks, or that of the only one."""
-        networks = [getattr(self, f"{name}_") for name in self.predicting_]
-        probs = [self._predict(network, rows).softmax(1) for network in networks]
+        probs = [self._predict(self._network(name), rows).softmax(1) for name in self.predicting_]
         return sum(probs[1:], probs[0]) / len(probs)
 
     def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:

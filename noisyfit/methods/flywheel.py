@@ -200,7 +200,7 @@ class FlywheelClassifier(WarmUp, NoisyLabelClassifier):
         state = self.state_
         for epoch in self._epochs():
             if self._warming_up(data, epoch, state.ensemble):
-                self._warm_up(data)
+                self._warm_up(data, self._networks)
                 self._refresh(data, epoch)
                 continue
             if state.first_epoch == epoch:
@@ -217,7 +217,6 @@ class FlywheelClassifier(WarmUp, NoisyLabelClassifier):
     def _init_state(self, n: int, n_classes: int) -> dict[str, Tensor]:
         uniform = 1 / n_classes
         return {
-            **self._warm_up_state(n, n_classes),
             "gamma": torch.tensor(0.5),
             "outlier": torch.full((n,), uniform),
             "ensemble": torch.full((n, n_classes), uniform),
@@ -225,15 +224,6 @@ class FlywheelClassifier(WarmUp, NoisyLabelClassifier):
         }
 
     # ---------------------------------------------------------------------------- steps
-
-    def _warm_up(self, data: TrainingData) -> None:
-        weights = self._warm_up_weights(data)
-        trained = [(self.module_, self.optimizer_), (self._main, self._main_optimizer)]
-        for idx, x, _ in data.batches("weak", labelled=True):
-            for network, optimizer in trained if self.auxiliary else trained[:1]:
-                logits = network(x)
-                loss = weights[idx] * cross_entropy(logits, self._meant(data, idx, logits))
-                self._descend(loss.mean(), optimizer)
 
     def _begin(self, data: TrainingData) -> None:
         """Start from the transition matrix of the pilot, or from what ``module_`` agrees with."""
@@ -253,7 +243,7 @@ class FlywheelClassifier(WarmUp, NoisyLabelClassifier):
         return (self.state_.ensemble.argmax(1) == data.labels)[rows].float().mean()
 
     def _clean_probability(self, data: TrainingData) -> Tensor:
-        logits = self._predict(self._main, data)
+        logits = self._predict(self._network(self._main), data)
         if self.state_.has_pilot:
             logits = self._with_pilot(logits.softmax(1)).clamp(min=SMALLEST).log()
         q = clean_probability(logits, data.labels, self.state_.outlier, self.state_.gamma)
@@ -284,7 +274,7 @@ class FlywheelClassifier(WarmUp, NoisyLabelClassifier):
             loss = cross_entropy(self.module_(mixed_x), mixed_targets).mean()
             if strong:
                 loss = loss + self.contrastive_weight * self._contrastive(*strong).mean()
-            self._descend(loss, self.optimizer_)
+            self._descend(loss)
 
     def _contrastive(self, first: Tensor, second: Tensor) -> Tensor:
         both = features.embeddings(self.module_, torch.cat([first, second]))
@@ -318,11 +308,11 @@ class FlywheelClassifier(WarmUp, NoisyLabelClassifier):
         prior = torch.bincount(known, minlength=data.n_classes) / len(known)
         cr_weight = min(self.cr_weight, 0.9 / float(prior.max()))
         for idx, x, _ in data.batches("weak", labelled=not self.auxiliary):
-            logits = self._main(x)
+            logits = self._network(self._main)(x)
             loss = cross_entropy(logits, labels[idx])
             loss = loss if weights is None else weights[idx] * loss
             loss = loss + cr_weight * confidence_regularizer(logits, prior)
-            self._descend(loss.mean(), self._main_optimizer)
+            self._descend(loss.mean(), self._main)
 
     # ------------------------------------------------------------------------ networks, beliefs
 
@@ -331,13 +321,9 @@ class FlywheelClassifier(WarmUp, NoisyLabelClassifier):
         return ("module", "main") if self.auxiliary else ("module",)
 
     @property
-    def _main(self) -> nn.Module:
-        main: nn.Module = self.main_ if self.auxiliary else self.module_
-        return main
-
-    @property
-    def _main_optimizer(self) -> torch.optim.Optimizer:
-        return self.main_optimizer_ if self.auxiliary else self.optimizer_
+    def _main(self) -> str:
+        """Name of the main network."""
+        return self._networks[-1]
 
     def initialize_module(self) -> FlywheelClassifier:
         """Make the networks, and the projection head of the contrastive term."""
@@ -355,7 +341,7 @@ class FlywheelClassifier(WarmUp, NoisyLabelClassifier):
 
     def _probabilities(self, rows: TrainingData | Rows) -> Tensor:
         """Return what the network named by ``inference`` predicts."""
-        network = self._main if self.inference == "main" else self.module_
+        network = self._network(self._main if self.inference == "main" else "module")
         return self._predict(network, rows).softmax(1)
 
     def _rate(self, data: TrainingData) -> Tensor:
@@ -364,13 +350,14 @@ class FlywheelClassifier(WarmUp, NoisyLabelClassifier):
         corruption = torch.as_tensor(self.corruption_matrix_, device=self.device_)
         gamma = torch.tensor(self.gamma_, device=self.device_)
         outlier = outlier_probability(probs, data.labels, corruption)
-        return clean_probability(self._predict(self._main, data), data.labels, outlier, gamma)
+        return clean_probability(
+            self._predict(self._network(self._main), data), data.labels, outlier, gamma
+        )
 
     def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:
         clean = self._clean_probability(data)
         self.clean_probability_ = clean.cpu().numpy()
         self.gamma_ = float(self.state_.gamma)
-        self.warmup_epochs_ = self._length_of_warm_up()
         self.corruption_matrix_ = self.state_.corruption.cpu().numpy()
         return clean, self._refurbish(data, clean)
 

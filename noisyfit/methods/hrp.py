@@ -275,7 +275,7 @@ class HRPClassifier(WarmUp, Peers):
         check_meta_set(self._clean(data) or data.subset(self.state_.meta_rows))
         for epoch in self._epochs():
             if self._warming_up(data, epoch, self.state_.module_beliefs):
-                self._warm_up(data)
+                self._warm_up(data, self._networks)
                 self._rate_rows(data)
             else:
                 if epoch == self.state_.first_epoch:
@@ -292,18 +292,9 @@ class HRPClassifier(WarmUp, Peers):
             "label_reliability": torch.zeros(n),
             "pseudo_reliability": torch.zeros(n),
             "n_rated": torch.tensor(0),
-            **self._warm_up_state(n, n_classes),
         }
 
     # ---------------------------------------------------------------------------- steps
-
-    def _warm_up(self, data: TrainingData) -> None:
-        weights = self._warm_up_weights(data)
-        for idx, x, _ in data.batches("weak", labelled=True):
-            for name in self._networks:
-                logits = self._network(name)(x)
-                losses = cross_entropy(logits, self._meant(data, idx, logits))
-                self._descend((weights[idx] * losses).mean(), self._optimizer(name))
 
     def _co_train(self, data: TrainingData, epoch: int) -> None:
         """Train each network on what the other one trusts."""
@@ -328,7 +319,7 @@ class HRPClassifier(WarmUp, Peers):
                 if self.balanced:
                     reliability = self._balanced(reliability, labels, seen)
                 loss = self._loss(learner, x, strong, seen, reliability, trusted, ramp)
-                self._descend(loss, self._optimizer(learner))
+                self._descend(loss, learner)
             for reliability in reliabilities.values():
                 self._remember_rating(idx, reliability)
         self.state_.n_rated += 1
@@ -541,7 +532,6 @@ class HRPClassifier(WarmUp, Peers):
         rating = state.label_reliability / n_rated
         self.label_reliability_ = rating.cpu().numpy()
         self.pseudo_label_reliability_ = (state.pseudo_reliability / n_rated).cpu().numpy()
-        self.warmup_epochs_ = self._length_of_warm_up()
         self._warn_of_starvation()
         beliefs = self._with_pilot((state.module_beliefs + state.peer_beliefs) / 2)
         if state.has_pilot:

@@ -246,7 +246,7 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
             warming_up = self._warming_up(data, epoch, state.denoised)
             if state.first_epoch == epoch:
                 for name, network in self.warmed_up_.items():
-                    network.load_state_dict(getattr(self, f"{name}_").state_dict())
+                    network.load_state_dict(self._network(name).state_dict())
             if not warming_up and not self.predictor_weight:
                 self.module_.eval()  # its running statistics stay as well
             targets, weights = self._warm_up_targets(data) if warming_up else self._targets(data)
@@ -272,7 +272,6 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
             "denoised": torch.full((n, n_classes), 1 / n_classes),
             "n_predicted": torch.tensor(0.0),
             "collapsed": torch.tensor(False),
-            **self._warm_up_state(n, n_classes),
         }
 
     # ------------------------------------------------------------------------------ diffusion
@@ -288,7 +287,7 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
             contrast = self._contrast(label, predicted_label(self.teacher_, view))
             self._log("contrast", contrast)
             loss = loss + self.contrastive_weight * contrast
-        self._descend(loss, self.diffusion_optimizer_)
+        self._descend(loss, "diffusion")
 
     def _contrast(self, label: Label, other: Label) -> Tensor:
         """Return Eq. 8 of two views; one step and one noise for all tell no row from another."""
@@ -350,7 +349,7 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
         elif self.predictor_weight:
             self._descend(self.predictor_weight * loss)
         else:
-            self._log("optimizer", loss)
+            self._log("train_loss", loss)
         return logits.detach().float().softmax(1)
 
     @torch.no_grad()
@@ -381,7 +380,7 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
         elif n_predicted < COLLAPSED * self.state_.n_predicted:
             self.state_.collapsed.fill_(True)
             for name, network in self.warmed_up_.items():
-                getattr(self, f"{name}_").load_state_dict(network.state_dict())
+                self._network(name).load_state_dict(network.state_dict())
 
     def _callbacks_stop(self) -> bool:
         return super()._callbacks_stop() or bool(self.state_.collapsed)
@@ -498,7 +497,6 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
 
     def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:
         """Return the denoised probability of the given label and of all classes."""
-        self.warmup_epochs_ = self._length_of_warm_up()
         self.collapsed_ = bool(self.state_.collapsed)
         if self.collapsed_:
             self.state_.denoised.copy_(self._predict(self.module_, data).softmax(1))

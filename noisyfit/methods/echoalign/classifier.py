@@ -9,31 +9,25 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin
-from sklearn.utils import _safe_indexing, check_consistent_length, check_random_state
+from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils._param_validation import (
     Interval,
     StrOptions,
 )
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted, column_or_1d, has_fit_parameter
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, has_fit_parameter
 
-from noisyfit import quality
 from noisyfit.data.rows import unwrapped
 from noisyfit.estimator.fitted import all_or_nothing
-from noisyfit.estimator.labels import LabelProtocol
+from noisyfit.estimator.labels import LabelProtocol, as_labels
 from noisyfit.estimator.persistence.savable import Savable
 from noisyfit.estimator.warmup import PILOT_MINIMUM
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 from noisyfit.methods.echoalign.transformers import EchoSelect, seeded
 from noisyfit.methods.flywheel import FlywheelClassifier
 from noisyfit.utils.validation import (
-    as_column,
     check_clean_mask,
-    check_given,
-    encode,
-    is_missing,
     present_labels,
-    row_names,
 )
 
 FINE_TUNING_RATE = 0.01  # of the learning rate: what two steps by ten have left of it
@@ -133,7 +127,6 @@ class EchoAlignClassifier(
     """
 
     __metadata_request__fit: ClassVar = {"clean_mask": True}
-    correction_margin: float = 0.0  # what the label protocol reads; not offered here
     _made_of: ClassVar[Mapping[str, str]] = {"estimator_": "estimator", "selector_": "selector"}
     _needed: ClassVar[tuple[str, ...]] = ("classes_", "estimator_", "n_features_in_", "selector_")
     _module_parameter: ClassVar = "estimator__module"
@@ -200,7 +193,9 @@ class EchoAlignClassifier(
         self._check_estimator(estimator)
         X = unwrapped(X)
         seed = check_random_state(self.random_state).randint(2**31 - 1)
-        self.given_labels_, has_label = self._read_labels(X, y)
+        has_label = ~self._read_labels(X, y)
+        if not has_label.all():
+            check_consistent_length(X, self.given_labels_)
         labels, trusted = present_labels(self.given_labels_, ~has_label), clean_mask
         if clean_mask is not None and not has_label.all():
             trusted = check_clean_mask(clean_mask, np.where(has_label, 0, -1))[has_label]
@@ -226,18 +221,6 @@ class EchoAlignClassifier(
         if hasattr(self.selector_, "feature_names_in_"):
             self.feature_names_in_ = self.selector_.feature_names_in_
         self._rate_labels(X, has_label, clean_mask)
-
-    def _read_labels(self, X: Any, y: Any) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Return the given labels and where there are any."""
-        check_given(y, type(self).__name__)
-        given, y = y, column_or_1d(as_column(y), warn=True)
-        self.sample_index_ = row_names(X, given, len(y))
-        has_label = ~is_missing(y, self.missing_label)
-        if len(y) and not has_label.any():
-            raise ValueError(f"y must have labels. Got {self.missing_label!r} in every row.")
-        if not has_label.all():
-            check_consistent_length(X, y)
-        return y, has_label
 
     def _read(self, X: Any) -> NDArray[Any]:
         """Return X as the selector reads it: an array, whatever ``set_output`` says."""
@@ -301,7 +284,7 @@ class EchoAlignClassifier(
 
     def _rate_labels(self, X: NDArray[Any], has_label: NDArray[np.bool_], clean_mask: Any) -> None:
         """Write what the label protocol promises."""
-        codes = encode(self.given_labels_, self.classes_, ~has_label)
+        codes = self._encoded(self.given_labels_)
         rating = np.full(len(X), np.nan)
         rating[has_label] = self.selector_.label_quality_
         rating[check_clean_mask(clean_mask, codes)] = 1.0
@@ -312,9 +295,7 @@ class EchoAlignClassifier(
             guesses = np.searchsorted(self.classes_, self.estimator_.predict(X))
             predicted = np.eye(len(self.classes_))[guesses]
         beliefs = trust * np.eye(len(self.classes_))[codes] + (1 - trust) * predicted
-        self.label_quality_, self.label_distribution_ = rating, beliefs
-        self.corrected_labels_ = self.classes_[quality.corrected_labels(codes, beliefs)]
-        self.transition_matrix_ = quality.transition_matrix(codes, beliefs)
+        self._write_beliefs(codes, rating, beliefs)
 
     def label_issues(self) -> Any:
         """Return a frame of the training rows: which labels are wrong, and what they should be.
@@ -329,15 +310,15 @@ class EchoAlignClassifier(
         """
         frame = super().label_issues()
         differs = frame["predicted_label"].to_numpy() != self.given_labels_
-        has_label = ~is_missing(self.given_labels_, self.missing_label)
+        has_label = ~self._lacks_label(self.given_labels_)
         frame["is_label_issue"] = ~self.support_ & differs & has_label
         return frame
 
     def score_labels(self, X: Any, y: Any) -> NDArray[np.float64]:
         """Rate the labels of new rows as `EchoSelect.score_labels` does; NaN without a label."""
         check_is_fitted(self)
-        y = column_or_1d(as_column(y))
-        has_label, rating = ~is_missing(y, self.missing_label), np.full(len(y), np.nan)
+        y = as_labels(y)
+        has_label, rating = ~self._lacks_label(y), np.full(len(y), np.nan)
         rows = _rows(X, has_label)
         rating[has_label] = self.selector_.score_labels(rows, present_labels(y, ~has_label))
         return rating

@@ -30,6 +30,7 @@ from noisyfit.estimator.checkpoint import Checkpoint
 from noisyfit.estimator.fitted import FittedAttributes, all_or_nothing
 from noisyfit.estimator.format import check_row_shape, image_layout
 from noisyfit.estimator.identity import fingerprint
+from noisyfit.estimator.labels import as_labels
 from noisyfit.estimator.persistence.models import code_in, learned
 from noisyfit.estimator.persistence.savable import Savable
 from noisyfit.methods.echoalign.memory import restored, stored
@@ -180,7 +181,7 @@ class EchoMod(FittedAttributes, OneToOneFeatureMixin, TransformerMixin, Savable,
         self._check_parameters()
         check_given(y, type(self).__name__)
         X = self._read_rows(X, reset=True)
-        y = column_or_1d(as_column(y), warn=True)
+        y = as_labels(y)
         check_lengths(len(X), len(y))
         y = present_labels(y)
         self.classes_ = find_classes(y)
