@@ -71,6 +71,7 @@ class InputReader:
     value_range: Any
     device_: Any
     layout_: str
+    input_shape_: tuple[int, ...]
     row_shape_: tuple[int, ...]
     value_range_: tuple[float, float]
     feature_mean_: NDArray[np.float32]
