@@ -16,8 +16,9 @@ from noisyfit.estimator.metalearning import MetaLearning, TrainingPass
 from noisyfit.estimator.peers import Peers
 from noisyfit.estimator.warmup import WarmUp
 from noisyfit.nn.beliefs import given_probability, newest_share, refurbish, sharpen
-from noisyfit.nn.losses import cross_entropy, mixup
+from noisyfit.nn.losses import cross_entropy
 from noisyfit.nn.meta import Loss
+from noisyfit.nn.mixing import mixup
 from noisyfit.quality import small_loss_probability
 
 TINY = 1e-8

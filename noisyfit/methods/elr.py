@@ -14,7 +14,8 @@ from noisyfit.data.rows import Rows
 from noisyfit.data.training import TrainingData
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 from noisyfit.nn.beliefs import sharpen
-from noisyfit.nn.losses import cross_entropy, early_learning_regularizer, mixup
+from noisyfit.nn.losses import cross_entropy, early_learning_regularizer
+from noisyfit.nn.mixing import mixup
 
 WEIGHT_MOMENTUM = 0.997
 PROBABILITY_RANGE = (1e-4, 1 - 1e-4)

@@ -16,7 +16,8 @@ from noisyfit.estimator.warmup import WarmUp
 from noisyfit.nn import features
 from noisyfit.nn.beliefs import given_probability, newest_share, refurbish, sharpen
 from noisyfit.nn.build import projection_head
-from noisyfit.nn.losses import confidence_regularizer, contrastive, cross_entropy, mixup
+from noisyfit.nn.losses import confidence_regularizer, contrastive, cross_entropy
+from noisyfit.nn.mixing import mixup
 
 GAMMA_RANGE = (0.01, 0.99)
 SMALLEST = 1e-30  # of a probability, to take its logarithm

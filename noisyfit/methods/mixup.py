@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from noisyfit.data.training import TrainingData
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 from noisyfit.nn.beliefs import sharpen
-from noisyfit.nn.losses import cross_entropy, mixup
+from noisyfit.nn.losses import cross_entropy
+from noisyfit.nn.mixing import mixup
 
 TEMPERATURE = 0.5  # of the mean prediction
 
