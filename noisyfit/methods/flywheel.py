@@ -273,7 +273,7 @@ class FlywheelClassifier(WarmUp, NoisyLabelClassifier):
 
     @property
     def _ensemble(self) -> Tensor:
-        """Return the predictions of ``module_`` over the epochs, and of the pilot if there is one."""
+        """Predictions of ``module_``, averaged over the epochs and with any pilot."""
         return self._with_pilot(self.state_.ensemble)
 
     def _refurbish(self, data: TrainingData, clean: Tensor) -> Tensor:

@@ -83,6 +83,6 @@ class MixUpClassifier(CrossEntropyClassifier):
             self.state_.probs_sum += self._predict(self.module_, data, "weak").softmax(1)
 
     def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:
-        """Return means over epochs: the probability of the given label; of all classes, sharpened."""
+        """Return means over epochs: the given label's probability; all classes', sharpened."""
         rating, distribution = super()._beliefs(data)
         return rating, sharpen(distribution, TEMPERATURE)
