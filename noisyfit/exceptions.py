@@ -6,4 +6,4 @@ class NoisyFitWarning(UserWarning):
 
 
 class NoisyFitError(RuntimeError):
-    """Training cannot go on; the message says what happened and what to do."""
+    """Training cannot continue; the message says what happened and what to do."""
