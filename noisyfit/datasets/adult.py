@@ -44,7 +44,7 @@ def load_adult(
     -------
     Bunch or tuple
         - ``data`` : ndarray of float32, shape (32561, n_features). Numbers first.
-        - - ``target``, ``target_clean`` : ndarray of int64, shape (32561,). Identical.
+        - ``target``, ``target_clean`` : ndarray of int64, shape (32561,). Identical.
         - ``data_test`` : ndarray of float32, shape (16281, n_features)
         - ``target_test`` : ndarray of int64, shape (16281,)
         - ``feature_names`` : list of str. Such as ``"age"`` and ``"sex=Female"``.

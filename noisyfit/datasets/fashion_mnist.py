@@ -32,7 +32,7 @@ def load_fashion_mnist(
     -------
     Bunch or tuple
         - ``data`` : ndarray of uint8, shape (60000, 28, 28)
-        - - ``target``, ``target_clean`` : ndarray of int64, shape (60000,). Identical.
+        - ``target``, ``target_clean`` : ndarray of int64, shape (60000,). Identical.
         - ``data_test`` : ndarray of uint8, shape (10000, 28, 28)
         - ``target_test`` : ndarray of int64, shape (10000,)
         - ``target_names`` : list of str

@@ -48,7 +48,7 @@ def load_label_issues(name: str = "cifar10", *, data_home: PathLike | None = Non
         - ``reviewed`` : ndarray of int64, shape (n_reviewed,). Rows that people reviewed.
         - ``is_error`` : ndarray of bool, shape (n_reviewed,). Whether the given label is wrong.
         - ``guess`` : ndarray of int64, shape (n_reviewed,). Class that the model suggested.
-        - - ``votes`` : ndarray of int64, shape (n_reviewed, 4). Votes of five people, in the order
+        - ``votes`` : ndarray of int64, shape (n_reviewed, 4). Votes of five people, in the order
           of ``vote_names``.
         - ``vote_names`` : list of str. ``"both"``, ``"given"``, ``"guessed"``, ``"neither"``.
         - ``DESCR``, ``filename`` : str

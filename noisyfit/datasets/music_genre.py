@@ -44,10 +44,10 @@ def load_music_genre(
     -------
     Bunch or tuple
         - ``data`` : ndarray of float32, shape (700, 58). Features of the sound, not scaled.
-        - - ``target``, ``target_clean`` : ndarray of int64, shape (700,). The requested labels, and
+        - ``target``, ``target_clean`` : ndarray of int64, shape (700,). The requested labels, and
           the true classes.
         - ``label_sets`` : dict of ndarray. All three sets of labels by name.
-        - - ``annotations`` : ndarray of int64, shape (700, 44). Vote of each worker, -1 without a
+        - ``annotations`` : ndarray of int64, shape (700, 44). Vote of each worker, -1 without a
           vote.
         - ``data_test`` : ndarray of float32, shape (300, 58)
         - ``target_test`` : ndarray of int64, shape (300,)

@@ -28,7 +28,7 @@ def load_sentiment_votes(*, data_home: PathLike | None = None) -> Any:
     -------
     Bunch
         - ``item``, ``worker``, ``label`` : ndarray of int64, shape (27746,). One entry per vote.
-        - - ``annotations`` : ndarray of int8, shape (4999, 203). The same as a table, -1 without a
+        - ``annotations`` : ndarray of int8, shape (4999, 203). The same as a table, -1 without a
           vote.
         - ``target`` : ndarray of int64, shape (4999,). Majority of the votes, ties to class 1:
           11.8 % wrong.

@@ -52,7 +52,7 @@ def load_weak_text(
     Bunch or tuple
         - ``data`` : ndarray of float32, shape (n_samples, 128). TF-IDF of words and characters,
           reduced by a truncated SVD fitted on the training texts.
-        - - ``target``, ``target_clean`` : ndarray of int64, shape (n_samples,). The requested
+        - ``target``, ``target_clean`` : ndarray of int64, shape (n_samples,). The requested
           labels, and the true classes.
         - ``text`` : list of str
         - ``votes`` : ndarray of int8, shape (n_samples, n_rules). -1 where a rule abstains.

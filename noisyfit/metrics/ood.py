@@ -32,7 +32,7 @@ def ood_scores(
     - ``"energy"``: ``-T * logsumexp(logits / T)`` [2]_; needs `logits`.
     - ``"mahalanobis"``: the smallest squared Mahalanobis distance to the mean of a class [3]_;
       needs `embeddings`, `train_embeddings` and `train_labels`.
-    - - ``"knn"``: the Euclidean distance to the k-th nearest training row, with all rows scaled to
+    - ``"knn"``: the Euclidean distance to the k-th nearest training row, with all rows scaled to
       length 1 [4]_; needs `embeddings` and `train_embeddings`.
 
     Parameters

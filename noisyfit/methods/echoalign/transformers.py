@@ -322,8 +322,6 @@ class EchoSelect(EchoMod):
     Step by step: 1. train the generator on all rows (or use an external one); 2. modify every row;
     3. compare original and modified rows; 4. train the generator again, on the most similar half of
     each label's rows, and repeat from 2., `n_rounds` times in all; 5. apply the threshold.
-    3. compare original and modified row; 4. train the generator again, on the half of each label's
-    rows that is the most similar, and repeat from 2., `n_rounds` in all; 5. threshold.
 
     Parameters
     ----------
