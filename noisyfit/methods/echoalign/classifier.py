@@ -231,7 +231,7 @@ class EchoAlignClassifier(
         self._rate_labels(X, has_label, clean_mask)
 
     def _read_labels(self, X: Any, y: Any) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Return the given labels and the mask of rows that have one."""
+        """Return the given labels and where there are any."""
         check_given(y, type(self).__name__)
         given, y = y, column_or_1d(as_column(y), warn=True)
         self.sample_index_ = row_names(X, given, len(y))
