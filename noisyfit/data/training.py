@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from math import ceil
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from noisyfit.data.rows import INFERENCE_BATCH, Rows
 from noisyfit.data.views import Augment, NoAugment
-from noisyfit.exceptions import NoisyFitWarning
+from noisyfit.exceptions import warn
 
 GPU_CHUNK = 8192  # rows augmented at once on a GPU, where kernel launches are what costs
 LARGEST_META_SET = 1000
@@ -189,11 +188,9 @@ def draw_evenly(rating: Tensor, labels: Tensor, n_classes: int) -> Tensor:
 def check_meta_set(meta: TrainingData) -> None:
     """Warn about a meta set that is too small."""
     if len(meta) < SMALLEST_META_SET:
-        warnings.warn(
+        warn(
             f"A meta set should have at least {SMALLEST_META_SET} rows. Got {len(meta)}: what is "
-            "learned from it is mostly noise. Use more rows, or CrossEntropyClassifier.",
-            NoisyFitWarning,
-            stacklevel=6,
+            "learned from it is mostly noise. Use more rows, or CrossEntropyClassifier."
         )
 
 

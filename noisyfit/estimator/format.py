@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 
 from noisyfit.data.rows import Rows
-from noisyfit.exceptions import NoisyFitWarning
+from noisyfit.exceptions import warn
 from noisyfit.utils.validation import checked_value_range
 
 CHANNEL_COUNTS = (1, 3, 4)
@@ -131,9 +130,7 @@ def check_value_range(
             f"to {high:g}. Rescale them, or fit with the value_range of all images."
         )
     if black < high <= black + width / 255:
-        warnings.warn(
+        warn(
             f"Images should fill the scale of fit, {black:g} to {white:g}. Got values from {low:g} "
-            f"to {high:g}, almost black. Rescale them if they are on another scale.",
-            NoisyFitWarning,
-            stacklevel=5,
+            f"to {high:g}, almost black. Rescale them if they are on another scale."
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, ClassVar
 
 import numpy as np
@@ -31,7 +30,7 @@ from noisyfit.estimator.format import (
     find_value_range,
     image_layout,
 )
-from noisyfit.exceptions import NoisyFitWarning
+from noisyfit.exceptions import warn
 from noisyfit.utils.validation import (
     as_column,
     check_finite_rows,
@@ -164,18 +163,14 @@ class InputReader:
         if X_meta is None and y_meta is None:
             return None
         if X_meta is not None and not self._has_meta_set():
-            warnings.warn(
+            warn(
                 f"{type(self).__name__} has no meta set and ignores X_meta. Append its rows to X "
-                "and mark them in clean_mask.",
-                NoisyFitWarning,
-                stacklevel=4,
+                "and mark them in clean_mask."
             )
         if X_meta is not None and len(X_meta) == n:
-            warnings.warn(
+            warn(
                 "X_meta has as many rows as X: scikit-learn's cross-validation takes such metadata "
-                "for aligned with X and slices it. Drop a row of X_meta.",
-                NoisyFitWarning,
-                stacklevel=4,
+                "for aligned with X and slices it. Drop a row of X_meta."
             )
         return self._learnable(X_meta, y_meta, "y_meta")
 

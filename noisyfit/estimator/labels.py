@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from noisyfit import quality
 from noisyfit.data.rows import Rows
 from noisyfit.data.training import TrainingData
 from noisyfit.estimator.fitted import FittedAttributes
-from noisyfit.exceptions import NoisyFitError, NoisyFitWarning
+from noisyfit.exceptions import NoisyFitError, warn
 from noisyfit.nn import features
 from noisyfit.nn.beliefs import given_probability
 from noisyfit.utils.validation import encode, is_missing
@@ -75,13 +74,11 @@ class LabelProtocol(FittedAttributes):
             labels = np.bincount(codes[codes >= 0], minlength=self.n_classes_)
             classes = self.classes_.tolist()
             named = ", ".join(f"{classes[k]!r} ({labels[k]} labels)" for k in lost[:5])
-            warnings.warn(
+            warn(
                 "Every class should be predicted for some training row. Got none for "
                 f"{len(lost)} of {self.n_classes_}: {named}. All their labels may be taken for "
                 "wrong: a rare class looks like mistakes. Train longer (max_epochs), mark rows "
-                "that are right (clean_mask), or try another method.",
-                NoisyFitWarning,
-                stacklevel=5,
+                "that are right (clean_mask), or try another method."
             )
 
     def label_issues(self) -> Any:

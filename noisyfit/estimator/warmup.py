@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from functools import partial
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch.nn import functional as F
 
 from noisyfit.data.training import TrainingData
 from noisyfit.estimator.pilot import run_pilot
-from noisyfit.exceptions import NoisyFitWarning
+from noisyfit.exceptions import warn
 from noisyfit.nn.beliefs import given_probability
 from noisyfit.nn.transition import posterior
 
@@ -131,14 +130,12 @@ class WarmUp:
         if first_epoch >= 0:
             return first_epoch
         if self.n_iter_ == self.max_epochs_:
-            warnings.warn(
+            warn(
                 f"The warm-up should end before the last of {self.n_iter_} epochs, for the steps "
                 "of the method to act. Got networks that predict held-out labels as well as ever: "
                 f"they have not begun to memorise, and {type(self).__name__} was cross-entropy"
                 f"{CORRECTED if self.state_.has_pilot else ''} to the end. If that is too careful, "
-                "raise max_epochs or set warmup_epochs.",
-                NoisyFitWarning,
-                stacklevel=6,
+                "raise max_epochs or set warmup_epochs."
             )
         return self.n_iter_
 

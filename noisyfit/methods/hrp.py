@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple
 
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from noisyfit.data.training import TrainingData, best_of_each_class, check_meta_set, draw_meta_rows
 from noisyfit.estimator.peers import Peers
 from noisyfit.estimator.warmup import WarmUp
-from noisyfit.exceptions import NoisyFitWarning
+from noisyfit.exceptions import warn
 from noisyfit.nn.beliefs import given_probability, newest_share
 from noisyfit.nn.build import projection_head
 from noisyfit.nn.features import embedding_size, logits_and_embeddings
@@ -553,14 +552,12 @@ class HRPClassifier(WarmUp, Peers):
     def _warn_of_starvation(self) -> None:
         last = self.history_[-1] if self.history_ else {}
         if last.get("gate_at_lower_bound", 0) > STARVED:
-            warnings.warn(
+            warn(
                 "The gate of the mixed rows should be above its lower bound for most pairs. In the "
                 f"last epoch {last['gate_at_lower_bound']:.0%} were at it: a few rows have all the "
                 "reliability, and the networks hardly learn from the others. Check the labels of "
                 "the trusted rows and give more of them (clean_mask or X_meta), raise "
-                "warmup_epochs, or raise the lower bound in reliability_range.",
-                NoisyFitWarning,
-                stacklevel=6,
+                "warmup_epochs, or raise the lower bound in reliability_range."
             )
 
 

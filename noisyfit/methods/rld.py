@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from copy import deepcopy
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -17,7 +16,7 @@ from noisyfit.data.rows import Rows
 from noisyfit.data.training import TrainingData, best_of_each_class
 from noisyfit.estimator.base import NoisyLabelClassifier
 from noisyfit.estimator.warmup import WarmUp
-from noisyfit.exceptions import NoisyFitWarning
+from noisyfit.exceptions import warn
 from noisyfit.nn.beliefs import given_probability, newest_share, sharpen
 from noisyfit.nn.diffusion import (
     Denoiser,
@@ -503,13 +502,11 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
         self.collapsed_ = bool(self.state_.collapsed)
         if self.collapsed_:
             self.state_.denoised.copy_(self._predict(self.module_, data).softmax(1))
-            warnings.warn(
+            warn(
                 f"The predictor should keep predicting at least {COLLAPSED:.0%} of the classes of "
                 f"the warm-up. It collapsed in epoch {self.n_iter_}, and its weights after epoch "
                 f"{self.warmup_epochs_} were put back. Use an anchor, a lower t_max, a longer "
-                "warm-up, or a network with normalisation.",
-                NoisyFitWarning,
-                stacklevel=4,
+                "warm-up, or a network with normalisation."
             )
         return self._given_probability(data), self.state_.denoised
 

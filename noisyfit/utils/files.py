@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from noisyfit.exceptions import NoisyFitWarning
+from noisyfit.exceptions import warn
 
 DIGEST_SIZE = hashlib.sha256().digest_size
 
@@ -68,11 +67,9 @@ def set_aside(file: Path) -> None:
     damaged = file.with_name(f"{file.name}.damaged")
     with suppress(FileNotFoundError):  # another process was faster
         os.replace(file, damaged)
-    warnings.warn(
+    warn(
         f"A stored file must be what was written. Got {file} with other contents; it is now "
-        f"{damaged.name}, and what it held is computed anew. Delete it, and check the disk.",
-        NoisyFitWarning,
-        stacklevel=6,
+        f"{damaged.name}, and what it held is computed anew. Delete it, and check the disk."
     )
 
 

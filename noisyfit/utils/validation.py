@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from noisyfit.exceptions import NoisyFitWarning
+from noisyfit.exceptions import warn
 
 CLASS_KINDS = "OUbiuMm"  # of numpy's dtypes, beside whole floats
 EXACT_TYPES: dict[str, Any] = {"f": float | np.floating, "U": str}  # what such arrays say in full
@@ -210,11 +209,9 @@ def find_classes(labels: NDArray[Any]) -> NDArray[Any]:
     _check_kind(labels)
     classes = np.unique(labels)
     for label in _suspects(classes):
-        warnings.warn(
+        warn(
             f"Label {label!r} is learned as a class of its own. Set missing_label={label!r} if it "
-            "marks rows without a label.",
-            NoisyFitWarning,
-            stacklevel=5,
+            "marks rows without a label."
         )
     return classes
 

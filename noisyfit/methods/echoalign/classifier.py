@@ -366,5 +366,5 @@ class EchoAlignClassifier(
 
 
 def _rows(X: Any, chosen: NDArray[np.bool_]) -> Any:
-    """Return some rows; if all are kept, X itself, whatever its type."""
+    """Return some rows; of all, X itself, whatever it is."""
     return X if chosen.all() else _safe_indexing(X, chosen)

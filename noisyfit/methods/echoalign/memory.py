@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
 from noisyfit.estimator.checkpoint import decode, encode
 from noisyfit.estimator.persistence.models import learned, teach
 from noisyfit.estimator.persistence.savable import Savable, dumps, loads
-from noisyfit.exceptions import NoisyFitError, NoisyFitWarning
+from noisyfit.exceptions import NoisyFitError, warn
 from noisyfit.utils.files import read_sealed, set_aside
 
 
@@ -18,12 +17,10 @@ def stored(trained: Any, code: list[str]) -> bytes | None:
     try:
         return dumps(trained) if isinstance(trained, Savable) else encode(learned(trained, code))
     except (NoisyFitError, TypeError, ValueError) as error:
-        warnings.warn(
+        warn(
             f"memory keeps no code. Got a {type(trained).__name__} that has more than numbers: "
             f"{error} It is trained again in the next fit. Give it get_state() and "
-            "set_state(state); see noisyfit.nn.generators.Trainable.",
-            NoisyFitWarning,
-            stacklevel=6,
+            "set_state(state); see noisyfit.nn.generators.Trainable."
         )
         return None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from numbers import Integral
 from typing import Any, ClassVar
 
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from noisyfit.exceptions import NoisyFitWarning
+from noisyfit.exceptions import warn
 from noisyfit.nn.generators.edges import canny
 from noisyfit.utils.devices import resolve_device
 from noisyfit.utils.parameters import (
@@ -207,12 +206,10 @@ class ControlNetGenerator:
             edges = canny(enlarged, *thresholds).float()
         share = float(edges.mean())
         if share < FEWEST_EDGES:
-            warnings.warn(
+            warn(
                 f"At least {FEWEST_EDGES:.1%} of the pixels should be edges, or nothing but the "
                 f"label says what is drawn. Got {share:.2%}. Lower the thresholds, or pass "
-                'edges_at="data" for images much smaller than the drawing.',
-                NoisyFitWarning,
-                stacklevel=3,
+                'edges_at="data" for images much smaller than the drawing.'
             )
         return edges
 
@@ -279,12 +276,10 @@ class ControlNetGenerator:
         if n_blanked == 0:
             return
         self.n_blanked_ += n_blanked
-        warnings.warn(
+        warn(
             f"The safety checker has blanked {n_blanked} images; their originals count as modified "
             "rows, which makes their labels look right. Load the pipeline with safety_checker=None "
-            "if the images are harmless.",
-            NoisyFitWarning,
-            stacklevel=4,
+            "if the images are harmless."
         )
 
     # ------------------------------------------------------------------------------- loading
