@@ -283,7 +283,7 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
                 self.state_.sample_weight[idx] = model.weights(batch).float()
 
     def _observe(self, idx: Tensor, labels: Tensor, logits: Tensor, rectified: Tensor) -> None:
-        """Accumulate over the epochs what the label attributes need."""
+        """Sum up over the epochs what the label protocol needs."""
         believed = rectified.detach().float().softmax(1)
         self.state_.given_sum[idx] += given_probability(believed, labels)
         self.state_.probs_sum[idx] += logits.detach().float().softmax(1)

@@ -224,7 +224,7 @@ class ELRClassifier(CrossEntropyClassifier):
         return self.optimizer_ if name == "module" else self.peer_optimizer_
 
     def _probabilities(self, rows: TrainingData | Rows) -> Tensor:
-        """Return the mean prediction of the averaged networks, or of the only network."""
+        """Return the mean prediction of the averaged networks, or that of the only one."""
         networks = [getattr(self, f"{name}_") for name in self.predicting_]
         probs = [self._predict(network, rows).softmax(1) for network in networks]
         return sum(probs[1:], probs[0]) / len(probs)

@@ -357,7 +357,7 @@ class FlywheelClassifier(WarmUp, NoisyLabelClassifier):
         return self
 
     def _probabilities(self, rows: TrainingData | Rows) -> Tensor:
-        """Return the predictions of the network named by ``inference``."""
+        """Return what the network named by ``inference`` predicts."""
         network = self._main if self.inference == "main" else self.module_
         return self._predict(network, rows).softmax(1)
 

@@ -303,7 +303,7 @@ class EchoAlignClassifier(
         return np.concatenate([X[original_rows], modified]), labels, weights
 
     def _rate_labels(self, X: NDArray[Any], has_label: NDArray[np.bool_], clean_mask: Any) -> None:
-        """Set the label attributes."""
+        """Write what the label protocol promises."""
         codes = encode(self.given_labels_, self.classes_, ~has_label)
         rating = np.full(len(X), np.nan)
         rating[has_label] = self.selector_.label_quality_
