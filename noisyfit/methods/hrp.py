@@ -99,10 +99,10 @@ class HRPClassifier(WarmUp, Peers):
     Attributes
     ----------
     label_reliability_ : ndarray of shape (n_training_rows,)
-        Mean of alpha over epochs and networks; at least 0, and 0 without a label. Its average is 1
-        with ``norm="mean"``. It is averaged over the epochs after the warm-up or, if the warm-up
-        lasted to the end, over the warm-up. ``label_quality_`` is its rank; after a pilot, or if
-        the warm-up lasted to the end, it is the rank of the probability of the given label.
+        Mean of alpha over networks and epochs: those after the warm-up or, if it lasted to the end,
+        those of the warm-up. At least 0, and 0 without a label; 1 on average with ``norm="mean"``.
+        ``label_quality_`` is its rank; after a pilot, or if the warm-up lasted to the end, it is
+        the rank of the probability of the given label.
     pseudo_label_reliability_ : ndarray of shape (n_training_rows,)
         The same for beta.
     peer_ : torch.nn.Module
