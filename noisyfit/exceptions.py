@@ -9,7 +9,7 @@ class NoisyFitWarning(UserWarning):
 
 
 class NoisyFitError(RuntimeError):
-    """Training cannot go on; the message says what happened and what to do."""
+    """Training cannot continue; the message says what happened and what to do."""
 
 
 def warn(message: str) -> None:

@@ -1,11 +1,11 @@
-"""Mixtures of rows, which are harder to memorise than rows."""
+"""Mixtures of rows, which are harder to memorize than rows."""
 
 import torch
 from torch import Tensor
 
 
 def mixup(x: Tensor, targets: Tensor, *, alpha: float = 4.0) -> tuple[Tensor, Tensor]:
-    """Mix every sample and its target with another one of the batch ([1]_).
+    """Mix every sample and its target with another of the batch ([1]_).
 
     One coefficient from Beta(alpha, alpha) serves the whole batch; the larger share goes to the
     sample itself, which therefore keeps its place (Eq. 10 of [2]_). Random numbers come from the

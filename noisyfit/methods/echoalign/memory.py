@@ -1,4 +1,4 @@
-"""What a memory keeps of trained generators, encoders and raters: no code."""
+"""What a memory keeps of trained generators, encoders and raters, without code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from noisyfit.utils.files import read_sealed, set_aside
 
 
 def stored(trained: Any, code: list[str]) -> bytes | None:
-    """Return what training has made as bytes without code, None where that cannot be."""
+    """Return the result of training as bytes without code, None if that is impossible."""
     try:
         return dumps(trained) if isinstance(trained, Savable) else encode(learned(trained, code))
     except (NoisyFitError, TypeError, ValueError) as error:
@@ -26,7 +26,7 @@ def stored(trained: Any, code: list[str]) -> bytes | None:
 
 
 def restored(model: Any, file: Path) -> Any:
-    """Return the model as it was when it was trained; None if that is not known."""
+    """Return the model in its trained state, None if that is unknown."""
     content = read_sealed(file)
     if content is None:
         return None

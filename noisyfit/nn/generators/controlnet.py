@@ -1,4 +1,4 @@
-"""Stable Diffusion under a ControlNet: the paper's generator, for images."""
+"""Stable Diffusion with a ControlNet: the paper's generator, for images."""
 
 from __future__ import annotations
 
@@ -31,46 +31,46 @@ FACTOR = 8  # between the sides of a drawing and those of its latent image
 class ControlNetGenerator:
     """Draw each image anew from its label, along its own edges ([1]_; appendix of [2]_).
 
-    Needs the extra ``generators`` (diffusers and transformers). Edges are found by Canny's
-    detector, the prompt names the label, and the drawing is brought back to the size of the data by
-    averaging areas.
+    Needs the extra ``generators`` (diffusers and transformers). Canny's detector finds the edges,
+    the prompt names the label, and the drawing is shrunk to the size of the data by area averaging.
 
     Parameters
     ----------
     pipeline : object, path or str
-        A ``StableDiffusionControlNetPipeline`` of diffusers; or a local folder with one; or, last,
-        a name on the hub, which downloads.
+        A ``StableDiffusionControlNetPipeline`` from diffusers, a local folder with one or, failing
+        these, a name on the hub, which is downloaded.
     controlnet : path, str or None, default=None
-        Folder or name of the ControlNet, such as ``"lllyasviel/sd-controlnet-canny"``, where
+        Folder or name of the ControlNet, such as ``"lllyasviel/sd-controlnet-canny"``, if
         `pipeline` names a Stable Diffusion without one.
     prompt : str, default="a photo of {label}"
-        ``{label}`` is replaced by the label, or by what `class_names` has for it.
+        ``{label}`` is replaced with the label, or with its entry in `class_names`.
     class_names : dict or None, default=None
-        From labels, as in y, to words: all of them. Needed where labels are no text.
+        Maps every label, as in y, to words. Needed if labels are not text.
     n_steps : int >= 1, default=20
     guidance : float >= 0, default=7.5
-        Weight of the prompt, diffusers' default; the paper does not give it.
+        Weight of the prompt; diffusers' default, as the paper does not give it.
     image_size : int, default=512
-        Pixels a side of the drawing, a multiple of 8.
+        Height and width of the drawing in pixels, a multiple of 8.
     low_threshold, high_threshold : float >= 0, default=75
-        Of Canny's detector.
+        Thresholds of Canny's detector.
     edges_at : {"drawing", "data"}, default="drawing"
-        Where edges are looked for. ``"drawing"``, the paper's, is the image enlarged to
-        `image_size`: its gradients are as much smaller as it is larger, so that hardly any edge of
-        a 32-pixel image is found at 512. ``"data"`` finds them in the image as it is and enlarges
-        them.
+        Where edges are found. ``"drawing"``, as in the paper, uses the image enlarged to
+        `image_size`. Enlarging makes its gradients smaller by the same factor, so hardly any edge
+        of a 32-pixel image is found at 512. ``"data"`` finds edges in the image as it is and
+        enlarges them.
     value_range : tuple of float, default=(0, 255)
         Black and white of the rows.
     batch_size : int >= 1, default=8
-        Images drawn at once; halved while they do not fit into the GPU's memory.
+        Number of images drawn at once; halved as long as they do not fit into the GPU's memory.
     device : str or torch.device, default="cuda" if there is a GPU, else "cpu"
     progress : bool, default=True
-        Show a progress bar over batches of every call.
+        Show a progress bar over the batches of every call.
 
     Attributes
     ----------
     n_blanked_ : int
-        Images that the safety checker has blanked so far; the original was returned instead.
+        Number of images that the safety checker has blanked so far; the original was returned
+        instead.
 
     References
     ----------
@@ -142,12 +142,12 @@ class ControlNetGenerator:
         return copied
 
     def modify(self, x: Tensor, y: NDArray[Any], generator: torch.Generator) -> Tensor:
-        """Return drawings of images (n_samples, C, H, W) under labels; see `Modifier.modify`.
+        """Return drawings of images (n_samples, C, H, W) for labels; see `Modifier.modify`.
 
         Raises
         ------
         ValueError
-            If a parameter is not what it must be, the rows are no images, or a label has no word.
+            If a parameter is invalid, the rows are not images, or a label has no word.
         ImportError
             If diffusers is missing.
         """
@@ -222,7 +222,7 @@ class ControlNetGenerator:
     def _drawn(
         self, pipeline: Any, edges: Tensor, prompts: list[str], seeds: list[int]
     ) -> list[Tensor | None]:
-        """Draw image by image, None for those that were blanked; half the batch on exhaustion."""
+        """Return drawings, None for blanked ones; halve the batch when memory runs out."""
         from tqdm.auto import tqdm
 
         drawn: list[Tensor | None] = []
@@ -259,7 +259,7 @@ class ControlNetGenerator:
         return [None if flag else image.cpu() for image, flag in zip(images, flags, strict=True)]
 
     def _at_data_size(self, drawn: list[Tensor | None], x: Tensor) -> Tensor:
-        """Shrink drawings by averaging areas; where there is none, the original stays."""
+        """Shrink drawings by area averaging; the original replaces a missing drawing."""
         low, high = checked_value_range(self.value_range)
         height, width = x.shape[2:]
         rows = x.float().clone()
@@ -319,7 +319,7 @@ class ControlNetGenerator:
 
 
 def _weights(pipeline: Any) -> Any:
-    """Return what tells one pipeline from another: its name, or sums of its weights."""
+    """Return what identifies a pipeline: its name, or sums of its weights."""
     if isinstance(pipeline, str | os.PathLike):
         return os.fspath(pipeline)
     parts = getattr(pipeline, "components", {})
