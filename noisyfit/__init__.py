@@ -1,4 +1,4 @@
-"""Learn the right classifier from wrong labels, and say which labels are wrong.
+"""Learn the right classifier from wrong labels, and find out which labels are wrong.
 
 Public names load on first use, so that ``import noisyfit`` costs milliseconds.
 """
