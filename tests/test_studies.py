@@ -147,3 +147,15 @@ def test_ranking__settings__no_rule_is_above_the_oracle() -> None:
     assert set(gained) >= {"neg_clid", "plain CLID", "noisy accuracy"}
     oracle = float(re.findall(r"oracle +([\d.]+) \+", mean)[0])
     assert max(gained.values()) <= oracle <= 100
+
+
+@pytest.mark.parametrize("study", ["cost", "ood", "ranking"])
+def test_help__names_the_study_and_its_options(
+    study: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        runpy.run_path(str(STUDIES / f"{study}.py"))["main"](["--help"])
+    assert exit_info.value.code == 0
+    said = capsys.readouterr().out
+    assert f"examples/studies/{study}.py" in said
+    assert "--threads" in said

@@ -67,7 +67,7 @@ class Scale:
         """Return images of the shape of CIFAR, and labels."""
         n = self.rows or (on_gpu if self.on_gpu else on_cpu)
         rng = np.random.default_rng(0)
-        return rng.integers(0, 256, (n, 3, 32, 32), dtype=np.uint8), rng.integers(0, 10, n)
+        return rng.integers(0, 256, (n, 3, 32, 32), dtype=np.uint8), rng.permutation(n) % 10
 
     def network(self, width: int | None = None, **params: Any) -> dict[str, Any]:
         """Return parameters for a PreAct ResNet-18, narrow on a CPU."""
@@ -168,7 +168,7 @@ def baseline(scale: Scale, X: Array, y: Array, **params: Any) -> dict[str, Timer
 def table(scale: Scale) -> None:
     """Compare the baseline's epoch and prediction with bare loops, 20-64-64-10 MLP, batch 128."""
     n, rng = scale.rows or 12800, np.random.default_rng(0)
-    X, y = rng.normal(size=(n, 20)).astype(np.float32), rng.integers(0, 10, n)
+    X, y = rng.normal(size=(n, 20)).astype(np.float32), rng.permutation(n) % 10
     shared: dict[str, Any] = {"module__width": 64, "device": str(scale.device), "random_state": 0}
     clf = CrossEntropyClassifier(**shared, max_epochs=5)
     raw = CrossEntropyClassifier(**shared, max_epochs=1).fit(X, y)
@@ -263,7 +263,7 @@ def memory(scale: Scale) -> None:
 def small_images(scale: Scale) -> None:
     """Time a whole fit of random 28x28 images, 10 epochs."""
     n, rng = scale.rows or 10000, np.random.default_rng(0)
-    X, y = rng.integers(0, 256, (n, 28, 28), dtype=np.uint8), rng.integers(0, 10, n)
+    X, y = rng.integers(0, 256, (n, 28, 28), dtype=np.uint8), rng.permutation(n) % 10
     shared: dict[str, Any] = {"max_epochs": 10, "device": str(scale.device), "random_state": 0}
     plain = CrossEntropyClassifier(**shared)
     cycles = FlywheelClassifier(**shared, warmup_epochs=2)
