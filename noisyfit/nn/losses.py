@@ -12,9 +12,11 @@ __all__ = [
     "early_learning_regularizer",
     "generalized_cross_entropy",
     "reliability_contrastive",
+    "reverse_cross_entropy",
     "supervised_contrastive",
 ]
 
+LOG_OF_ZERO = -4.0  # of the reverse cross-entropy
 _DIRECT_ROWS = 1024  # above, all pairs at once cost more memory and more time
 _BLOCK_SIZE = 2**20  # similarities held at a time
 
@@ -127,6 +129,27 @@ def generalized_cross_entropy(logits: Tensor, labels: Tensor, *, q: float = 0.7)
     # exp(q log p) and not p ** q, whose derivative is infinite at p = 0.
     log_p = -cross_entropy(logits, labels)
     return -torch.expm1(q * log_p) / q
+
+
+def reverse_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of every label under the prediction, with log 0 set to -4 ([1]_).
+
+    Parameters
+    ----------
+    logits : tensor of shape (n_samples, n_classes)
+    labels : int64 tensor of shape (n_samples,)
+
+    Returns
+    -------
+    tensor of shape (n_samples,)
+        In nats, in ``[0, 4]``: four times the probability of all other classes.
+
+    References
+    ----------
+    .. [1] Wang et al. Symmetric Cross Entropy for Robust Learning with Noisy Labels. ICCV, 2019.
+       arXiv:1908.06112
+    """
+    return LOG_OF_ZERO * torch.expm1(-cross_entropy(logits, labels))
 
 
 def contrastive(first: Tensor, second: Tensor, *, temperature: float = 0.05) -> Tensor:

@@ -1,4 +1,4 @@
-"""Mixtures of rows, which are harder to memorize than rows."""
+"""Mixtures of rows, which are harder to memorise than rows."""
 
 import torch
 from torch import Tensor
