@@ -112,6 +112,13 @@ def test_report__several_cells__compares_over_all_of_them(folder: Path) -> None:
     assert "<h2>All cells</h2>" in (folder / "report.html").read_text(encoding="utf-8")
 
 
+def test_report__trusted_rows__are_said(tmp_path: Path) -> None:
+    table = Table(tmp_path / TABLE, COLUMNS)
+    table.append(row("flywheel", 0, trusted=40))
+    write_report(tmp_path)
+    assert "Training rows: digits: 100. 40 of them trusted." in markdown_of(tmp_path)
+
+
 def markdown_of(folder: Path) -> str:
     write_report(folder)
     return (folder / "report.md").read_text(encoding="utf-8")
