@@ -21,7 +21,6 @@ from sklearn.base import (
 )
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from skorch.dataset import Dataset as LabelledRows
 from torch import Tensor
@@ -43,6 +42,7 @@ from noisyfit.exceptions import NoisyFitError
 from noisyfit.nn import features
 from noisyfit.nn.augment import ImageAugment, TableAugment
 from noisyfit.utils.devices import resolve_device, resolve_precision
+from noisyfit.utils.parameters import Interval, StrOptions
 from noisyfit.utils.torch_state import seeded_generators, torch_defaults
 from noisyfit.utils.validation import check_clean_mask, check_sample_weight
 

@@ -8,7 +8,6 @@ from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import torch
-from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
 from noisyfit.data.rows import Rows
@@ -21,6 +20,7 @@ from noisyfit.nn.losses import cross_entropy
 from noisyfit.nn.metagrad import frozen_batch_norm, replayed
 from noisyfit.nn.snapshots import Snapshots
 from noisyfit.quality import small_loss_probability
+from noisyfit.utils.parameters import Interval, StrOptions
 
 
 class CLIDMetaClassifier(WarmUp, MetaLearning):

@@ -6,7 +6,6 @@ from numbers import Integral
 from typing import Any, ClassVar
 
 import torch
-from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
 from noisyfit.data.training import TrainingData
@@ -14,6 +13,7 @@ from noisyfit.estimator.peers import Peers
 from noisyfit.estimator.warmup import WarmUp
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 from noisyfit.nn.losses import cross_entropy
+from noisyfit.utils.parameters import Interval
 
 
 class CoTeachingClassifier(WarmUp, Peers, CrossEntropyClassifier):

@@ -8,7 +8,6 @@ from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
 from noisyfit.data.training import TrainingData, batch_bounds, check_meta_set, draw_meta_rows
@@ -19,6 +18,7 @@ from noisyfit.nn.beliefs import given_probability, newest_share, refurbish, shar
 from noisyfit.nn.losses import cross_entropy, mixup
 from noisyfit.nn.meta import Loss
 from noisyfit.quality import small_loss_probability
+from noisyfit.utils.parameters import Interval, StrOptions
 
 TINY = 1e-8
 WATCHED = 0.9  # momentum of the predictions by which the warm-up sees whether learning stalls

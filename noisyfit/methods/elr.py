@@ -7,7 +7,6 @@ from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import torch
-from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 
 from noisyfit.data.rows import Rows
@@ -15,6 +14,7 @@ from noisyfit.data.training import TrainingData
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 from noisyfit.nn.beliefs import sharpen
 from noisyfit.nn.losses import cross_entropy, early_learning_regularizer, mixup
+from noisyfit.utils.parameters import Interval
 
 WEIGHT_MOMENTUM = 0.997
 PROBABILITY_RANGE = (1e-4, 1 - 1e-4)

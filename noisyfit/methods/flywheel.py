@@ -6,7 +6,6 @@ from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import torch
-from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
 from noisyfit.data.rows import Rows
@@ -17,6 +16,7 @@ from noisyfit.nn import features
 from noisyfit.nn.beliefs import given_probability, newest_share, refurbish, sharpen
 from noisyfit.nn.build import projection_head
 from noisyfit.nn.losses import confidence_regularizer, contrastive, cross_entropy, mixup
+from noisyfit.utils.parameters import Interval, StrOptions
 
 GAMMA_RANGE = (0.01, 0.99)
 SMALLEST = 1e-30  # of a probability, to take its logarithm

@@ -6,13 +6,13 @@ from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import torch
-from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
 from noisyfit.data.training import TrainingData
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 from noisyfit.nn.beliefs import given_probability
 from noisyfit.nn.losses import cross_entropy, generalized_cross_entropy
+from noisyfit.utils.parameters import Interval
 
 
 class GCEClassifier(CrossEntropyClassifier):

@@ -7,7 +7,6 @@ from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
 from noisyfit.data.training import TrainingData, best_of_each_class, check_meta_set, draw_meta_rows
@@ -19,6 +18,7 @@ from noisyfit.nn.build import projection_head
 from noisyfit.nn.features import embedding_size, logits_and_embeddings
 from noisyfit.nn.losses import clid, cross_entropy, reliability_contrastive
 from noisyfit.nn.metagrad import logit_jvp
+from noisyfit.utils.parameters import Interval, StrOptions
 
 META_BATCH = 100
 TINY = 1e-8

@@ -5,13 +5,13 @@ from __future__ import annotations
 from numbers import Real
 from typing import Any, ClassVar
 
-from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 
 from noisyfit.data.training import TrainingData
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 from noisyfit.nn.beliefs import sharpen
 from noisyfit.nn.losses import cross_entropy, mixup
+from noisyfit.utils.parameters import Interval
 
 TEMPERATURE = 0.5  # of the mean prediction
 

@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from numpy.typing import NDArray
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
@@ -29,6 +28,7 @@ from noisyfit.nn.diffusion import (
 )
 from noisyfit.nn.features import embedding_size, logits_and_embeddings
 from noisyfit.nn.losses import cross_entropy
+from noisyfit.utils.parameters import Interval, StrOptions
 
 N_DIFFUSION_STEPS = 50
 DIFFUSION_LR = 1e-3

@@ -9,11 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin
-from sklearn.utils import _safe_indexing, check_consistent_length, check_random_state
-from sklearn.utils._param_validation import (
-    Interval,
-    StrOptions,
-)
+from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, column_or_1d, has_fit_parameter
 
@@ -26,6 +22,7 @@ from noisyfit.estimator.warmup import PILOT_MINIMUM
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 from noisyfit.methods.echoalign.transformers import EchoSelect, seeded
 from noisyfit.methods.flywheel import FlywheelClassifier
+from noisyfit.utils.parameters import Interval, StrOptions
 from noisyfit.utils.validation import (
     as_column,
     check_clean_mask,
@@ -34,6 +31,7 @@ from noisyfit.utils.validation import (
     is_missing,
     present_labels,
     row_names,
+    take_rows,
 )
 
 FINE_TUNING_RATE = 0.01  # of the learning rate: what two steps by ten have left of it
@@ -364,4 +362,4 @@ class EchoAlignClassifier(
 
 def _rows(X: Any, chosen: NDArray[np.bool_]) -> Any:
     """Return some rows; of all, X itself, whatever it is."""
-    return X if chosen.all() else _safe_indexing(X, chosen)
+    return X if chosen.all() else take_rows(X, chosen)

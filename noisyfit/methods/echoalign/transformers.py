@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
-from sklearn.utils import _safe_indexing, check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import (
     check_is_fitted,
     column_or_1d,
@@ -44,6 +43,7 @@ from noisyfit.nn.generators.conditional_diffusion import SMALL_IMAGE
 from noisyfit.nn.generators.row_store import RowStore
 from noisyfit.utils.devices import resolve_device
 from noisyfit.utils.files import make_folder
+from noisyfit.utils.parameters import HasMethods, Interval, StrOptions
 from noisyfit.utils.torch_state import torch_defaults
 from noisyfit.utils.validation import (
     as_column,
@@ -52,6 +52,7 @@ from noisyfit.utils.validation import (
     check_lengths,
     find_classes,
     present_labels,
+    take_rows,
 )
 
 
@@ -601,7 +602,7 @@ class EchoSelectSampler(FittedAttributes, BaseEstimator):
         """Return the rows that are kept and their labels, in the containers of X and y."""
         self.fit(X, y)
         kept = self.sample_indices_
-        return _safe_indexing(X, kept), _safe_indexing(y, kept)
+        return take_rows(X, kept), take_rows(y, kept)
 
 
 def check_rating(rating: Any) -> None:
