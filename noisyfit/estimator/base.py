@@ -387,7 +387,7 @@ class NoisyLabelClassifier(
                 self._check_beginning()
                 if stored:
                     self._restore_training_state(stored)
-                self.fit_loop(data, validation)
+                self._run(data, validation)
             except KeyboardInterrupt:
                 if checkpoint:
                     checkpoint.flush()

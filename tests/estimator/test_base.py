@@ -24,7 +24,7 @@ from noisyfit import (
     NoisyLabelClassifier,
 )
 from noisyfit.data.training import TrainingData
-from noisyfit.estimator.engine import IGNORED, NOT_OFFERED
+from noisyfit.estimator.engine import IGNORED
 from noisyfit.estimator.fitted import fitted_names
 from noisyfit.nn import features
 from noisyfit.nn.backbones.mlp import MLP
@@ -415,18 +415,6 @@ def test_device__that_is_not_there__is_an_error_in_our_words(device: Any) -> Non
 
 
 # What skorch has and a method has not.
-
-
-@pytest.mark.parametrize("name", NOT_OFFERED)
-def test_function_of_skorch__is_refused_in_our_words(name: str) -> None:
-    remedy = re.escape(NOT_OFFERED[name])
-    clf = quick(CrossEntropyClassifier, max_epochs=1).fit(*blobs(20, 2))
-    for estimator in clf, clone(clf):
-        assert not hasattr(estimator, name)
-        with pytest.raises(AttributeError, match=f"Classifier has no {name} of skorch's.*{remedy}"):
-            getattr(estimator, name)
-    with pytest.raises(TypeError, match=f"Own must not override {name}: Cross.*{remedy}"):
-        type("Own", (CrossEntropyClassifier,), {name: lambda self, *args: None})
 
 
 @pytest.mark.parametrize("name", IGNORED)
