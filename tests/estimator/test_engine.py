@@ -33,11 +33,11 @@ every_method = pytest.mark.parametrize(
 
 
 @cache
-def trained(cls: type[Any]) -> Any:
+def trained(cls: Any) -> Any:
     return quick(cls, max_epochs=3).fit(X, y)
 
 
-def fitted(cls: type[Any]) -> Any:
+def fitted(cls: Any) -> Any:
     return deepcopy(trained(cls))
 
 
