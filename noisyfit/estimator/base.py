@@ -8,17 +8,11 @@ from contextlib import contextmanager
 from functools import partial
 from math import ceil
 from numbers import Integral, Real
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, Unpack
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import (
-    BaseEstimator,
-    ClassifierMixin,
-    ClassNamePrefixFeaturesOutMixin,
-    TransformerMixin,
-)
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
@@ -30,12 +24,19 @@ from noisyfit import __version__
 from noisyfit.data.rows import Rows, unwrapped
 from noisyfit.data.training import TrainingData, scaled_weights
 from noisyfit.data.views import Augment, CallableAugment, NoAugment
+from noisyfit.estimator.bases import (
+    BaseEstimator,
+    ClassifierMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+)
 from noisyfit.estimator.checkpoint import Checkpoint
 from noisyfit.estimator.documentation import complete_documentation, hide_kwargs
 from noisyfit.estimator.engine import Engine
 from noisyfit.estimator.fitted import all_or_nothing
 from noisyfit.estimator.identity import architecture, code_of, fingerprint, fold
 from noisyfit.estimator.inputs import InputReader, is_lazy
+from noisyfit.estimator.keywords import RoutedParameters
 from noisyfit.estimator.labels import LabelProtocol
 from noisyfit.estimator.persistence.savable import Savable
 from noisyfit.exceptions import NoisyFitError
@@ -125,7 +126,8 @@ class NoisyLabelClassifier(
     verbose : int, default=0
         1 prints a table of epochs.
     **kwargs
-        ``module__*``, ``optimizer__*`` and ``callbacks__*`` as in skorch.
+        ``module__*``, ``optimizer__*`` and ``callbacks__*`` as in skorch. Type checkers know those
+        of the default networks and of torch's optimizers: pass them others by ``set_params``.
 
     Attributes
     ----------
@@ -207,7 +209,7 @@ class NoisyLabelClassifier(
         deterministic: bool = False,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
-        **kwargs: Any,
+        **kwargs: Unpack[RoutedParameters],
     ) -> None:
         self.module = module
         self.optimizer = optimizer

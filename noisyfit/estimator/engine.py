@@ -11,8 +11,9 @@ from math import cos, pi
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
-from skorch import NeuralNet
+from numpy.typing import NDArray
 from skorch.callbacks import (
     BatchScoring,
     EpochTimer,
@@ -27,6 +28,7 @@ from torch.nn import functional as F
 
 from noisyfit.data.rows import Rows
 from noisyfit.data.training import TrainingData
+from noisyfit.estimator.bases import NeuralNet
 from noisyfit.estimator.checkpoint import Checkpoint
 from noisyfit.exceptions import NoisyFitError
 from noisyfit.nn.build import build_network, parameter_names
@@ -116,8 +118,15 @@ class Engine(NeuralNet):
     n_rows_: int
     max_epochs_: int
     device: Any
+    lr_schedule: str
+    checkpoint_every: int
+    feature_mean_: NDArray[np.float64]
+    feature_scale_: NDArray[np.float64]
+    seed_: int
     predict_logits: Any
     _read: Any
+    _checkpoint: Checkpoint | None
+    _datasets: dict[str, Any]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Refuse what the loop of a method would pass over."""
@@ -140,11 +149,11 @@ class Engine(NeuralNet):
     def __dir__(self) -> list[str]:
         """Name what is ours, scikit-learn's or fitted; of skorch's nothing else."""
         bases = [base for base in type(self).__mro__ if base is not NeuralNet]
-        members = [member for base in bases for member in vars(base).items()]
-        offered = {name for name, value in members if not isinstance(value, NotOffered)}
+        ours = {name for base in bases for name in vars(base)}
         fitted = vars(self).keys() - vars(NeuralNet).keys()
         idle = inspect.signature(NeuralNet).parameters.keys() - self._signature_names()
-        return sorted((offered | fitted) - idle - {"criterion_", "virtual_params_"})
+        shown = (ours | fitted) - idle - {"criterion_", "virtual_params_"}
+        return [name for name in super().__dir__() if name in shown]
 
     # ------------------------------------------------------------------ what skorch's users call
 
@@ -532,7 +541,7 @@ class Engine(NeuralNet):
     # ------------------------------------------------------------------- checkpoints, pickles
 
     def _save_epoch(self, epoch: int) -> None:
-        checkpoint: Checkpoint | None = self._checkpoint
+        checkpoint = self._checkpoint
         if checkpoint is None or epoch + 1 == self.max_epochs_:
             return
         checkpoint.hold(self._training_state())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,8 @@ class Peers(NoisyLabelClassifier):
     _peers: ClassVar = ("module", "peer")
     _networks: ClassVar = _peers
     predicting_: list[str]
+    peer_: Any
+    peer_optimizer_: torch.optim.Optimizer
 
     def _network(self, name: str) -> nn.Module:
         network: nn.Module = getattr(self, f"{name}_")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from copy import deepcopy
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from noisyfit.data.rows import Rows
 from noisyfit.data.training import TrainingData
+from noisyfit.estimator.keywords import SharedParameters
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 from noisyfit.nn.beliefs import sharpen
 from noisyfit.nn.losses import cross_entropy, early_learning_regularizer, mixup
@@ -105,6 +106,8 @@ class ELRClassifier(CrossEntropyClassifier):
     """
 
     _weighs_rows: ClassVar = True
+    peer_: Any
+    peer_optimizer_: torch.optim.Optimizer
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "regularization": [Interval(Real, 0, None, closed="left")],
         "target_momentum": [Interval(Real, 0, 1, closed="left")],
@@ -120,7 +123,7 @@ class ELRClassifier(CrossEntropyClassifier):
         target_momentum: float = 0.9,
         n_networks: int = 1,
         mixup_alpha: float = 1.0,
-        **kwargs: Any,
+        **kwargs: Unpack[SharedParameters],
     ) -> None:
         super().__init__(module, **kwargs)
         self.regularization = regularization

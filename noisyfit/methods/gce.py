@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor
 
 from noisyfit.data.training import TrainingData
+from noisyfit.estimator.keywords import SharedParameters
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 from noisyfit.nn.beliefs import given_probability
 from noisyfit.nn.losses import cross_entropy, generalized_cross_entropy
@@ -91,7 +92,7 @@ class GCEClassifier(CrossEntropyClassifier):
         q: float = 0.7,
         truncation: float | None = None,
         warmup_epochs: int | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[SharedParameters],
     ) -> None:
         super().__init__(module, **kwargs)
         self.q = q

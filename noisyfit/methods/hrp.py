@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import warnings
 from numbers import Integral, Real
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from noisyfit.data.training import TrainingData, best_of_each_class, check_meta_set, draw_meta_rows
+from noisyfit.estimator.keywords import SharedParameters
 from noisyfit.estimator.peers import Peers
 from noisyfit.estimator.warmup import WarmUp
 from noisyfit.exceptions import NoisyFitWarning
@@ -246,7 +247,7 @@ class HRPClassifier(WarmUp, Peers):
         temporal_momentum: float = 0.9,
         inference: str = "both",
         warmup_epochs: int | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[SharedParameters],
     ) -> None:
         super().__init__(module, **kwargs)
         self.reliability = reliability

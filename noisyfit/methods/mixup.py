@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from numbers import Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 from torch import Tensor, nn
 
 from noisyfit.data.training import TrainingData
+from noisyfit.estimator.keywords import SharedParameters
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 from noisyfit.nn.beliefs import sharpen
 from noisyfit.nn.losses import cross_entropy, mixup
@@ -69,7 +70,9 @@ class MixUpClassifier(CrossEntropyClassifier):
         "mixup_alpha": [Interval(Real, 0, None, closed="neither")],
     }
 
-    def __init__(self, module: Any = None, *, mixup_alpha: float = 8.0, **kwargs: Any) -> None:
+    def __init__(
+        self, module: Any = None, *, mixup_alpha: float = 8.0, **kwargs: Unpack[SharedParameters]
+    ) -> None:
         super().__init__(module, **kwargs)
         self.mixup_alpha = mixup_alpha
 

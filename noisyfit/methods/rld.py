@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from copy import deepcopy
 from numbers import Integral, Real
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Unpack
 
 import torch
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from noisyfit.data.rows import Rows
 from noisyfit.data.training import TrainingData, best_of_each_class
 from noisyfit.estimator.base import NoisyLabelClassifier
+from noisyfit.estimator.keywords import SharedParameters
 from noisyfit.estimator.warmup import WarmUp
 from noisyfit.exceptions import NoisyFitWarning
 from noisyfit.nn.beliefs import given_probability, newest_share, sharpen
@@ -183,6 +184,10 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
 
     _networks: ClassVar = ("module", "diffusion")
     _copies: ClassVar = ("teacher", "warmed_up")
+    diffusion_: Any
+    diffusion_optimizer_: torch.optim.Optimizer
+    teacher_: Any
+    warmed_up_: Any
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "anchor": [StrOptions({"posterior", "class_median", "ensemble"}), None],
         "denoising": ["boolean"],
@@ -220,7 +225,7 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
         temperature: float = 0.3,
         inference: str = "predictor",
         warmup_epochs: int | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[SharedParameters],
     ) -> None:
         super().__init__(module, **kwargs)
         self.anchor = anchor
@@ -469,7 +474,7 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
         self.teacher_.load_state_dict(self.module_.state_dict())
         return self
 
-    def _set_training(self, training: bool) -> None:
+    def _set_training(self, training: bool = True) -> None:
         super()._set_training(training)
         self.teacher_.eval()
 

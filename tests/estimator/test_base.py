@@ -456,7 +456,7 @@ def test_fitted_attribute__before_fit__says_fit_first(name: str) -> None:
 
 def test_attribute__that_nothing_writes__is_an_ordinary_error() -> None:
     with pytest.raises(AttributeError, match="object has no attribute 'surprise_'") as error:
-        CrossEntropyClassifier().surprise_  # noqa: B018
+        CrossEntropyClassifier().surprise_  # type: ignore[attr-defined]  # noqa: B018
     assert not isinstance(error.value, NotFittedError)
     fitted = quick(CrossEntropyClassifier, max_epochs=1).fit(*blobs(20, 2))
     with pytest.raises(AttributeError, match="object has no attribute 'feature_names_in_'"):

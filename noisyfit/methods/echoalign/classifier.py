@@ -8,13 +8,13 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin
 from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, column_or_1d, has_fit_parameter
 
 from noisyfit import quality
 from noisyfit.data.rows import unwrapped
+from noisyfit.estimator.bases import BaseEstimator, ClassifierMixin, MetaEstimatorMixin
 from noisyfit.estimator.fitted import all_or_nothing
 from noisyfit.estimator.labels import LabelProtocol
 from noisyfit.estimator.persistence.savable import Savable

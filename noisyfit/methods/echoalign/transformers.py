@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
+from sklearn.base import clone
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import (
     check_is_fitted,
@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from noisyfit.data.rows import shape_of, unwrapped
+from noisyfit.estimator.bases import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from noisyfit.estimator.checkpoint import Checkpoint
 from noisyfit.estimator.fitted import FittedAttributes, all_or_nothing
 from noisyfit.estimator.format import check_row_shape, image_layout
@@ -158,7 +159,9 @@ class EchoMod(FittedAttributes, OneToOneFeatureMixin, TransformerMixin, Savable,
         return self
 
     @torch_defaults()
-    def fit_transform(self, X: Any, y: Any) -> NDArray[Any]:
+    def fit_transform(  # type: ignore[override]  # y is needed
+        self, X: Any, y: Any
+    ) -> NDArray[Any]:
         """Return modified rows, in the shape and dtype of X."""
         with all_or_nothing(self):
             X, y = self._read_training_rows(X, y)
@@ -454,7 +457,9 @@ class EchoSelect(EchoMod):
         return self
 
     @torch_defaults()
-    def fit_transform(self, X: Any, y: Any, *, clean_mask: Any = None) -> NDArray[Any]:
+    def fit_transform(  # type: ignore[override]
+        self, X: Any, y: Any, *, clean_mask: Any = None
+    ) -> NDArray[Any]:
         """Return the refined rows; parameters as in `fit`."""
         with all_or_nothing(self):
             X = self._align(X, y, clean_mask)
