@@ -103,7 +103,9 @@ def test_mypy__of_a_users_script__finds_each_misspelling_and_nothing_else(script
 @pytest.mark.skipif(not find_spec("basedpyright"), reason="needs basedpyright")
 def test_pyright__of_a_users_script__finds_each_misspelling_and_nothing_else(script: Path) -> None:
     script.with_name("pyrightconfig.json").write_text('{"typeCheckingMode": "standard"}')
-    found = json.loads(check(script, "basedpyright", "--outputjson"))["generalDiagnostics"]
+    found = json.loads(
+        check(script, "basedpyright", f"--pythonpath={sys.executable}", "--outputjson")
+    )["generalDiagnostics"]
     lines = {one["range"]["start"]["line"] + 1 for one in found if one["severity"] == "error"}
     assert sorted(lines) == WRONG, found
 
