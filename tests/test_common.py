@@ -176,7 +176,9 @@ def test_whole_life__gives_no_warning(
     X, y = make()
     X.setflags(write=False)
     y.setflags(write=False)
-    ends = {"warmup_epochs": 1} if issubclass(cls, WarmUp) else {}  # else it would be said
+    ends: dict[str, Any] = (
+        {"warmup_epochs": 1} if issubclass(cls, WarmUp) else {}
+    )  # else it would be said
     clf = quick(cls, max_epochs=20, validation_fraction=0.2, **ends).fit(X, y)
     clf.predict(X), clf.transform(X), clf.score_labels(X, y), clf.label_issues()
     clf.save(tmp_path / "model")
