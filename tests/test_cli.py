@@ -12,7 +12,7 @@ from scipy import ndimage
 from noisyfit import __version__
 from noisyfit.benchmark.contenders import short_name
 from noisyfit.cli import CARD_HEIGHT, CARD_WIDTH, HEADER, PAPER, Suspects, draw_suspects, main
-from tests.common import all_estimators, blobs
+from tests.helpers import all_estimators, blobs
 
 METHODS = [
     (kind, method)

@@ -19,7 +19,7 @@ from noisyfit.benchmark.cells import (
     source_of,
 )
 from noisyfit.metrics import detection_auroc, detection_average_precision
-from tests.common import Predictions, blobs
+from tests.helpers import Predictions, blobs
 
 CELL = Cell("cross_entropy", "digits", "symmetric", 0.4, 1)
 SETTINGS = Settings(rows=300, test_rows=100, epochs=4, device="cpu")

@@ -26,7 +26,7 @@ from noisyfit.estimator.format import (
     find_value_range,
     image_layout,
 )
-from tests.common import Arrays, PairDataset, as_memmap, blobs, images
+from tests.helpers import Arrays, PairDataset, as_memmap, blobs, images
 
 CPU = torch.device("cpu")
 

@@ -34,7 +34,7 @@ from noisyfit.estimator.identity import fingerprint
 from noisyfit.estimator.warmup import WarmUp
 from noisyfit.noise import symmetric
 from noisyfit.utils.files import write_sealed
-from tests.common import (
+from tests.helpers import (
     Arrays,
     CLIDDivideMixClassifier,
     Doom,
@@ -94,7 +94,7 @@ def no_fate() -> Iterator[None]:
 def processes() -> Any:
     """Processes that are forked from one that has the package loaded and has not trained."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.common", "noisyfit.methods.flywheel"])
+    context.set_forkserver_preload(["tests.helpers", "noisyfit.methods.flywheel"])
     return context
 
 

@@ -16,7 +16,7 @@ from noisyfit.data.training import TrainingData
 from noisyfit.metrics import detection_auroc
 from noisyfit.nn import losses
 from noisyfit.nn.features import logits_and_embeddings
-from tests.common import LearningRates, blobs, noisy_blobs
+from tests.helpers import LearningRates, blobs, noisy_blobs
 
 SEEDS = (0, 1, 2)
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from noisyfit import CoTeachingClassifier, CrossEntropyClassifier, noise
 from noisyfit.methods.coteaching import disagreement, small_loss
-from tests.common import blobs, digits_scores, noisy_blobs, quick
+from tests.helpers import blobs, digits_scores, noisy_blobs, quick
 
 LOSSES = torch.tensor([0.3, 9.0, 0.1, 2.0, 0.1, 5.0])
 NOBODY = torch.zeros(6, dtype=torch.bool)

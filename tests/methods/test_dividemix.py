@@ -21,7 +21,7 @@ from noisyfit.nn.beliefs import refurbish
 from noisyfit.nn.features import logits_and_embeddings
 from noisyfit.nn.meta import Batch, MetaModel, Rectifier, WeightNet, meta_loss
 from noisyfit.nn.metagrad import logit_jvp, meta_parameter_names
-from tests.common import blobs, digits_scores, images, noisy_blobs, quick
+from tests.helpers import blobs, digits_scores, images, noisy_blobs, quick
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.2, 0.3], [-3.0, 3.0, 0.0], [0.0, 0.0, 1.0]])
 TARGETS = torch.tensor([[0.7, 0.1, 0.2], [0.0, 0.0, 1.0], [0.2, 0.3, 0.5], [1.0, 0.0, 0.0]])

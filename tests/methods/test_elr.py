@@ -11,7 +11,7 @@ import torch
 
 from noisyfit import CrossEntropyClassifier, ELRClassifier
 from noisyfit.nn.losses import early_learning_regularizer
-from tests.common import digits_scores, noisy_blobs, quick
+from tests.helpers import digits_scores, noisy_blobs, quick
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.2, 0.3], [-40.0, 40.0, 0.0]])
 TARGETS = torch.tensor([[0.5, 0.25, 0.25], [0.0, 0.0, 0.0], [0.0, 1.0, 0.0]])

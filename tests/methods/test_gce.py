@@ -13,7 +13,7 @@ from noisyfit import CrossEntropyClassifier, GCEClassifier
 from noisyfit.data.rows import Rows
 from noisyfit.data.training import TrainingData
 from noisyfit.nn.losses import generalized_cross_entropy
-from tests.common import digits_scores, noisy_blobs, quick
+from tests.helpers import digits_scores, noisy_blobs, quick
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.2, 0.3], [-40.0, 40.0, 0.0]])
 LABELS = torch.tensor([0, 2, 0])

@@ -29,7 +29,7 @@ from noisyfit.methods.hrp import (
 )
 from noisyfit.metrics import detection_auroc
 from noisyfit.nn.metagrad import logit_jvp
-from tests.common import blobs, noisy_blobs
+from tests.helpers import blobs, noisy_blobs
 
 SEEDS = (0, 1, 2)
 

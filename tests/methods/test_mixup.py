@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from noisyfit import CrossEntropyClassifier, MixUpClassifier
-from tests.common import digits_scores, noisy_blobs, quick
+from tests.helpers import digits_scores, noisy_blobs, quick
 
 
 def test_loss_of_a_batch_is_that_of_mixed_rows_and_labels() -> None:

@@ -22,7 +22,7 @@ from noisyfit.methods.rld import (
     standardized_one_hot,
 )
 from noisyfit.metrics import detection_auroc
-from tests.common import blobs, noisy_blobs
+from tests.helpers import blobs, noisy_blobs
 
 SEEDS = (0, 1, 2)
 PUBLISHED: dict[str, Any] = {

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from noisyfit.nn import losses
-from tests.common import LiveMemory
+from tests.helpers import LiveMemory
 
 
 def make(*shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:

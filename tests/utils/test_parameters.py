@@ -33,7 +33,7 @@ from noisyfit.benchmark import compare
 from noisyfit.estimator.base import NoisyLabelClassifier
 from noisyfit.nn.embedders import CLIPEmbedder, ContrastiveEmbedder
 from noisyfit.nn.generators import ConditionalDiffusion, ControlNetGenerator
-from tests.common import all_estimators, blobs, quick
+from tests.helpers import all_estimators, blobs, quick
 
 Estimator = type[NoisyLabelClassifier]
 every_estimator = pytest.mark.parametrize("cls", all_estimators(), ids=lambda cls: cls.__name__)

@@ -92,8 +92,9 @@ def quick(cls: type[Any], **params: Any) -> Any:
         inner = quick(CrossEntropyClassifier, **params)
         return EchoAlignClassifier(inner, EchoSelect(BRIEF, n_rounds=1), random_state=0)
     settings: dict[str, Any] = {"max_epochs": 6, "random_state": 0, "device": "cpu"}
-    if issubclass(cls, WarmUp) and not issubclass(cls, DivideMixClassifier):  # which needs more
-        settings["warmup_epochs"] = max(1, round(params.get("max_epochs", 6) / 6))
+    if issubclass(cls, WarmUp):
+        share = 1 / 2 if issubclass(cls, DivideMixClassifier) else 1 / 6  # it learns little later
+        settings["warmup_epochs"] = max(1, round(params.get("max_epochs", 6) * share))
     return cls(**settings | params)
 
 
