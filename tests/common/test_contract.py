@@ -39,8 +39,6 @@ from tests.helpers import (
 )
 
 FULL = {"CrossEntropyClassifier"}  # names that scikit-learn's checks run at their defaults
-
-
 FEW: dict[str, Any] = {"max_epochs": 12}  # the others: their defaults take longer than 40 s
 
 
