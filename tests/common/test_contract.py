@@ -16,11 +16,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from sklearn.utils.validation import has_fit_parameter
-from skorch.callbacks import (
-    Freezer,
-)
+from skorch.callbacks import Freezer
 
-from noisyfit.estimator.warmup import WarmUp
+from noisyfit import CoTeachingClassifier, CrossEntropyClassifier
 from tests.common.zoo import (
     ESTIMATORS,
     Estimator,
@@ -38,8 +36,11 @@ from tests.helpers import (
     seeded_perceptron,
 )
 
-FULL = {"CrossEntropyClassifier"}  # names that scikit-learn's checks run at their defaults
-FEW: dict[str, Any] = {"max_epochs": 12}  # the others: their defaults take longer than 40 s
+SHORT = {"max_epochs": 12, "device": "auto"}  # their defaults take longer than 40 s each
+CONFIGURATIONS: dict[Estimator, Any] = {cls: quick(cls, **SHORT) for cls in ESTIMATORS} | {
+    CrossEntropyClassifier: CrossEntropyClassifier(),
+    CoTeachingClassifier: CoTeachingClassifier(max_epochs=12),  # with a pilot
+}
 
 
 def not_promised(estimator: Any) -> dict[str, str]:
@@ -50,10 +51,7 @@ def not_promised(estimator: Any) -> dict[str, str]:
 
 
 @pytest.mark.filterwarnings("ignore")
-@parametrize_with_checks(
-    [cls(**({} if cls.__name__ in FULL else FEW)) for cls in ESTIMATORS],
-    expected_failed_checks=not_promised,
-)
+@parametrize_with_checks([*CONFIGURATIONS.values()], expected_failed_checks=not_promised)
 def test_scikit_learn(estimator: Any, check: Any) -> None:
     check(estimator)
 
@@ -70,8 +68,7 @@ def test_whole_life__gives_no_warning(
     X, y = make()
     X.setflags(write=False)
     y.setflags(write=False)
-    ends = {"warmup_epochs": 1} if issubclass(cls, WarmUp) else {}  # else it would be said
-    clf = quick(cls, max_epochs=20, validation_fraction=0.2, **ends).fit(X, y)
+    clf = quick(cls, max_epochs=8, validation_fraction=0.2).fit(X, y)
     clf.predict(X), clf.transform(X), clf.score_labels(X, y), clf.label_issues()
     clf.save(tmp_path / "model")
     pickle.loads(pickle.dumps(cls.load(tmp_path / "model", device="cpu")))

@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from noisyfit.noise import symmetric
-from tests.common.zoo import Estimator, every_method, every_variant
+from tests.common.zoo import Estimator, every_method, every_variant, of_the_base
 from tests.helpers import (
     Perceptron,
     blobs,
@@ -125,9 +125,18 @@ MODULES: dict[str, dict[str, Any]] = {
 }
 
 
-@every_method
+@of_the_base
 @pytest.mark.parametrize("params", MODULES.values(), ids=MODULES)
 def test_module__every_form__learns(cls: Estimator, params: dict[str, Any]) -> None:
+    assert_learns_with_module(cls, params)
+
+
+@every_method
+def test_module__instance__learns(cls: Estimator) -> None:
+    assert_learns_with_module(cls, MODULES["instance"])
+
+
+def assert_learns_with_module(cls: Estimator, params: dict[str, Any]) -> None:
     X, y = blobs()
     clf = quick(cls, max_epochs=12, batch_size=24, **params).fit(X, y)
     assert clf.score(X, y) > 0.9
