@@ -58,6 +58,7 @@ def test_targets_are_a_running_mean_of_the_predictions_of_each_row() -> None:
     np.testing.assert_allclose(clf.label_distribution_, total, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_digits__is_far_better_than_cross_entropy() -> None:
     methods = [CrossEntropyClassifier(max_epochs=30), ELRClassifier(max_epochs=30)]
     for kind, margin in (("symmetric", 0.05), ("pairflip", 0.05)):
