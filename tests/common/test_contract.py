@@ -19,22 +19,8 @@ from sklearn.utils.validation import has_fit_parameter
 from skorch.callbacks import Freezer
 
 from noisyfit import CoTeachingClassifier, CrossEntropyClassifier
-from tests.common.zoo import (
-    ESTIMATORS,
-    Estimator,
-    every_method,
-    every_variant,
-    of_the_base,
-)
-from tests.helpers import (
-    Arrays,
-    GradientNorms,
-    Perceptron,
-    blobs,
-    images,
-    quick,
-    seeded_perceptron,
-)
+from tests.common.zoo import ESTIMATORS, Estimator, every_method, every_variant, of_the_base
+from tests.helpers import Arrays, GradientNorms, Perceptron, blobs, images, quick, seeded_perceptron
 
 SHORT = {"max_epochs": 12, "device": "auto"}  # their defaults take longer than 40 s each
 CONFIGURATIONS: dict[Estimator, Any] = {cls: quick(cls, **SHORT) for cls in ESTIMATORS} | {
@@ -127,7 +113,6 @@ def test_module__parameters_are_routed_through_a_grid_search_in_a_pipeline(cls: 
 
 
 # Wrong parameters.
-
 
 BAD_PARAMETERS: dict[str, tuple[dict[str, Any], str]] = {
     "module__": ({"module__widht": 3}, "'module__widht' for MLP. Did you mean 'module__width'"),

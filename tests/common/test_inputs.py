@@ -13,21 +13,10 @@ from scipy.sparse import csr_array
 from sklearn.metrics import roc_auc_score
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from noisyfit import (
-    NoisyFitWarning,
-)
+from noisyfit import NoisyFitWarning
 from noisyfit.noise import symmetric
 from tests.common.zoo import Estimator, every_method, every_variant, every_way_to, of_the_base
-from tests.helpers import (
-    Arrays,
-    Linear,
-    PairDataset,
-    Predictions,
-    as_memmap,
-    blobs,
-    images,
-    quick,
-)
+from tests.helpers import Arrays, Linear, PairDataset, Predictions, as_memmap, blobs, images, quick
 
 
 @every_variant
@@ -52,7 +41,6 @@ def test_one_row_is_predicted_as_in_a_crowd(cls: Estimator, make: Callable[[], A
 
 
 # Images.
-
 
 IMAGES: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
     "HW uint8": lambda x: x[..., 0],
@@ -366,7 +354,6 @@ def test_other_sets__no_label__is_an_error(cls: Estimator) -> None:
 
 
 # What cannot be used.
-
 
 BAD_DATA: dict[str, tuple[Callable[[Arrays], tuple[Any, Any]], str]] = {
     "nan": (lambda d: (np.where(d[0] > 3, np.nan, d[0]), d[1]), "NaN"),

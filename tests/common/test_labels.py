@@ -10,15 +10,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from noisyfit import (
-    NoisyFitWarning,
-)
+from noisyfit import NoisyFitWarning
 from noisyfit.noise import symmetric
 from tests.common.zoo import Estimator, every_method, every_variant, every_way_to, of_the_base
-from tests.helpers import (
-    blobs,
-    quick,
-)
+from tests.helpers import blobs, quick
 
 
 def as_series(codes: NDArray[Any]) -> pd.Series:
@@ -124,7 +119,6 @@ def test_beliefs_are_probabilities(cls: Estimator) -> None:
 
 
 # Rows without a label.
-
 
 SEEDS = (0, 1, 2)
 MISSING: dict[str, tuple[Any, Callable[[NDArray[Any]], NDArray[Any]], Any]] = {

@@ -15,14 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from noisyfit.noise import symmetric
 from tests.common.zoo import Estimator, every_method, every_variant, of_the_base
-from tests.helpers import (
-    Perceptron,
-    blobs,
-    images,
-    make_perceptron,
-    quick,
-    seeded_perceptron,
-)
+from tests.helpers import Perceptron, blobs, images, make_perceptron, quick, seeded_perceptron
 
 SEEDS = (0, 1, 2)
 
@@ -115,7 +108,6 @@ def test_second_fit_starts_afresh(cls: Estimator) -> None:
 
 
 # Networks.
-
 
 MODULES: dict[str, dict[str, Any]] = {
     "name": {"module": "mlp"},

@@ -16,9 +16,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from sklearn.base import clone
-from skorch.callbacks import (
-    Callback,
-)
+from skorch.callbacks import Callback
 
 from noisyfit import (
     CrossEntropyClassifier,
@@ -33,6 +31,7 @@ from tests.common.zoo import (
     every_variant,
     every_way_to,
     of_the_base,
+    on,
 )
 from tests.helpers import (
     GradientNorms,
@@ -45,12 +44,9 @@ from tests.helpers import (
     seeded_perceptron,
 )
 
-of_the_base_and_echo = pytest.mark.parametrize(
-    "cls", [*TYPICAL, EchoAlignClassifier], ids=lambda cls: cls.__name__
-)
+of_the_base_and_echo = on([*TYPICAL, EchoAlignClassifier])
 
 # Copies.
-
 
 COPIES: dict[str, Callable[[Any, Path], Any]] = {
     "pickle": lambda clf, folder: pickle.loads(pickle.dumps(clf)),
@@ -114,7 +110,6 @@ def test_params_of_skorch__load_into_the_users_own_network(cls: Estimator, tmp_p
 
 
 # Files.
-
 
 SAVED: dict[str, tuple[Callable[[NDArray[Any]], Any], dict[str, Any]]] = {
     "int": (lambda y: y, {}),

@@ -2,15 +2,13 @@
 
 from typing import Any
 
-import pytest
-
 from noisyfit import CrossEntropyClassifier, RLDClassifier
 from tests.common.zoo import (
     ESTIMATORS,
     HOOKS,
     TYPICAL,
-    VARIANTS,
     Estimator,
+    every_variant,
     overridden,
     with_every_way_to,
 )
@@ -21,7 +19,7 @@ def test_estimators_are_found_by_folder() -> None:
     assert {"CrossEntropyClassifier", "FlywheelClassifier"} <= names
 
 
-@pytest.mark.parametrize("cls", [*ESTIMATORS, *VARIANTS], ids=lambda cls: cls.__name__)
+@every_variant
 def test_methods_override_nothing_but_hooks(cls: Estimator) -> None:
     """Add a new hook to `HOOKS`, and to the checks in which it has a say by `every_way_to`."""
     assert overridden(cls) <= HOOKS
