@@ -1,4 +1,8 @@
+import re
+from typing import Any
+
 from noisyfit import __version__
+from noisyfit.benchmark.contenders import package_methods
 
 project = "noisyfit"
 author = "the noisyfit developers"
@@ -35,3 +39,33 @@ sphinx_gallery_conf = {
 html_theme = "pydata_sphinx_theme"
 html_title = f"noisyfit {version}"
 html_show_sourcelink = False
+
+
+# ------------------------------------------------ the table of methods, read from their docstrings
+
+HEAD = """.. list-table::
+   :header-rows: 1
+   :widths: 26 37 37
+
+   * - Class
+     - Idea
+     - Cost
+"""
+
+
+def row_of(method: type[Any]) -> str:
+    doc = method.__doc__ or ""
+    cost = re.search(r"Cost:\s(.+?)\n\n", doc, re.DOTALL)
+    assert cost, f"{method.__name__} must say its cost"
+    cells = f":class:`~noisyfit.{method.__name__}`", doc.split("\n\n")[0], cost[1]
+    name, idea, price = (" ".join(cell.split()) for cell in cells)
+    return f"   * - {name}\n     - {idea}\n     - {price}\n"
+
+
+def add_table(app: Any, docname: str, source: list[str]) -> None:
+    if docname == "methods/index":
+        source[0] += HEAD + "".join(map(row_of, package_methods().values()))
+
+
+def setup(app: Any) -> None:
+    app.connect("source-read", add_table)

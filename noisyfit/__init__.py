@@ -1,4 +1,4 @@
-"""Learn the right classifier from wrong labels, and say which labels are wrong.
+"""Learn the right classifier from wrong labels, and find out which labels are wrong.
 
 Public names load on first use, so that ``import noisyfit`` costs milliseconds.
 """
@@ -24,6 +24,9 @@ if TYPE_CHECKING:  # type checkers and editors read these, `__getattr__` below i
     from noisyfit.methods.hrp import HRPClassifier as HRPClassifier
     from noisyfit.methods.mixup import MixUpClassifier as MixUpClassifier
     from noisyfit.methods.rld import RLDClassifier as RLDClassifier
+    from noisyfit.methods.symmetric_cross_entropy import (
+        SymmetricCrossEntropyClassifier as SymmetricCrossEntropyClassifier,
+    )
     from noisyfit.metrics.divergence import neg_clid as neg_clid
 
 __version__ = "0.1.0"
@@ -37,6 +40,7 @@ _HOME = {
     "RLDClassifier": "noisyfit.methods.rld",
     "ELRClassifier": "noisyfit.methods.elr",
     "GCEClassifier": "noisyfit.methods.gce",
+    "SymmetricCrossEntropyClassifier": "noisyfit.methods.symmetric_cross_entropy",
     "MixUpClassifier": "noisyfit.methods.mixup",
     "CoTeachingClassifier": "noisyfit.methods.coteaching",
     "DivideMixClassifier": "noisyfit.methods.dividemix",

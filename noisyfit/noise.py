@@ -1,10 +1,10 @@
-"""Simulate label noise, and say which labels it changed.
+"""Simulate label noise, and record which labels it changed.
 
 Every function takes clean labels ``y`` of shape (n_samples,), in which each distinct value is a
-class, and a ``random_state`` (int, Generator, RandomState; None draws a fresh seed); NumPy's
-global state stays untouched. All return `NoisyLabels`, with labels of the type of ``y``, and raise
-`ValueError` when a parameter is out of range or ``y`` has rows without a label, no whole numbers or
-fewer than two classes.
+class, and a ``random_state`` (int, Generator, RandomState; None draws a fresh seed). NumPy's global
+state is left untouched. All return `NoisyLabels`, with labels of the type of ``y``, and raise
+`ValueError` if a parameter is out of range, or if ``y`` has rows without a label, numbers that are
+not whole, or fewer than two classes.
 """
 
 from collections.abc import Callable, Mapping
@@ -87,7 +87,7 @@ class NoisyLabels(NamedTuple):
     Parameters
     ----------
     labels : ndarray of shape (n_samples,)
-        The noisy labels, of the type of the clean ones.
+        The noisy labels, of the same type as the clean ones.
     flipped : ndarray of bool, shape (n_samples,)
         Where the noisy label differs from the clean one.
     rate : float
@@ -110,7 +110,7 @@ def symmetric(
     exact: bool = False,
     random_state: RandomState = None,
 ) -> NoisyLabels:
-    """Replace labels by classes drawn uniformly.
+    """Replace labels with classes drawn uniformly.
 
     Papers mean two things by "symmetric noise of rate r": never the own class (Han et al.,
     Co-teaching, NeurIPS 2018) or any class (Li et al., DivideMix, ICLR 2020).
@@ -119,12 +119,14 @@ def symmetric(
     ----------
     rate : float
         Probability that a label is redrawn. In [0, (n_classes - 1) / n_classes) without the own
-        class, and in [0, 1) with it: beyond, the true class is no longer the most likely one.
+        class, and in [0, 1) with it: at higher rates the true class is no longer the most likely
+        one.
     own_class : bool, default=False
-        False: redraw among the other classes, so the realised rate is ``rate`` on average.
-        True: redraw among all classes, so it is ``rate * (n_classes - 1) / n_classes``.
+        False: redraw from the other classes, so the realised rate is ``rate`` on average. True:
+        redraw from all classes, so it is ``rate * (n_classes - 1) / n_classes``.
     exact : bool, default=False
-        Redraw exactly ``round(rate * n_samples)`` labels instead of deciding for each on its own.
+        Redraw exactly ``round(rate * n_samples)`` labels instead of deciding for each
+        independently.
 
     Examples
     --------
@@ -160,8 +162,9 @@ def asymmetric(
         times the fraction of rows in mapped classes: about half of ``rate`` for `CIFAR10_MAP`.
         At 0.5 two classes mapped to each other can no longer be told apart.
     mapping : dict
-        True class -> the class it is mistaken for; the others keep their labels. `CIFAR100_MAP`
-        follows the true superclasses, not blocks of five consecutive labels as much code does.
+        Maps a true class to the class it is mistaken for; other classes keep their labels.
+        `CIFAR100_MAP` follows the true superclasses, not blocks of five consecutive labels as in
+        much code.
 
     Examples
     --------
@@ -224,28 +227,28 @@ def instance_dependent(
 ) -> NoisyLabels:
     """Flip each label with a probability, and to a class, that depend on the row's features.
 
-    Every row has its own flip rate, drawn from a normal distribution truncated to [0, 1]. Where
-    it flips to is drawn from a softmax over the other classes of a random linear map of the
-    features, one map per true class. A flip never returns the own class. Follows Xia et al.,
+    Every row has its own flip rate, drawn from a normal distribution truncated to [0, 1]. The class
+    it flips to is drawn from a softmax over the other classes, applied to a random linear map of
+    the features, one map per true class. A label never flips to its own class. Follows Xia et al.,
     Part-dependent label noise, NeurIPS 2020. The returned ``transition`` is the mean of the rows'
     own probabilities within each true class.
 
     Parameters
     ----------
     X : array-like of shape (n_samples, ...)
-        Features or images. With features in very different units, standardise them first: the
-        widest would decide alone.
+        Features or images. Standardise features in very different units first; otherwise the widest
+        alone would decide.
     rate : float in [0, (n_classes - 1) / n_classes)
         Mean of the normal distribution (standard deviation 0.1) *before* truncation. The realised
         rate is on average the mean after it: 0.101 for 0.05, 0.129 for 0.1, 0.206 for 0.2, and
         ``rate`` itself from 0.3 to 0.7. Zero means no noise.
     scale : {"unit_variance", "raw"}, default="unit_variance"
-        "unit_variance" centres the features and divides the logits of each class by their
-        standard deviation, so units do not matter. "raw" takes the features as they are, as in
-        the paper: with pixels in 0-255 every row then has a single possible wrong class.
+        "unit_variance" centres the features and divides the logits of each class by their standard
+        deviation, so units do not matter. "raw" uses the features unchanged, as in the paper: with
+        pixels in 0-255 every row then has a single possible wrong class.
     sharpness : float, default=1.0
-        Factor on the logits. 0 makes all wrong classes equally likely; the larger, the more the
-        wrong class is determined by the features.
+        Factor on the logits. 0 makes all wrong classes equally likely; the larger it is, the more
+        the features determine the wrong class.
     """
     classes, codes = _encode(y)
     n_classes = len(classes)
@@ -308,11 +311,11 @@ def from_confusion(
 
 
 def human_like(y: ArrayLike, *, random_state: RandomState = None) -> NoisyLabels:
-    """Confuse the ten classes of CIFAR-10 about as one careless annotator does.
+    """Confuse the ten classes of CIFAR-10 roughly as one careless annotator would.
 
     Draws from `HUMAN_LIKE_CIFAR10`, which has about 40 % wrong labels. Its diagonal and strongest
     confusions are rounded from what is known of the "worst" labels of CIFAR-10N (Wei et al., ICLR
-    2022); the smaller entries are made up. Unlike real human noise it ignores the picture. ``y``
+    2022); the smaller entries are invented. Unlike real human noise it ignores the picture. ``y``
     must hold exactly ten classes, which in sorted order stand for those of CIFAR-10.
     """
     return from_confusion(y, HUMAN_LIKE_CIFAR10, random_state=random_state)
@@ -404,7 +407,7 @@ def _flip(
     class_probs: Callable[[int, _Codes], _Floats],
     rng: np.random.Generator,
 ) -> NoisyLabels:
-    """Draw noisy labels, one true class after the other.
+    """Draw noisy labels, one true class at a time.
 
     ``class_probs(true_class, rows)`` has shape (n_rows, n_classes), or (1, n_classes) for all rows.
     """

@@ -1,8 +1,8 @@
 """Label quality, label issues and corrected labels, from labels and probabilities.
 
-Labels are integer codes 0..n_classes-1; -1 marks a row without a label, and so do None, NaN and
-pandas' NA. Such a row has quality NaN and is never an issue. All functions raise `ValueError` when
-shapes, codes or probabilities do not fit.
+Labels are integer codes 0..n_classes-1. -1 marks a row without a label, as do None, NaN and pandas'
+NA. Such a row has quality NaN and is never an issue. All functions raise `ValueError` if shapes,
+codes or probabilities do not match.
 """
 
 import warnings
@@ -31,14 +31,14 @@ def self_confidence(labels: ArrayLike, probs: ArrayLike) -> _Floats:
     Parameters
     ----------
     labels : array-like of shape (n_samples,)
-        Given labels as codes; -1 where there is none.
+        Given labels as codes; -1 for a row without a label.
     probs : array-like of shape (n_samples, n_classes)
-        Class probabilities, best out of sample.
+        Class probabilities, preferably out of sample.
 
     Returns
     -------
     ndarray of shape (n_samples,)
-        In [0, 1]; low means suspicious. NaN where there is no label.
+        In [0, 1]; low means suspicious. NaN without a label.
 
     References
     ----------
@@ -60,15 +60,15 @@ def normalized_margin(labels: ArrayLike, probs: ArrayLike) -> _Floats:
     Parameters
     ----------
     labels : array-like of shape (n_samples,)
-        Given labels as codes; -1 where there is none.
+        Given labels as codes; -1 for a row without a label.
     probs : array-like of shape (n_samples, n_classes)
-        Class probabilities, best out of sample.
+        Class probabilities, preferably out of sample.
 
     Returns
     -------
     ndarray of shape (n_samples,)
-        ``(p_given - max p_other + 1) / 2``, below 0.5 where another class is more likely. NaN
-        where there is no label.
+        ``(p_given - max p_other + 1) / 2``, below 0.5 if another class is more likely. NaN without
+        a label.
 
     References
     ----------
@@ -87,21 +87,21 @@ def normalized_margin(labels: ArrayLike, probs: ArrayLike) -> _Floats:
 
 
 def is_label_issue(labels: ArrayLike, distribution: ArrayLike, quality: ArrayLike) -> NDArray[Any]:
-    """Tell which labels are probably wrong.
+    """Find the labels that are probably wrong.
 
     Parameters
     ----------
     labels : array-like of shape (n_samples,)
-        Given labels as codes; -1 where there is none.
+        Given labels as codes; -1 for a row without a label.
     distribution : array-like of shape (n_samples, n_classes)
-        Belief in the true class of each row.
+        Belief about the true class of each row.
     quality : array-like of shape (n_samples,)
-        In [0, 1]; low means suspicious, NaN unknown.
+        In [0, 1]; low means suspicious, NaN means unknown.
 
     Returns
     -------
     ndarray of bool, shape (n_samples,)
-        True where another class is believed most and the quality is below 0.5.
+        True if another class is more likely and the quality is below 0.5.
 
     Examples
     --------
@@ -120,17 +120,17 @@ def is_label_issue(labels: ArrayLike, distribution: ArrayLike, quality: ArrayLik
 def corrected_labels(
     labels: ArrayLike, distribution: ArrayLike, margin: float = 0.0
 ) -> NDArray[np.intp]:
-    """Most believed class, or the given label where the belief in it is nearly as high.
+    """Most likely class, or the given label where its probability is nearly as high.
 
     Parameters
     ----------
     labels : array-like of shape (n_samples,)
-        Given labels as codes; -1 where there is none.
+        Given labels as codes; -1 for a row without a label.
     distribution : array-like of shape (n_samples, n_classes)
-        Belief in the true class of each row.
+        Belief about the true class of each row.
     margin : float in [0, 1], default=0.0
-        The given label stays where its belief is at most this much below the highest. At 0 it
-        stays only where it is itself a highest.
+        The given label is kept if its probability is at most this far below the highest. At 0 it is
+        kept only if its own probability is the highest, or tied for it.
 
     Returns
     -------
@@ -158,7 +158,7 @@ def label_issues_frame(
     predicted: ArrayLike,
     index: Any = None,
 ) -> "pd.DataFrame":
-    """Collect what is known of each label in a frame with cleanlab's columns.
+    """Collect what is known about each label in a frame with cleanlab's columns.
 
     Parameters
     ----------
@@ -167,9 +167,9 @@ def label_issues_frame(
     quality : array-like of shape (n_samples,)
         In [0, 1]; low means suspicious.
     given, predicted : array-like of shape (n_samples,)
-        Given and corrected labels, as the user writes them.
+        Given and corrected labels, in the user's type.
     index : array-like of shape (n_samples,), default=None
-        Row names, such as the index of the user's own frame. None numbers the rows.
+        Row names, such as the index of the user's frame. None numbers the rows.
 
     Returns
     -------
@@ -203,11 +203,11 @@ def find_label_issues(labels: ArrayLike, probs: ArrayLike) -> NDArray[Any]:
     Parameters
     ----------
     labels : array-like of shape (n_samples,)
-        Given labels as codes; -1 where there is none.
+        Given labels as codes; -1 for a row without a label.
     probs : array-like of shape (n_samples, n_classes)
-        Class probabilities *out of sample*, as from
-        ``cross_val_predict(..., method="predict_proba")``: a network that has seen the labels has
-        learned the wrong ones too.
+        Class probabilities *out of sample*, as from ``cross_val_predict(...,
+        method="predict_proba")``: a network that has seen the labels has also learned the wrong
+        ones.
 
     Returns
     -------
@@ -232,19 +232,19 @@ def find_label_issues(labels: ArrayLike, probs: ArrayLike) -> NDArray[Any]:
 
 
 def small_loss_probability(losses: NDArray[np.float64]) -> _Floats:
-    """Return the probability that each loss belongs to the component of small losses.
+    """Return the probability that each loss belongs to the low-loss component.
 
-    A mixture of two Gaussians is fitted to the losses scaled to [0, 1], as in DivideMix [1]_.
+    A mixture of two Gaussians is fitted to the losses, scaled to [0, 1], as in DivideMix [1]_.
 
     Parameters
     ----------
     losses : ndarray of shape (n_samples,)
-        Finite.
+        Must be finite.
 
     Returns
     -------
     ndarray of shape (n_samples,)
-        All 1 where all losses are equal: there is nothing to tell apart.
+        All 1 if all losses are equal, because there is nothing to tell apart.
 
     Raises
     ------
@@ -303,7 +303,7 @@ def _check(labels: ArrayLike, probs: ArrayLike) -> tuple[NDArray[np.intp], NDArr
 
 
 def _codes(column: NDArray[Any], n_classes: int) -> NDArray[np.intp]:
-    """Return codes 0..n_classes-1, -1 where there is no label."""
+    """Return codes 0..n_classes-1, and -1 for rows without a label."""
     missing = is_missing(column, np.nan)
     present = present_labels(column, missing, "labels")
     kinds = "iuf" if missing.any() else "iu"  # gaps make floats of integers
@@ -329,14 +329,14 @@ def transition_matrix(labels: ArrayLike, distribution: ArrayLike) -> _Floats:
     Parameters
     ----------
     labels : array-like of int of shape (n_samples,)
-        Given labels as codes; rows with -1, which have none, do not count.
+        Given labels as codes; rows without a label, -1, do not count.
     distribution : array-like of shape (n_samples, n_classes)
         Belief about the true class.
 
     Returns
     -------
     ndarray of shape (n_classes, n_classes)
-        Rows sum to 1; the row of a class nobody believes in is that of the identity.
+        Rows sum to 1; a class that is believed nowhere has a row of the identity.
 
     Examples
     --------

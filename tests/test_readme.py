@@ -5,24 +5,37 @@ from typing import Any
 import pytest
 import sklearn
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README, GUIDE = ROOT / "README.md", ROOT / "docs" / "guide.md"
 
 
-def test_python_blocks_run_one_after_the_other(
+def blocks_of(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)\n```$", page.read_text(), re.M | re.S)
+
+
+def run(page: Path) -> dict[str, Any]:
+    """Run the Python blocks of a page one after the other, and return their names."""
+    names: dict[str, Any] = {"__name__": "page"}
+    with sklearn.config_context():  # a block switches metadata routing on
+        for number, block in enumerate(blocks_of(page, "python")):
+            exec(compile(block, f"{page.name}, python block {number + 1}", "exec"), names)
+    return names
+
+
+def test_readme__five_lines__find_issues() -> None:
+    assert run(README)["issues"]["is_label_issue"].any()
+
+
+def test_guide__blocks_run_one_after_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    blocks = re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.M | re.S)
-    assert len(blocks) >= 5
     monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {"__name__": "readme"}
-    with sklearn.config_context():  # a block switches metadata routing on
-        for number, block in enumerate(blocks):
-            exec(compile(block, f"README.md, python block {number + 1}", "exec"), names)
-    assert names["issues"]["is_label_issue"].any()
+    names = run(GUIDE)
+    assert (names["same"].predict(names["X"]) == names["checked"].predict(names["X"])).all()
     assert not any(Path("checkpoints").glob("*"))
 
 
 def test_the_two_commands_for_an_empty_machine_come_first() -> None:
-    commands = re.findall(r"^```sh\n(.*?)\n```$", README.read_text(), re.M | re.S)
+    commands = blocks_of(README, "sh")
     assert commands[0] == "pip install . && noisyfit demo"
     assert commands[1] == 'pip install -e ".[test]" && pytest'

@@ -1,4 +1,4 @@
-"""Rows on the device, sliced by index: no loader stands between the data and the network."""
+"""Rows on the device, sliced by index, with no loader between the data and the network."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ VIEWABLE = tuple(np.dtype(code) for code in "?bhilqBHILQefd")  # dtypes that tor
 
 
 class Rows:
-    """The rows of X, wherever they live, as tensors on one device.
+    """The rows of X, wherever they are stored, as tensors on one device.
 
     Arrays and memmaps are viewed, never copied whole, unless the device is a GPU with room for
-    them; what torch cannot view stays with numpy and is converted slice by slice. Images keep their
-    dtype until the network's input layer.
+    them; where torch cannot view them, they stay with numpy and are converted slice by slice.
+    Images keep their dtype until the network's input layer.
 
     Parameters
     ----------
@@ -70,13 +70,13 @@ class Rows:
 
     @property
     def is_bytes(self) -> bool:
-        """Whether the source holds uint8, which is finite and on the scale 0 to 255."""
+        """Whether the source is uint8, which is finite and on the scale 0 to 255."""
         first = dataset_row(self.source, 0) if isinstance(self.source, Dataset) else self.source
         return first.dtype in (torch.uint8, np.uint8)
 
     @property
     def inference_batch(self) -> int:
-        """Rows a forward pass without gradients takes at once."""
+        """Number of rows in a forward pass without gradients."""
         return INFERENCE_BATCH["table" if self.layout == "table" else "image"]
 
     @property
@@ -96,12 +96,12 @@ class Rows:
 
 
 def unwrapped(X: Any) -> Any:
-    """Return what `Rows` and scikit-learn can read: lists and masked arrays as plain arrays.
+    """Convert lists and masked arrays to arrays that `Rows` and scikit-learn can read.
 
     Raises
     ------
     ValueError, TypeError
-        If an entry is masked, the rows differ in shape, or X is sparse or no numbers.
+        If an entry is masked, the rows differ in shape, or X is sparse or not numeric.
     """
     if isinstance(X, list | tuple) or (isinstance(X, np.ndarray) and _is_array_of_rows(X)):
         X = _as_one_array(list(X))
@@ -125,7 +125,7 @@ def unwrapped(X: Any) -> Any:
 
 @contextmanager
 def entries_as_numbers() -> Iterator[None]:
-    """Say in our words what numpy says of an entry that it cannot convert."""
+    """Replace numpy's error about an entry that it cannot convert with our own."""
     try:
         yield
     except (TypeError, ValueError) as error:
@@ -138,7 +138,7 @@ def entries_as_numbers() -> Iterator[None]:
 
 
 def as_tensor(array: Any) -> Tensor:
-    """Return a tensor or array as a tensor: the view that torch can have of it, else a copy."""
+    """Return a tensor or array as a tensor: a view if torch can have one, else a copy."""
     array = unwrapped(array)
     if isinstance(array, Tensor):
         return array
@@ -166,7 +166,7 @@ def shape_of(X: Any) -> tuple[int, ...]:
 
 
 def dataset_labels(dataset: Dataset[Any]) -> np.ndarray[Any, Any] | None:
-    """Return the labels of a Dataset: its ``targets`` or ``y``, else the second of every pair."""
+    """Return a Dataset's labels: its ``targets`` or ``y``, else the second of every pair."""
     for name in ("targets", "y", "labels"):
         if hasattr(dataset, name):
             return as_column(getattr(dataset, name))
@@ -176,7 +176,7 @@ def dataset_labels(dataset: Dataset[Any]) -> np.ndarray[Any, Any] | None:
 
 
 def _as_source(X: Any, device: torch.device) -> Any:
-    """Return X as a tensor, on a GPU where it has room, or as it is where torch cannot view it."""
+    """Return X as a tensor, on a GPU with room for it, or as it is if torch cannot view it."""
     source = X if isinstance(X, np.ndarray) and not _is_viewable(X) else as_tensor(X)
     if device.type != "cuda" or isinstance(X, np.memmap):
         return source
@@ -187,7 +187,7 @@ def _as_source(X: Any, device: torch.device) -> Any:
 
 
 def _is_viewable(array: np.ndarray[Any, Any]) -> bool:
-    """Whether torch can have a view of the array: byte order, alignment and strides are plain."""
+    """Whether torch can view the array: its byte order, alignment and strides are plain."""
     steps = all(step >= 0 and step % array.itemsize == 0 for step in array.strides)
     return array.dtype in VIEWABLE and array.flags.aligned and steps
 
@@ -274,7 +274,7 @@ def _check_tensor(X: Tensor) -> None:
 
 @dataclass(frozen=True)
 class Statistics:
-    """What one pass over the rows tells; (d,) for tables, (C, 1, 1) for images."""
+    """Results of one pass over the rows; (d,) for tables, (C, 1, 1) for images."""
 
     mean: Tensor
     std: Tensor
@@ -309,7 +309,7 @@ def scan(rows: Rows) -> Statistics:
 
 
 def extremes(rows: Rows) -> tuple[float, float]:
-    """Return the smallest and the largest value; NaN if there is one."""
+    """Return the smallest and the largest value; NaN if the rows contain one."""
     low, high = float("inf"), float("-inf")
     for x in rows.in_order():
         low, high = _widen(low, high, x)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from math import ceil
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from noisyfit.data.rows import INFERENCE_BATCH, Rows
 from noisyfit.data.views import Augment, NoAugment
-from noisyfit.exceptions import NoisyFitWarning
+from noisyfit.exceptions import warn
 
 GPU_CHUNK = 8192  # rows augmented at once on a GPU, where kernel launches are what costs
 LARGEST_META_SET = 1000
@@ -30,19 +29,19 @@ class TrainingData:
     rows : Rows
         All rows of X.
     labels : Tensor of shape (n_samples,)
-        Codes 0..K-1 of the given labels, -1 where there is none.
+        Codes 0..K-1 of the given labels, -1 for a row without a label.
     trusted : Tensor of shape (n_samples,)
-        True where the label is known to be right.
+        True if the label is known to be right.
     n_classes : int
     batch_size : int
     augment : Augment
         Makes the weak and strong views.
     index : Tensor of shape (n_samples,) or None
-        Row numbers of X that take part; None means all.
+        Indices of the rows of X that take part; None means all.
     meta : TrainingData or None
         Rows with labels known to be right, for methods that learn from them.
     weights : Tensor of shape (n_samples,) or None
-        What each row counts in the loss, 1 on average; None means all alike.
+        Weight of each row in the loss, 1 on average; None means equal weights.
     """
 
     rows: Rows
@@ -60,7 +59,7 @@ class TrainingData:
 
     @property
     def device(self) -> torch.device:
-        """Where the batches are."""
+        """Device of the batches."""
         return self.rows.device
 
     @property
@@ -73,7 +72,7 @@ class TrainingData:
         return self.rows.take(idx if self.index is None else self.index[idx])
 
     def subset(self, idx: Tensor) -> TrainingData:
-        """Return rows ``idx`` as data of their own."""
+        """Return rows ``idx`` as separate data."""
         return replace(
             self,
             labels=self.labels[idx],
@@ -83,7 +82,7 @@ class TrainingData:
         )
 
     def weighed(self, values: Tensor, idx: Tensor) -> Tensor:
-        """Return values (B, ...) of rows ``idx``, each times the weight of its row."""
+        """Return values (B, ...) of rows ``idx``, each multiplied by the weight of its row."""
         if self.weights is None:
             return values
         return self.weights[idx].view(-1, *[1] * (values.ndim - 1)) * values
@@ -105,9 +104,9 @@ class TrainingData:
         Parameters
         ----------
         *views : {"plain", "weak", "strong"}
-            Each a fresh view of the same rows; none means one weak view.
+            A fresh view of the same rows each; no name means one weak view.
         labelled : bool, default=False
-            Leave rows without a label out.
+            Leave out rows without a label.
         """
         pool = self.has_label.nonzero()[:, 0] if labelled else None
         n = len(self) if pool is None else len(pool)
@@ -146,7 +145,7 @@ class TrainingData:
 
 
 def batch_bounds(n: int, batch_size: int) -> list[tuple[int, int]]:
-    """Cut ``range(n)`` into batches; a rest of one row joins the previous batch.
+    """Cut ``range(n)`` into batches; a single remaining row joins the previous batch.
 
     >>> batch_bounds(129, 64)
     [(0, 64), (64, 129)]
@@ -158,20 +157,20 @@ def batch_bounds(n: int, batch_size: int) -> list[tuple[int, int]]:
 
 
 def draw_meta_rows(n: int) -> Tensor:
-    """Draw the rows that judge a method where no labels are known: half, at most 1,000."""
+    """Draw the rows that judge a method without known labels: half, at most 1,000."""
     return torch.randperm(n)[: min(LARGEST_META_SET, n // 2)].sort().values
 
 
 def draw_evenly(rating: Tensor, labels: Tensor, n_classes: int) -> Tensor:
     """Return the rows that judge a method by their labels: half, at most 1,000, from all classes.
 
-    The classes take turns, each with its row of the highest rating, until enough rows are found. A
-    class drops out when half of its rows are taken: the other half is there to learn from.
+    The classes take turns, each with its highest-rated row, until there are enough rows. A class
+    drops out when half of its rows are taken, so that the other half remains to learn from.
 
     Parameters
     ----------
     rating : Tensor of shape (n_samples,)
-        Random numbers make a random draw.
+        Random numbers give a random draw.
     labels : Tensor of shape (n_samples,)
         Rows with -1 are left out.
     n_classes : int
@@ -187,18 +186,16 @@ def draw_evenly(rating: Tensor, labels: Tensor, n_classes: int) -> Tensor:
 
 
 def check_meta_set(meta: TrainingData) -> None:
-    """Warn of a meta set that is too small."""
+    """Warn about a meta set that is too small."""
     if len(meta) < SMALLEST_META_SET:
-        warnings.warn(
+        warn(
             f"A meta set should have at least {SMALLEST_META_SET} rows. Got {len(meta)}: what is "
-            "learned from it is mostly noise. Use more rows, or CrossEntropyClassifier.",
-            NoisyFitWarning,
-            stacklevel=6,
+            "learned from it is mostly noise. Use more rows, or CrossEntropyClassifier."
         )
 
 
 def best_of_each_class(rating: Tensor, labels: Tensor, share: float, n_classes: int) -> Tensor:
-    """Return the rows of the highest rating, the same share of every class, rounded up.
+    """Return the highest-rated rows, the same share of every class, rounded up.
 
     Parameters
     ----------
@@ -219,14 +216,14 @@ def best_of_each_class(rating: Tensor, labels: Tensor, share: float, n_classes: 
 def scaled_weights(weights: np.ndarray[Any, Any] | None, data: TrainingData) -> Tensor | None:
     """Return the weights of the training rows, 1 on average over those with a label.
 
-    None where all are equal, so that the loss is the plain mean to the bit.
+    None if all are equal, so that the loss is exactly the plain mean.
 
     Parameters
     ----------
     weights : float64 ndarray or None
-        One for each row of X.
+        One weight for each row of X.
     data : TrainingData
-        Which rows take part.
+        The rows that take part.
 
     Raises
     ------

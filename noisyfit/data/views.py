@@ -1,4 +1,4 @@
-"""What a network sees of a row: the row itself, or changed copies."""
+"""The views of a row that a network sees: the row itself, or changed copies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Augment(Protocol):
-    """What ``TrainingData`` asks of an augmentation."""
+    """The protocol of an augmentation in ``TrainingData``."""
 
     def weak(self, x: Tensor) -> Tensor:
         """Return a lightly changed copy of every row."""
@@ -21,12 +21,12 @@ class Augment(Protocol):
 
 @dataclass(frozen=True)
 class CallableAugment:
-    """A user's function as the view of both strengths."""
+    """A user's function as both the weak and the strong view."""
 
     function: Callable[[Tensor], Tensor]
 
     def weak(self, x: Tensor) -> Tensor:
-        """Return ``function(x)``, if it is a changed copy of the rows."""
+        """Return ``function(x)`` if it is a valid changed copy of the rows."""
         writes = x._version
         view = self.function(x)
         if x._version != writes:

@@ -1,7 +1,7 @@
 """Data sets with wrong labels, read from local files.
 
-``load_*`` read what is in a folder and never go to the network; ``fetch_*`` do, when asked with
-``download=True``. Loaders are imported on first use.
+``load_*`` functions read from a folder and never use the internet; ``fetch_*`` functions do, if
+asked with ``download=True``. Loaders are imported on first use.
 """
 
 from importlib import import_module

@@ -34,9 +34,9 @@ def load_adult(
         One 0/1 column for each level (108 columns in all), one column of codes for each variable
         (14 in all), or numbers only (6).
     subset : {"train", "test"}, default="train"
-        Rows that ``return_X_y`` gives. The Bunch holds both.
+        Rows returned with ``return_X_y``. The Bunch holds both.
     data_home : str, path or None, default=None
-        Folder with ``adult_census.npz``. None: that named by ``NOISYFIT_DATA``.
+        Folder with ``adult_census.npz``. None: the folder named by ``NOISYFIT_DATA``.
     return_X_y : bool, default=False
         Return ``(data, target)`` instead of a Bunch.
 
@@ -44,7 +44,7 @@ def load_adult(
     -------
     Bunch or tuple
         - ``data`` : ndarray of float32, shape (32561, n_features). Numbers first.
-        - ``target``, ``target_clean`` : ndarray of int64, shape (32561,). The same.
+        - ``target``, ``target_clean`` : ndarray of int64, shape (32561,). Identical.
         - ``data_test`` : ndarray of float32, shape (16281, n_features)
         - ``target_test`` : ndarray of int64, shape (16281,)
         - ``feature_names`` : list of str. Such as ``"age"`` and ``"sex=Female"``.

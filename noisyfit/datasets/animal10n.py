@@ -18,8 +18,8 @@ SUFFIXES = (".jpg", ".jpeg", ".png")
 def load_animal10n(root: PathLike, subset: str = "train", *, image_size: int = 64) -> ImageFiles:
     """Load ANIMAL-10N [1]_ from a local copy: five pairs of similar animals.
 
-    50,000 training images that 15 students labelled after an hour of instruction, about 8 % of them
-    wrong by the authors' estimate, and 5,000 test images with right labels.
+    50,000 training images, labelled by 15 students after an hour of instruction, about 8 % of them
+    wrongly by the authors' estimate, and 5,000 test images with right labels.
 
     Parameters
     ----------
@@ -32,12 +32,12 @@ def load_animal10n(root: PathLike, subset: str = "train", *, image_size: int = 6
     Returns
     -------
     ImageFiles
-        In the order of the file names, so sorted by label.
+        In the order of the file names, that is, sorted by label.
 
     Raises
     ------
     ValueError
-        If there is no such subset, or a file is not named as above.
+        If the subset is unknown, or a file is not named as above.
     FileNotFoundError
         If the folder is not laid out as above.
 

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 by way of torchvision, with the labels that people gave (CIFAR-N)."""
+"""CIFAR-10 and CIFAR-100 through torchvision, optionally with human labels (CIFAR-N)."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ def fetch_cifar10(
     download: bool = False,
     return_X_y: bool = False,
 ) -> Any:
-    """Fetch CIFAR-10 [1]_, if wanted with the labels that people gave (CIFAR-10N [2]_).
+    """Fetch CIFAR-10 [1]_, optionally with human labels (CIFAR-10N [2]_).
 
-    50,000 training and 10,000 test images of ten classes, in torchvision's order. Labels of
-    CIFAR-10N come with the true classes in the order of their file; that these equal torchvision's
-    is checked, since a file in another order would look like noise.
+    50,000 training and 10,000 test images of ten classes, in torchvision's order. The file of
+    CIFAR-10N labels also has the true classes. It is checked that these equal torchvision's,
+    because a file in another order would look like noise.
 
     Parameters
     ----------
     labels : {"clean", "aggre", "worst", "random1", "random2", "random3"}, default="clean"
         Training labels. All but ``"clean"`` are read from ``label_file``; see `load_cifar10n`.
     label_file : str, path or None, default=None
-        The authors' ``CIFAR-10_human.pt``, or an ``.npz`` of the same arrays. None: looked for in
+        The authors' ``CIFAR-10_human.pt``, or an ``.npz`` of the same arrays. None: look for it in
         ``data_home``. It is never downloaded.
     data_home : str, path or None, default=None
-        Folder with ``cifar-10-batches-py``. None: that named by ``NOISYFIT_DATA``.
+        Folder with ``cifar-10-batches-py``. None: the folder named by ``NOISYFIT_DATA``.
     download : bool, default=False
-        Let torchvision download what is not there: 170 MB.
+        Let torchvision download what is missing: 170 MB.
     return_X_y : bool, default=False
         Return ``(data, target)`` instead of a Bunch.
 
@@ -59,7 +59,7 @@ def fetch_cifar10(
     -------
     Bunch or tuple
         - ``data`` : ndarray of uint8, shape (50000, 32, 32, 3)
-        - ``target``, ``target_clean`` : ndarray of int64, shape (50000,). The labels asked for,
+        - ``target``, ``target_clean`` : ndarray of int64, shape (50000,). The requested labels,
           and the true classes.
         - ``data_test`` : ndarray of uint8, shape (10000, 32, 32, 3)
         - ``target_test`` : ndarray of int64, shape (10000,)
@@ -69,15 +69,15 @@ def fetch_cifar10(
     Raises
     ------
     ValueError
-        If there is no such set of labels, no folder is named, or the file of labels is in another
+        If the set of labels is unknown, no folder is named, or the file of labels is in another
         order.
     FileNotFoundError
-        If images or labels are not there and ``download`` is False.
+        If images or labels are missing and ``download`` is False.
 
     Notes
     -----
-    The labels of CIFAR-10N may not be used commercially (CC BY-NC 4.0). Their file is a pickle; it
-    is read without running code from it.
+    The labels of CIFAR-10N may not be used commercially (CC BY-NC 4.0). Their file is a pickle; no
+    code in it is run.
 
     References
     ----------
@@ -107,22 +107,22 @@ def fetch_cifar100(
     download: bool = False,
     return_X_y: bool = False,
 ) -> Any:
-    """Fetch CIFAR-100 [1]_, if wanted with the labels that people gave (CIFAR-100N [2]_).
+    """Fetch CIFAR-100 [1]_, optionally with human labels (CIFAR-100N [2]_).
 
     50,000 training and 10,000 test images of a hundred classes, in torchvision's order; see
-    `fetch_cifar10`. In CIFAR-100N each image has one label by one person, and 40.2 % are wrong.
+    `fetch_cifar10`. In CIFAR-100N each image has one label from one person, and 40.2 % are wrong.
 
     Parameters
     ----------
     labels : {"clean", "noisy"}, default="clean"
         Training labels; ``"noisy"`` is read from ``label_file``.
     label_file : str, path or None, default=None
-        The authors' ``CIFAR-100_human.pt``, or an ``.npz`` of the same arrays. None: looked for in
+        The authors' ``CIFAR-100_human.pt``, or an ``.npz`` of the same arrays. None: look for it in
         ``data_home``. It is never downloaded.
     data_home : str, path or None, default=None
-        Folder with ``cifar-100-python``. None: that named by ``NOISYFIT_DATA``.
+        Folder with ``cifar-100-python``. None: the folder named by ``NOISYFIT_DATA``.
     download : bool, default=False
-        Let torchvision download what is not there: 170 MB.
+        Let torchvision download what is missing: 170 MB.
     return_X_y : bool, default=False
         Return ``(data, target)`` instead of a Bunch.
 
@@ -130,7 +130,7 @@ def fetch_cifar100(
     -------
     Bunch or tuple
         - ``data`` : ndarray of uint8, shape (50000, 32, 32, 3)
-        - ``target``, ``target_clean`` : ndarray of int64, shape (50000,). The labels asked for,
+        - ``target``, ``target_clean`` : ndarray of int64, shape (50000,). The requested labels,
           and the true classes.
         - ``data_test`` : ndarray of uint8, shape (10000, 32, 32, 3)
         - ``target_test`` : ndarray of int64, shape (10000,)
@@ -140,10 +140,10 @@ def fetch_cifar100(
     Raises
     ------
     ValueError
-        If there is no such set of labels, no folder is named, or the file of labels is in another
+        If the set of labels is unknown, no folder is named, or the file of labels is in another
         order.
     FileNotFoundError
-        If images or labels are not there and ``download`` is False.
+        If images or labels are missing and ``download`` is False.
 
     Notes
     -----
@@ -166,7 +166,7 @@ def fetch_cifar100(
 
 
 def _images(name: str, data_home: PathLike | None, download: bool) -> Any:
-    """Return images and true classes from torchvision, which checks the files' sums."""
+    """Return images and true classes from torchvision, which checks the files' checksums."""
     from torchvision import datasets
 
     check_parameters({"download": ["boolean"]}, {"download": download}, f"fetch_{name.lower()}")

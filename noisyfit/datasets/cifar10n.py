@@ -23,10 +23,10 @@ def load_cifar10n(
     data_home: PathLike | None = None,
     return_X_y: bool = False,
 ) -> Any:
-    """Load half of CIFAR-10 with the labels that people gave (CIFAR-10N).
+    """Load half of CIFAR-10 with human labels (CIFAR-10N).
 
-    Each training image was labelled by three people [1]_. The classes are balanced: 2,500 training
-    images each. All 50,000 images come with `fetch_cifar10`.
+    Three people labelled each training image [1]_. The classes are balanced: 2,500 training images
+    each. All 50,000 images are available with `fetch_cifar10`.
 
     ===========================  =========================
     labels wrong in ``target``   worst 40.6 %, aggre 9.1 %, random1-3 17.3 / 18.3 / 18.0 %
@@ -39,11 +39,11 @@ def load_cifar10n(
     ----------
     labels : {"worst", "aggre", "random1", "random2", "random3", "clean"}, default="worst"
         ``"random1"`` to ``"random3"`` are the votes of the three people, ``"aggre"`` is their
-        majority, ``"worst"`` is a wrong one of them where there is one.
+        majority, and ``"worst"`` is a wrong vote if there is one.
     subset : {"train", "test"}, default="train"
-        Rows that ``return_X_y`` gives. The Bunch holds both.
+        Rows returned with ``return_X_y``. The Bunch holds both.
     data_home : str, path or None, default=None
-        Folder with ``cifar10n.npz``. None: that named by ``NOISYFIT_DATA``.
+        Folder with ``cifar10n.npz``. None: the folder named by ``NOISYFIT_DATA``.
     return_X_y : bool, default=False
         Return ``(data, target)`` instead of a Bunch.
 
@@ -51,7 +51,7 @@ def load_cifar10n(
     -------
     Bunch or tuple
         - ``data`` : ndarray of uint8, shape (25000, 32, 32, 3). Training images.
-        - ``target``, ``target_clean`` : ndarray of int64, shape (25000,). The labels asked for,
+        - ``target``, ``target_clean`` : ndarray of int64, shape (25000,). The requested labels,
           and the true classes.
         - ``label_sets`` : dict of ndarray. All six sets of labels by name.
         - ``index``, ``index_test`` : ndarray of int64. Positions of the rows in CIFAR-10.
@@ -65,7 +65,7 @@ def load_cifar10n(
     Raises
     ------
     ValueError
-        If there is no such set of labels or rows, or no folder is named.
+        If the set of labels or rows is unknown, or no folder is named.
     FileNotFoundError
         If the folder holds no ``cifar10n.npz``.
 
@@ -73,7 +73,7 @@ def load_cifar10n(
     -----
     Labels: CC BY-NC 4.0; votes on test images: CC BY-NC-SA 4.0. Neither may be used commercially.
     The images (Krizhevsky, 2009) are decoded from JPEG copies and differ slightly from the
-    original, so published accuracies need not be met to the last tenth.
+    originals, so published accuracies may not be matched to the last tenth.
 
     References
     ----------

@@ -17,10 +17,10 @@ LABEL_FILES = {"noisy": "noisy_label_kv.txt", "clean": "clean_label_kv.txt"}
 def load_clothing1m(
     root: PathLike, subset: str = "train", *, labels: str | None = None, image_size: int = 256
 ) -> ImageFiles:
-    """Load Clothing1M [1]_ from a local copy: 14 kinds of clothes, labelled by a shop's words.
+    """Load Clothing1M [1]_ from a local copy: 14 kinds of clothes, labelled by a shop's text.
 
-    A million training images, about 38 % of them with wrong labels. 47,570 more to train, 14,313
-    to validate and 10,526 to test were labelled by people.
+    A million training images, about 38 % of them with wrong labels. People labelled another 47,570
+    to train on, 14,313 for validation and 10,526 for testing.
 
     Parameters
     ----------
@@ -29,26 +29,26 @@ def load_clothing1m(
         ``images/`` (or the ten folders ``0/`` to ``9/`` of ``images/``).
     subset : {"train", "clean_train", "valid", "test"}, default="train"
     labels : {"noisy", "clean"} or None, default=None
-        Given labels: the shop's, or those of people. None: noisy for ``"train"``, clean for the
-        rest. An image without such a label has -1: pass ``missing_label=-1`` to the estimator.
+        Given labels: the shop's (noisy) or people's (clean). None: noisy for ``"train"``, clean for
+        the rest. An image without such a label has -1: pass ``missing_label=-1`` to the estimator.
     image_size : int, default=256
-        Height and width in pixels that images are resized and cut to.
+        Height and width in pixels to which images are resized and cropped.
 
     Returns
     -------
     ImageFiles
-        In the order of the authors' list. ``clean_targets`` is known where people labelled.
+        In the order of the authors' list. ``clean_targets`` is known for images labelled by people.
 
     Raises
     ------
     ValueError
-        If there is no such subset or no such labels, or a line of a list cannot be read.
+        If the subset or the labels are unknown, or a line of a list cannot be read.
     FileNotFoundError
         If the folder is not laid out as above.
 
     Notes
     -----
-    The images are given out by the authors for research, on request.
+    The authors distribute the images for research, on request.
 
     References
     ----------

@@ -17,14 +17,14 @@ def load_fashion_mnist(
 ) -> Any:
     """Load Fashion-MNIST [1]_, whose labels are clean: add noise with `noisyfit.noise`.
 
-    60,000 training and 10,000 test images of ten kinds of clothes, as many of each.
+    60,000 training and 10,000 test images of ten kinds of clothes, equally many of each.
 
     Parameters
     ----------
     subset : {"train", "test"}, default="train"
-        Rows that ``return_X_y`` gives. The Bunch holds both.
+        Rows returned with ``return_X_y``. The Bunch holds both.
     data_home : str, path or None, default=None
-        Folder with ``fashion_mnist.npz``. None: that named by ``NOISYFIT_DATA``.
+        Folder with ``fashion_mnist.npz``. None: the folder named by ``NOISYFIT_DATA``.
     return_X_y : bool, default=False
         Return ``(data, target)`` instead of a Bunch.
 
@@ -32,7 +32,7 @@ def load_fashion_mnist(
     -------
     Bunch or tuple
         - ``data`` : ndarray of uint8, shape (60000, 28, 28)
-        - ``target``, ``target_clean`` : ndarray of int64, shape (60000,). The same.
+        - ``target``, ``target_clean`` : ndarray of int64, shape (60000,). Identical.
         - ``data_test`` : ndarray of uint8, shape (10000, 28, 28)
         - ``target_test`` : ndarray of int64, shape (10000,)
         - ``target_names`` : list of str
@@ -41,13 +41,13 @@ def load_fashion_mnist(
     Raises
     ------
     ValueError
-        If ``subset`` is neither, or no folder is named.
+        If ``subset`` is unknown, or no folder is named.
     FileNotFoundError
         If the folder holds no ``fashion_mnist.npz``.
 
     Notes
     -----
-    Licence: MIT. The images are those of the official files, byte for byte.
+    Licence: MIT. The images are identical to those of the official files, byte for byte.
 
     References
     ----------

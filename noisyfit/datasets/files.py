@@ -28,7 +28,7 @@ def choose(what: str, name: str, names: Iterable[str]) -> str:
     Raises
     ------
     ValueError
-        If it is not; the message lists the names.
+        If it is unknown; the message lists the names.
     """
     names = list(names)
     if name not in names:
@@ -40,7 +40,7 @@ def choose(what: str, name: str, names: Iterable[str]) -> str:
 
 
 def data_folder(data_home: PathLike | None) -> Path:
-    """Return the folder of the data: ``data_home``, else that named by ``NOISYFIT_DATA``.
+    """Return the data folder: ``data_home``, or the folder named by ``NOISYFIT_DATA``.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def existing_folder(path: PathLike) -> Path:
 
 
 def path_of(file: str, data_home: PathLike | None) -> Path:
-    """Return the path of a file in the folder of the data; FileNotFoundError if there is none."""
+    """Return the path of a file in the data folder; FileNotFoundError if there is none."""
     path = data_folder(data_home) / file
     if not path.is_file():
         raise FileNotFoundError(
@@ -86,7 +86,7 @@ def path_of(file: str, data_home: PathLike | None) -> Path:
 
 @contextmanager
 def whole(path: Path) -> Iterator[None]:
-    """Read a file that came whole.
+    """Read a file that must be complete.
 
     Raises
     ------
@@ -141,7 +141,7 @@ def rows_of(bunch: Any, subset: str) -> tuple[Any, Any]:
 
 
 def local_root(root: PathLike, *parts: str) -> Path:
-    """Return the folder of a data set that has these files and folders.
+    """Return the folder of a data set, which must have these files and folders.
 
     Raises
     ------
@@ -160,13 +160,13 @@ def local_root(root: PathLike, *parts: str) -> Path:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Return the lines of a text file that are not blank, without the white space around them."""
+    """Return the non-blank lines of a text file, stripped of white space."""
     with whole(path), path.open(encoding="utf-8") as file:
         return [stripped for line in file if (stripped := line.strip())]
 
 
 def read_labels(path: Path) -> list[tuple[str, int]]:
-    """Read lines of a file name and a label.
+    """Read lines that hold a file name and a label.
 
     Raises
     ------

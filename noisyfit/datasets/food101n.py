@@ -16,8 +16,8 @@ HEADER = "class_name"  # the authors' tables have a head line that starts like t
 def load_food101n(root: PathLike, subset: str = "train", *, image_size: int = 256) -> ImageFiles:
     """Load Food-101N [1]_ from a local copy: 101 dishes, found on the web by name.
 
-    310,000 images, about 20 % of them with wrong labels. Of some 57,600 it is known whether the
-    label is right: ``verified`` is 1 or 0 there. Methods are tested on Food-101 [2]_, whose labels
+    310,000 images, about 20 % of them with wrong labels. For some 57,600 it is known whether the
+    label is right: ``verified`` is then 1 or 0. Methods are tested on Food-101 [2]_, whose labels
     have been checked.
 
     Parameters
@@ -29,7 +29,7 @@ def load_food101n(root: PathLike, subset: str = "train", *, image_size: int = 25
         ``meta/test.txt``, ``meta/classes.txt`` and ``images/<class>/``.
     subset : {"train", "test"}, default="train"
     image_size : int, default=256
-        Height and width in pixels that images are resized and cut to.
+        Height and width in pixels to which images are resized and cropped.
 
     Returns
     -------
@@ -40,14 +40,14 @@ def load_food101n(root: PathLike, subset: str = "train", *, image_size: int = 25
     Raises
     ------
     ValueError
-        If there is no such subset, or an image is of no listed class.
+        If the subset is unknown, or the class of an image is not listed.
     FileNotFoundError
         If the folder is not laid out as above.
 
     Notes
     -----
-    A line of the verified lists that names no image of ``imagelist.tsv`` is passed over: at least
-    one image stands there under another class.
+    A line in the verified lists that names no image in ``imagelist.tsv`` is skipped: at least one
+    image is listed there under another class.
 
     References
     ----------
@@ -91,7 +91,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _verified(folder: Path) -> dict[str, int]:
-    """Return 1 or 0 for the images that people have looked at."""
+    """Return 1 or 0 for the images that people have checked."""
     found = {}
     for name in ("meta/verified_train.tsv", "meta/verified_val.tsv"):
         if (folder / name).exists():

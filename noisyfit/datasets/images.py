@@ -1,4 +1,4 @@
-"""Image files with labels as a torch Dataset, decoded when they are asked for."""
+"""Image files with labels as a torch Dataset, decoded on access."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ COUNTS = {"image_size": [AT_LEAST_ONE, None], "n_threads": [AT_LEAST_ONE, None]}
 
 
 class ImageFiles(Dataset[tuple[Tensor, int]]):
-    """Image files with labels; a file is opened only when its row is asked for.
+    """Image files with labels; a file is opened only when its row is read.
 
     A torch ``Dataset`` that can be passed as ``X``: ``clf.fit(train)`` takes the labels from it. It
-    is decoded anew in every epoch; `to_memmap` decodes it once and for all.
+    is decoded again in every epoch; `to_memmap` decodes it once.
 
     Parameters
     ----------
     root : str or path
-        Folder that the file names start from.
+        Folder to which the file names are relative.
     files : sequence of str
-        Names of the image files, one a row.
+        Names of the image files, one per row.
     targets : array-like of int, shape (n_samples,)
-        Given labels, right or wrong; -1 where there is none.
+        Given labels, right or wrong; -1 for a row without a label.
     class_names : sequence of str or None, default=None
         Name of each label.
     clean_targets : array-like of int, shape (n_samples,), or None, default=None
         True classes, -1 where they are not known. None: known nowhere.
     verified : array-like of int, shape (n_samples,), or None, default=None
-        1 where the given label is known to be right, 0 where it is known to be wrong, -1 elsewhere.
-        None: what ``clean_targets`` says.
+        1 if the given label is known to be right, 0 if it is known to be wrong, -1 otherwise. None:
+        derived from ``clean_targets``.
     image_size : int >= 1 or None, default=None
-        Height and width in pixels: the shorter side is resized to it, the middle of the longer one
-        is cut out. None: files are taken as they are and must have one size.
+        Height and width in pixels: the shorter side is resized to it, and the middle of the longer
+        side is cropped. None: files are used as they are and must all have the same size.
 
     Attributes
     ----------
@@ -95,7 +95,7 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
         return f"ImageFiles({len(self)} files, {n_classes} classes, root={str(self.root)!r})"
 
     def subset(self, rows: ArrayLike) -> ImageFiles:
-        """Return some rows, named by number or by a mask, as a Dataset of their own."""
+        """Return some rows, given by index or by a mask, as a new Dataset."""
         chosen = np.arange(len(self))[np.asarray(rows)]
         return ImageFiles(
             self.root,
@@ -124,9 +124,9 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
         Parameters
         ----------
         path : str or path
-            File to write; it appears under this name when it is complete.
+            File to write; it appears under this name once it is complete.
         n_threads : int >= 1 or None, default=None
-            Files decoded at once. None: one a CPU core.
+            Number of files decoded at once. None: one per CPU core.
 
         Returns
         -------

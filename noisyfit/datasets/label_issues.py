@@ -17,12 +17,12 @@ KEYS = (
 
 
 def load_label_issues(name: str = "cifar10", *, data_home: PathLike | None = None) -> Any:
-    """Load labels of a test set, predicted probabilities, and which labels people found wrong [1]_.
+    """Load test labels, predicted probabilities, and the labels that people found wrong [1]_.
 
-    Five people each looked at the labels that a model doubted. A label is an error where fewer than
-    three of them chose it and it alone: a vote for both the given label and the model's guess does
-    not count for it. With such votes 21 and 42 errors would be left. Labels that the model did not
-    doubt were not reviewed.
+    Five people each reviewed the labels that a model doubted. A label is an error if fewer than
+    three of them chose it alone; a vote for both the given label and the model's guess does not
+    count for it. If such votes counted, 21 and 42 errors would be left. Labels that the model did
+    not doubt were not reviewed.
 
     ============  =======  =====  ========  ======
     name          classes  rows   reviewed  errors
@@ -35,9 +35,9 @@ def load_label_issues(name: str = "cifar10", *, data_home: PathLike | None = Non
     ----------
     name : {"cifar10", "20news"}, default="cifar10"
         The first half of CIFAR-10's test set, row for row the test images of `load_cifar10n`, or
-        the test set of 20 Newsgroups, whose texts are not there.
+        the test set of 20 Newsgroups, without its texts.
     data_home : str, path or None, default=None
-        Folder with ``label_issues_<name>_test.npz``. None: that named by ``NOISYFIT_DATA``.
+        Folder with ``label_issues_<name>_test.npz``. None: the folder named by ``NOISYFIT_DATA``.
 
     Returns
     -------
@@ -45,18 +45,18 @@ def load_label_issues(name: str = "cifar10", *, data_home: PathLike | None = Non
         - ``pred_probs`` : ndarray of float32, shape (n_samples, n_classes). Predicted out of
           sample, by cross-validation.
         - ``target`` : ndarray of int64, shape (n_samples,). Given labels.
-        - ``reviewed`` : ndarray of int64, shape (n_reviewed,). Rows that people looked at.
+        - ``reviewed`` : ndarray of int64, shape (n_reviewed,). Rows that people reviewed.
         - ``is_error`` : ndarray of bool, shape (n_reviewed,). Whether the given label is wrong.
         - ``guess`` : ndarray of int64, shape (n_reviewed,). Class that the model suggested.
-        - ``votes`` : ndarray of int64, shape (n_reviewed, 4). Of five people, in the order of
-          ``vote_names``.
+        - ``votes`` : ndarray of int64, shape (n_reviewed, 4). Votes of five people, in the order
+          of ``vote_names``.
         - ``vote_names`` : list of str. ``"both"``, ``"given"``, ``"guessed"``, ``"neither"``.
         - ``DESCR``, ``filename`` : str
 
     Raises
     ------
     ValueError
-        If there is no such set, or no folder is named.
+        If the set is unknown, or no folder is named.
     FileNotFoundError
         If the folder holds no such file.
 

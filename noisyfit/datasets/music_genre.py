@@ -23,7 +23,7 @@ def load_music_genre(
     data_home: PathLike | None = None,
     return_X_y: bool = False,
 ) -> Any:
-    """Load songs with the genres that workers of Mechanical Turk heard in them [1]_.
+    """Load songs with the genres that Mechanical Turk workers heard in them [1]_.
 
     700 training and 300 test songs of ten genres. 44 workers cast 2,945 votes, 44.0 % of them
     wrong; a song has 1 to 7 (mean 4.2), a worker cast 2 to 368.
@@ -31,12 +31,12 @@ def load_music_genre(
     Parameters
     ----------
     labels : {"single", "majority", "clean"}, default="single"
-        One vote a song, drawn at random (45.3 % wrong), the majority (30.3 % wrong), or the true
-        genre. Draws and ties were decided once and for all.
+        One vote per song, drawn at random (45.3 % wrong), the majority (30.3 % wrong), or the true
+        genre. Draws and ties are fixed.
     subset : {"train", "test"}, default="train"
-        Rows that ``return_X_y`` gives. The Bunch holds both.
+        Rows returned with ``return_X_y``. The Bunch holds both.
     data_home : str, path or None, default=None
-        Folder with ``music_genre_crowd.npz``. None: that named by ``NOISYFIT_DATA``.
+        Folder with ``music_genre_crowd.npz``. None: the folder named by ``NOISYFIT_DATA``.
     return_X_y : bool, default=False
         Return ``(data, target)`` instead of a Bunch.
 
@@ -44,11 +44,11 @@ def load_music_genre(
     -------
     Bunch or tuple
         - ``data`` : ndarray of float32, shape (700, 58). Features of the sound, not scaled.
-        - ``target``, ``target_clean`` : ndarray of int64, shape (700,). The labels asked for, and
+        - ``target``, ``target_clean`` : ndarray of int64, shape (700,). The requested labels, and
           the true classes.
         - ``label_sets`` : dict of ndarray. All three sets of labels by name.
-        - ``annotations`` : ndarray of int64, shape (700, 44). Vote of each worker, -1 where there
-          is none.
+        - ``annotations`` : ndarray of int64, shape (700, 44). Vote of each worker, -1 without a
+          vote.
         - ``data_test`` : ndarray of float32, shape (300, 58)
         - ``target_test`` : ndarray of int64, shape (300,)
         - ``song``, ``song_test``, ``feature_names``, ``target_names`` : list of str
@@ -57,7 +57,7 @@ def load_music_genre(
     Raises
     ------
     ValueError
-        If there is no such set of labels or rows, or no folder is named.
+        If the set of labels or rows is unknown, or no folder is named.
     FileNotFoundError
         If the folder holds no ``music_genre_crowd.npz``.
 

@@ -1,4 +1,4 @@
-"""Test images of classes that CIFAR does not have, to see whether a classifier notices them."""
+"""Test images of classes that CIFAR does not have, to test whether a classifier notices."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def load_ood(
     random_state: Any = 0,
     data_home: PathLike | None = None,
 ) -> Any:
-    """Load test images that belong to none of the classes of CIFAR, by way of torchvision.
+    """Load test images that belong to no CIFAR class, through torchvision.
 
-    The five sets with which OpenOOD [1]_ tests classifiers of CIFAR-10 and CIFAR-100. Each must be
+    The five sets on which OpenOOD [1]_ tests classifiers for CIFAR-10 and CIFAR-100. Each must be
     in the folder as torchvision unpacks it:
 
     =============  ==========================================================================
@@ -51,14 +51,14 @@ def load_ood(
     ----------
     name : {"svhn", "lsun", "places365", "textures", "mnist"}
     size : int >= 1, default=32
-        Height and width in pixels: the shorter side is resized to it, the middle of the longer one
-        is cut out.
+        Height and width in pixels: the shorter side is resized to it, and the middle of the longer
+        side is cropped.
     n_samples : int >= 1 or None, default=None
-        Images at most, chosen at random. None: all.
+        Maximum number of images, chosen at random. None: all.
     random_state : int, RandomState instance or None, default=0
-        Of the choice.
+        Seed of the choice.
     data_home : str, path or None, default=None
-        Folder with the above. None: that named by ``NOISYFIT_DATA``.
+        Folder with the sets above. None: the folder named by ``NOISYFIT_DATA``.
 
     Returns
     -------
@@ -69,15 +69,15 @@ def load_ood(
     Raises
     ------
     ValueError
-        If there is no such set, no folder is named, or a number is below 1.
+        If the set is unknown, no folder is named, or a number is below 1.
     FileNotFoundError
         If the set is not in the folder. Nothing is downloaded.
 
     Notes
     -----
-    torchvision reads the original databases of LSUN with the package ``lmdb``, which noisyfit does
-    not need otherwise. Here LSUN is read from image files, into which its authors' ``data.py``
-    exports a database. Licences are those of the authors of each set.
+    torchvision reads the original LSUN databases with the package ``lmdb``, which noisyfit does not
+    otherwise need. Here LSUN is read from image files, which its authors' ``data.py`` exports from
+    a database. The licences are those of each set's authors.
 
     References
     ----------

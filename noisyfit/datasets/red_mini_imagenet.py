@@ -1,4 +1,4 @@
-"""Red Mini-ImageNet: a controlled share of pictures from the web, with wrong labels."""
+"""Red Mini-ImageNet: a controlled share of web pictures with wrong labels."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ def load_red_mini_imagenet(
 ) -> ImageFiles:
     """Load Red Mini-ImageNet [1]_ from a local copy: 100 classes with a known share of web noise.
 
-    About 50,000 training images. A share of them, ``rate``, comes from the web and does not show
-    what the label says; the others are those of Mini-ImageNet. 5,000 test images.
+    About 50,000 training images and 5,000 test images. A share of the training images, ``rate``,
+    comes from the web and does not show what the label says; the others are those of Mini-ImageNet.
 
     Parameters
     ----------
     root : str or path
         Folder with ``split/`` (the authors' lists), ``all_images/`` and ``validation/``. Images may
-        stand in folders within these.
+        be in subfolders of these.
     subset : {"train", "test"}, default="train"
     rate : float, default=0.4
         Share of wrong labels: 0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6 or 0.8.
     image_size : int, default=32
-        Height and width in pixels that images are resized and cut to; 32 in most papers.
+        Height and width in pixels to which images are resized and cropped; 32 in most papers.
 
     Returns
     -------
@@ -42,7 +42,7 @@ def load_red_mini_imagenet(
     Raises
     ------
     ValueError
-        If there is no such subset or rate, or a line of a list cannot be read.
+        If the subset or rate is unknown, or a line of a list cannot be read.
     FileNotFoundError
         If the folder is not laid out as above.
 
@@ -77,7 +77,7 @@ def load_red_mini_imagenet(
 
 
 def _located(folder: Path, names: list[str]) -> list[str]:
-    """Return the names with the folders they stand in, if they do not stand in ``folder``."""
+    """Return the names with their subfolders, if they are not directly in ``folder``."""
     if not names or (folder / names[0]).exists():
         return names
     within = {path.name: str(path.relative_to(folder)) for path in folder.rglob("*.*")}

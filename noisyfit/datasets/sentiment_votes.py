@@ -17,19 +17,19 @@ def load_sentiment_votes(*, data_home: PathLike | None = None) -> Any:
     """Load votes on whether sentences of film reviews are positive [1]_.
 
     27,746 votes of 203 workers on 4,999 sentences, 21.1 % of them wrong. For methods that aggregate
-    votes: the sentences are not there, so there is no ``X``.
+    votes: the sentences are not included, so there is no ``X``.
 
     Parameters
     ----------
     data_home : str, path or None, default=None
-        Folder with ``sentiment_polarity_votes.npz``. None: that named by ``NOISYFIT_DATA``.
+        Folder with ``sentiment_polarity_votes.npz``. None: the folder named by ``NOISYFIT_DATA``.
 
     Returns
     -------
     Bunch
-        - ``item``, ``worker``, ``label`` : ndarray of int64, shape (27746,). One entry a vote.
-        - ``annotations`` : ndarray of int8, shape (4999, 203). The same as a table, -1 where
-          there is no vote.
+        - ``item``, ``worker``, ``label`` : ndarray of int64, shape (27746,). One entry per vote.
+        - ``annotations`` : ndarray of int8, shape (4999, 203). The same as a table, -1 without a
+          vote.
         - ``target`` : ndarray of int64, shape (4999,). Majority of the votes, ties to class 1:
           11.8 % wrong.
         - ``target_clean`` : ndarray of int64, shape (4999,). True classes, 1 is positive.

@@ -36,10 +36,10 @@ def load_table(
         One of contraceptive, crx, german, led7digit, magic, movement_libras, mushroom, phoneme,
         ring, satimage, segment, spambase, splice, texture, vehicle and vowel.
     categories : {"onehot", "codes", "drop"}, default="onehot"
-        One 0/1 column for each level of each variable of text, one column of codes for each such
+        One 0/1 column for each level of each text variable, one column of codes for each such
         variable, or numbers only.
     data_home : str, path or None, default=None
-        Folder with ``tables.zip``. None: that named by ``NOISYFIT_DATA``.
+        Folder with ``tables.zip``. None: the folder named by ``NOISYFIT_DATA``.
     return_X_y : bool, default=False
         Return ``(data, target)`` instead of a Bunch.
 
@@ -57,11 +57,11 @@ def load_table(
     ValueError
         If a name is unknown, or no folder is named.
     FileNotFoundError
-        If the folder holds no ``tables.zip``, or the archive no such table.
+        If the folder holds no ``tables.zip``, or the archive lacks the table.
 
     Notes
     -----
-    Most tables come from the UCI Machine Learning Repository. They have no test part.
+    Most tables come from the UCI Machine Learning Repository. They have no test set.
 
     References
     ----------
@@ -117,7 +117,7 @@ def _are_numbers(values: tuple[str, ...]) -> bool:
 def side_by_side(
     numbers: NDArray[np.float32], codes: NDArray[np.int64], n_levels: list[int], categories: str
 ) -> NDArray[np.float32]:
-    """Return numbers and categories in one table, coded as asked."""
+    """Return numbers and categories in one table, coded as requested."""
     parts = [numbers] if numbers.size else []
     if categories == "codes":
         parts.append(codes.astype(np.float32))

@@ -13,7 +13,7 @@ def load_tiny_imagenet(
 ) -> ImageFiles:
     """Load Tiny-ImageNet [1]_ from a local copy: 200 classes of ImageNet at 64 x 64 pixels.
 
-    100,000 training images and 10,000 that serve as test images, with clean labels: add noise with
+    100,000 training images, and 10,000 that serve as test images, with clean labels: add noise with
     `noisyfit.noise` and ``with_targets``.
 
     Parameters
@@ -22,7 +22,7 @@ def load_tiny_imagenet(
         Folder ``tiny-imagenet-200``, with ``wnids.txt``, ``train/<class>/images/``,
         ``val/val_annotations.txt`` and ``val/images/``.
     subset : {"train", "test"}, default="train"
-        ``"test"`` is the part that the authors call ``val``: theirs called ``test`` has no labels.
+        ``"test"`` is the part that the authors call ``val``; their ``test`` part has no labels.
     image_size : int, default=64
         Height and width in pixels. The files have 64.
 
@@ -35,7 +35,7 @@ def load_tiny_imagenet(
     Raises
     ------
     ValueError
-        If there is no such subset, or an image is of no listed class.
+        If the subset is unknown, or the class of an image is not listed.
     FileNotFoundError
         If the folder is not laid out as above.
 

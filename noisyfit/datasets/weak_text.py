@@ -21,7 +21,7 @@ def load_weak_text(
     data_home: PathLike | None = None,
     return_X_y: bool = False,
 ) -> Any:
-    """Load texts that were labelled by hand-written rules instead of people.
+    """Load texts labelled by hand-written rules instead of people.
 
     ================  =======  =============  =====  =======  ===========
     name              classes  rows           rules  covered  wrong there
@@ -36,14 +36,14 @@ def load_weak_text(
     Parameters
     ----------
     name : {"trec", "youtube_spam", "hausa_news"}, default="trec"
-        Questions by kind of answer [1]_, comments that are spam or not [2]_, and headlines in Hausa
+        Questions by kind of answer [1]_, comments that are spam or not [2]_, or headlines in Hausa
         by topic [3]_.
     labels : {"majority", "clean"}, default="majority"
-        Majority of the rules, ties drawn at random once and for all, or the true classes.
+        Majority of the rules, with ties drawn at random and fixed, or the true classes.
     subset : {"train", "valid", "test"}, default="train"
-        Rows that ``return_X_y`` gives. The Bunch holds all.
+        Rows returned with ``return_X_y``. The Bunch holds all.
     data_home : str, path or None, default=None
-        Folder with ``<name>_weak.npz``. None: that named by ``NOISYFIT_DATA``.
+        Folder with ``<name>_weak.npz``. None: the folder named by ``NOISYFIT_DATA``.
     return_X_y : bool, default=False
         Return ``(data, target)`` instead of a Bunch.
 
@@ -52,8 +52,8 @@ def load_weak_text(
     Bunch or tuple
         - ``data`` : ndarray of float32, shape (n_samples, 128). TF-IDF of words and characters,
           reduced by a truncated SVD fitted on the training texts.
-        - ``target``, ``target_clean`` : ndarray of int64, shape (n_samples,). The labels asked
-          for, and the true classes.
+        - ``target``, ``target_clean`` : ndarray of int64, shape (n_samples,). The requested
+          labels, and the true classes.
         - ``text`` : list of str
         - ``votes`` : ndarray of int8, shape (n_samples, n_rules). -1 where a rule abstains.
         - ``data_valid``, ``data_test``, ``text_valid``, ``text_test``, ``votes_valid``,
@@ -66,15 +66,15 @@ def load_weak_text(
     Raises
     ------
     ValueError
-        If there is no such set, or no folder is named.
+        If the set is unknown, or no folder is named.
     FileNotFoundError
         If the folder holds no such file.
 
     Notes
     -----
-    The first two are those of the WRENCH benchmark (Apache-2.0); the comments are CC BY 4.0 as far
-    as known, unedited, and may hold links. The headlines come without a licence file. In
-    ``youtube_spam`` 6 test texts also occur in training.
+    The first two are those of the WRENCH benchmark (Apache-2.0). The comments are CC BY 4.0 as far
+    as known; they are unedited and may contain links. The headlines come without a licence file. In
+    ``youtube_spam`` 6 test texts also occur in the training set.
 
     References
     ----------

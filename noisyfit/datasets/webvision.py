@@ -32,11 +32,11 @@ def load_webvision(
         ``val_images_256/``: the archive of small images, unpacked.
     subset : {"train", "test"}, default="train"
     n_classes : int >= 1, default=50
-        The first classes; 1000 is all.
+        Number of classes, from the first; 1000 is all.
     sources : sequence of {"google", "flickr"}, default=("google",)
         Where training images come from.
     image_size : int, default=256
-        Height and width in pixels that images are resized and cut to.
+        Height and width in pixels to which images are resized and cropped.
 
     Returns
     -------
@@ -46,7 +46,7 @@ def load_webvision(
     Raises
     ------
     ValueError
-        If there is no such subset or source, or a line of a list cannot be read.
+        If the subset or a source is unknown, or a line of a list cannot be read.
     FileNotFoundError
         If the folder is not laid out as above.
 

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from math import ceil
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -19,32 +18,31 @@ from sklearn.base import (
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
 )
-from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
-from skorch.dataset import Dataset as LabelledRows
 from torch import Tensor
-from torch.utils.data import Subset
 
-from noisyfit import __version__
-from noisyfit.data.rows import Rows, unwrapped
+from noisyfit import __version__, quality
+from noisyfit.data.rows import unwrapped
 from noisyfit.data.training import TrainingData, scaled_weights
-from noisyfit.data.views import Augment, CallableAugment, NoAugment
 from noisyfit.estimator.checkpoint import Checkpoint
 from noisyfit.estimator.documentation import complete_documentation, hide_kwargs
 from noisyfit.estimator.engine import Engine
 from noisyfit.estimator.fitted import all_or_nothing
+from noisyfit.estimator.format import FITTED, is_lazy
 from noisyfit.estimator.identity import architecture, code_of, fingerprint, fold
-from noisyfit.estimator.inputs import InputReader, is_lazy
-from noisyfit.estimator.labels import LabelProtocol
 from noisyfit.estimator.persistence.savable import Savable
-from noisyfit.exceptions import NoisyFitError
+from noisyfit.estimator.reading import Reader
+from noisyfit.estimator.run import Run, scored_by_callbacks
+from noisyfit.exceptions import NoisyFitError, warn
 from noisyfit.nn import features
-from noisyfit.nn.augment import ImageAugment, TableAugment
+from noisyfit.nn.beliefs import given_probability
 from noisyfit.utils.devices import resolve_device, resolve_precision
 from noisyfit.utils.torch_state import seeded_generators, torch_defaults
-from noisyfit.utils.validation import check_clean_mask, check_sample_weight
+from noisyfit.utils.validation import (
+    check_sample_weight,
+)
 
 DEFAULT_EPOCHS = {"table": 60, "image": 30}
 OF_SKORCH = ("_modules", "_criteria", "_optimizers")  # lists of what a fit has made
@@ -55,8 +53,7 @@ class NoisyLabelClassifier(
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
     ClassifierMixin,
-    InputReader,
-    LabelProtocol,
+    Reader,
     Engine,
     Savable,
     BaseEstimator,
@@ -153,10 +150,7 @@ class NoisyLabelClassifier(
     __repr__ = BaseEstimator.__repr__  # skorch's shows the module alone
 
     _uses_meta: ClassVar[bool] = False
-    _needed: ClassVar[tuple[str, ...]] = (  # by every prediction
-        "classes_", "feature_mean_", "feature_scale_", "input_shape_", "layout_", "n_classes_",
-        "row_shape_", "value_range_",
-    )  # fmt: skip
+    _needed: ClassVar[tuple[str, ...]] = (*FITTED, "classes_", "n_classes_")  # by predictions
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "module": [str, callable, None],
         "optimizer": [callable],
@@ -336,11 +330,8 @@ class NoisyLabelClassifier(
         """
         with all_or_nothing(self, private=OF_SKORCH, keeps=self._has_concluded):
             self._check_parameters()
-            try:
-                with torch_defaults():
-                    yield
-            finally:
-                self._leave_checkpoint()
+            with torch_defaults():
+                yield
 
     def _has_concluded(self, error: BaseException) -> bool:
         return isinstance(error, KeyboardInterrupt) and "transition_matrix_" in vars(self)
@@ -362,43 +353,53 @@ class NoisyLabelClassifier(
     ) -> None:
         self.device_ = resolve_device(self.device)
         X, X_val = unwrapped(X), unwrapped(X_val)
-        rows = self._read(X, reset=True)
-        codes = self._read_labels(X, y, len(rows))
-        trusted = check_clean_mask(clean_mask, codes)
-        weights = check_sample_weight(sample_weight, len(rows))
+        everything = self._read_training_rows(X, y, clean_mask)
+        weights = check_sample_weight(sample_weight, len(everything))
         self._resolve_epochs()
-        meta = self._read_meta(len(rows), X_meta, y_meta)
+        meta = self._read_meta(len(everything), X_meta, y_meta)
         given_validation = self._read_validation(X_val, y_val)
-        checkpoint = self._find_checkpoint(rows, codes, trusted, weights, meta, given_validation)
-        stored = checkpoint.read() if checkpoint else None
-        seed = check_random_state(self.random_state).randint(2**31 - 1)
-        self.seed_ = int(stored["seed"] if stored else seed)
-        data, held_out = self._split(rows, codes, trusted)
-        validation = held_out if given_validation is None else given_validation
-        self.n_rows_ = len(data)
-        data.meta = meta
-        data.weights = scaled_weights(weights, data)
-        self._datasets = self._callback_datasets(X, data, X_val, y_val)
-        with self._training_conditions():
-            self.initialize()
-            self._autocast(resolve_precision(self.precision, self.device_, self.row_shape_))
-            try:
-                self.notify("on_train_begin", X=X, y=y)
-                self._check_beginning()
-                if stored:
-                    self._restore_training_state(stored)
-                self.fit_loop(data, validation)
-            except KeyboardInterrupt:
-                if checkpoint:
-                    checkpoint.flush()
-                self._drop_open_epoch()
-                if self.history_:
-                    self._conclude(rows, codes, trusted, data)
-                raise
-            self.notify("on_train_end", X=X, y=y)
-            self._conclude(rows, codes, trusted, data)
-        if checkpoint:
-            checkpoint.remove()
+        with self._claimed(everything, weights, meta, given_validation) as checkpoint:
+            stored = checkpoint.read() if checkpoint else None
+            seed = check_random_state(self.random_state).randint(2**31 - 1)
+            self.seed_ = int(stored["seed"] if stored else seed)
+            data, held_out = self._split(everything)
+            self.n_rows_ = len(data)
+            data.meta, data.weights = meta, scaled_weights(weights, data)
+            validation = held_out if given_validation is None else given_validation
+            seen = X if is_lazy(X) or hasattr(X, "iloc") else np.asarray(X)
+            scored = scored_by_callbacks(seen, self.given_labels_, data, X_val, y_val)
+            with self._running(Run(everything, data, validation, scored, checkpoint)):
+                self._train_networks(X, y, stored)
+            if checkpoint:
+                checkpoint.remove()
+
+    def _train_networks(self, X: Any, y: Any, stored: dict[str, Any] | None) -> None:
+        self.initialize()
+        self._autocast(resolve_precision(self.precision, self.device_, self.row_shape_))
+        try:
+            self.notify("on_train_begin", X=X, y=y)
+            self._check_beginning()
+            if stored:
+                self._restore_training_state(stored)
+            self.fit_loop(self._run.data)
+        except KeyboardInterrupt:
+            self._run.flush()
+            self._drop_open_epoch()
+            if self.history_:
+                self._conclude()
+            raise
+        self.notify("on_train_end", X=X, y=y)
+        self._conclude()
+
+    @contextmanager
+    def _running(self, run: Run) -> Iterator[None]:
+        """Hold what a fit needs while it runs, under its seed and precision."""
+        self._run = run
+        try:
+            with self._training_conditions():
+                yield
+        finally:
+            del self._run
 
     def _check_beginning(self) -> None:
         """Refuse a history that a callback has loaded: the method's state is not in it."""
@@ -424,12 +425,12 @@ class NoisyLabelClassifier(
                 ) from error
             finally:
                 self._autocast(None)
-                self.__dict__.pop("_datasets", None)
 
     def _autocast(self, dtype: torch.dtype | None) -> None:
         for name in (*self._networks, *self._copies):
             if hasattr(self, f"{name}_"):
-                getattr(self, f"{name}_").autocast_dtype = dtype
+                network: Any = self._network(name)
+                network.autocast_dtype = dtype
 
     def _resolve_epochs(self) -> None:
         kind = "table" if self.layout_ == "table" else "image"
@@ -445,84 +446,68 @@ class NoisyLabelClassifier(
                 f"and {self.warmup_epochs_} warm-up epochs. Raise max_epochs."
             )
 
-    def _split(
-        self, rows: Rows, codes: NDArray[np.int64], trusted: NDArray[np.bool_]
-    ) -> tuple[TrainingData, TrainingData | None]:
-        """Hold out ``validation_fraction`` of the rows, each class in proportion if it can be."""
-        if self.validation_fraction is None:
-            return self._training_data(rows, codes, trusted, None), None
-        counts = np.unique(codes, return_counts=True)[1]
-        n_held_out = ceil(self.validation_fraction * len(codes))
-        n_kept = len(codes) - n_held_out
-        if n_kept < 2:
-            raise ValueError(
-                f"validation_fraction must leave two rows to learn from. Got "
-                f"{self.validation_fraction} of {len(codes)} rows. Lower it, or pass X_val and "
-                "y_val to fit."
-            )
-        stratified = counts.min() > 1 and min(n_held_out, n_kept) >= len(counts)
-        train, held_out = train_test_split(
-            np.arange(len(codes)),
-            test_size=self.validation_fraction,
-            stratify=codes if stratified else None,
-            random_state=self.seed_,
-        )
-        return (
-            self._training_data(rows, codes, trusted, np.sort(train)),
-            self._training_data(rows, codes, trusted, np.sort(held_out)),
-        )
-
-    def _augment(self) -> Augment:
-        if self.augmentation is None:
-            return NoAugment()
-        if callable(self.augmentation):
-            return CallableAugment(self.augmentation)
-        if self.layout_ == "table":
-            mean, scale = (
-                torch.as_tensor(a, device=self.device_)
-                for a in (self.feature_mean_, self.feature_scale_)
-            )
-            return TableAugment(mean, scale, self.jitter, self.masking)
-        side = min(self.row_shape_[1:])
-        padding = min(max(1, side // 8), side - 1)
-        return ImageAugment(padding, flip=self.flip, value_range=self.value_range_)
-
-    def _callback_datasets(
-        self, X: Any, data: TrainingData, X_val: Any, y_val: Any
-    ) -> dict[str, Any]:
-        """Return the data sets that skorch's callbacks score, in the user's own terms."""
-        X = X if is_lazy(X) or hasattr(X, "iloc") else np.asarray(X)
-        everything = LabelledRows(X, self.given_labels_)
-        if X_val is not None:
-            return {"dataset_train": everything, "dataset_valid": LabelledRows(X_val, y_val)}
-        if data.index is None:
-            return {"dataset_train": everything, "dataset_valid": None}
-        kept = np.isin(np.arange(len(everything)), data.index.cpu().numpy())
-        return {
-            "dataset_train": Subset(everything, np.flatnonzero(kept).tolist()),
-            "dataset_valid": Subset(everything, np.flatnonzero(~kept).tolist()),
-        }
-
-    def _find_checkpoint(self, rows: Rows, *known: Any) -> Checkpoint | None:
+    @contextmanager
+    def _claimed(self, everything: TrainingData, *known: Any) -> Iterator[Checkpoint | None]:
         """Own the folder of the run of these rows, and of all else that decides its result."""
-        self._checkpoint = None
         if self.checkpoint_dir is None:
-            return None
+            yield None
+            return
         cosmetic = ("verbose", "checkpoint_dir", "checkpoint_every")
         params = {k: v for k, v in self.get_params(deep=False).items() if k not in cosmetic}
         cls = type(self)
         method = __version__, cls.__module__, cls.__qualname__, code_of(cls)
         with seeded_generators(0):  # the weights do not matter
             network = architecture(self._make_network("module", independent=False))
-        seen = self.classes_.tolist(), fold(rows.in_order()), *map(_as_seen, known)
-        run = fingerprint(*method, params, network, *seen)
-        self._checkpoint = Checkpoint.claim(self.checkpoint_dir, cls.__name__, run)
-        return self._checkpoint
-
-    def _leave_checkpoint(self) -> None:
-        checkpoint = self.__dict__.pop("_checkpoint", None)
-        if checkpoint:
+        seen = map(_as_seen, (everything, *known))
+        run = fingerprint(*method, params, network, self.classes_.tolist(), *seen)
+        checkpoint = Checkpoint.claim(self.checkpoint_dir, cls.__name__, run)
+        try:
+            yield checkpoint
+        finally:
             checkpoint.release()
+
+    # ------------------------------------------------------------------------------ conclude
+
+    def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:
+        """Return label quality (n,) and the distribution of the true class (n, K)."""
+        raise TypeError(f"{type(self).__name__} has no _beliefs(data)")
+
+    def _conclude(self) -> None:
+        """Write the fitted attributes of the end, from what the networks and the method say."""
+        everything, data = self._run.everything, self._run.data
+        self.n_iter_ = len(self.history_)
+        probs = self._probabilities(everything.rows).cpu().numpy()
+        if not np.isfinite(probs).all():
+            raise NoisyFitError(
+                f"Predictions must be finite. Got NaN after epoch {self.n_iter_}: the weights have "
+                f"diverged. Try lr={self.lr / 10:g}, or precision='fp32'."
+            )
+        codes, trusted = everything.labels.cpu().numpy(), everything.trusted.cpu().numpy()
+        self._warn_of_lost_classes(codes, probs)
+        own_quality, own_distribution = self._beliefs(data)
+        trained = slice(None) if data.index is None else data.index.cpu().numpy()
+        distribution, rating = probs.copy(), quality.self_confidence(np.maximum(codes, 0), probs)
+        distribution[trained] = own_distribution.cpu().numpy()
+        rating[trained] = own_quality.cpu().numpy()
+        distribution[codes < 0], rating[codes < 0] = probs[codes < 0], np.nan
+        distribution[trusted], rating[trusted] = np.eye(self.n_classes_)[codes[trusted]], 1.0
+        self._n_features_out = features.embedding_size(
+            self.module_, torch.zeros(2, *self.row_shape_, device=self.device_)
+        )
+        self._write_beliefs(codes, rating, distribution, self.correction_margin)
+
+    def _warn_of_lost_classes(self, codes: NDArray[np.int64], probs: NDArray[Any]) -> None:
+        lost = np.setdiff1d(np.arange(self.n_classes_), probs.argmax(1))
+        if len(lost):
+            labels = np.bincount(codes[codes >= 0], minlength=self.n_classes_)
+            classes = self.classes_.tolist()
+            named = ", ".join(f"{classes[k]!r} ({labels[k]} labels)" for k in lost[:5])
+            warn(
+                "Every class should be predicted for some training row. Got none for "
+                f"{len(lost)} of {self.n_classes_}: {named}. All their labels may be taken for "
+                "wrong: a rare class looks like mistakes. Train longer (max_epochs), mark rows "
+                "that are right (clean_mask), or try another method."
+            )
 
     # ------------------------------------------------------------------------------- predict
 
@@ -554,11 +539,35 @@ class NoisyLabelClassifier(
         embed = partial(features.embeddings, network)
         return self._evaluate(embed, network, self._read(X, reset=False)).cpu().numpy()
 
+    def score_labels(self, X: Any, y: Any) -> NDArray[np.float64]:
+        """Rate the labels of new rows.
+
+        Parameters
+        ----------
+        X : array-like
+            Rows as in `fit`.
+        y : array-like of shape (n_samples,)
+            Their given labels.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            In [0, 1], low = suspicious; NaN where there is no label.
+        """
+        check_is_fitted(self)
+        data = self._labelled(X, y, "y")
+        rating = self._rate(data).double().cpu().numpy()
+        return np.where(data.has_label.cpu().numpy(), rating, np.nan)
+
+    def _rate(self, data: TrainingData) -> Tensor:
+        """Return the quality (n,) of the labels of new rows: the probability given to them."""
+        return given_probability(self._probabilities(data), data.labels)
+
 
 def _as_seen(known: Any) -> Any:
     """Return what a run is told, rows as the networks see them."""
     if isinstance(known, TrainingData):
-        return fold(known.in_order()), known.labels
+        return fold(known.in_order()), known.labels, known.trusted
     return known
 
 

@@ -9,7 +9,6 @@ import io
 import os
 import sys
 import time
-import warnings
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import suppress
@@ -22,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from noisyfit.exceptions import NoisyFitWarning
+from noisyfit.exceptions import warn
 from noisyfit.utils.files import explained, read_sealed, set_aside, write_sealed
 
 if sys.platform == "win32":
@@ -266,11 +265,9 @@ def _tell_of_others(directory: Path, name: str, own: str) -> None:
     folders = sorted(file.parent for file in directory.glob(f"{name}-*/{FILE}"))
     others = [f for f in folders if not f.name.startswith(own) and not _is_live(f)]
     if others:
-        warnings.warn(
+        warn(
             f"checkpoint_dir should hold this run of {name} if it is to go on. Got "
             f"{len(others)} stopped with other parameters, data, code or version, such as "
             f"{others[0]}, so this one starts from the first epoch. Fit with the same ones to go "
-            "on, or delete the folders.",
-            NoisyFitWarning,
-            stacklevel=6,
+            "on, or delete the folders."
         )

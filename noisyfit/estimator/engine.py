@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from functools import partial
-from math import cos, pi
+from math import cos, isfinite, pi
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from noisyfit.data.rows import Rows
 from noisyfit.data.training import TrainingData
-from noisyfit.estimator.checkpoint import Checkpoint
+from noisyfit.estimator.run import Run
 from noisyfit.exceptions import NoisyFitError
 from noisyfit.nn.build import build_network, parameter_names
 from noisyfit.nn.input_layer import Standardized
@@ -104,6 +104,7 @@ class Engine(NeuralNet):
     n_rows_: int
     max_epochs_: int
     device: Any
+    _run: Run  # while fit runs
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Refuse what the loop of a method would pass over."""
@@ -161,12 +162,25 @@ class Engine(NeuralNet):
         """Make ``module_``, the other networks and ``state_`` on the device."""
         for name in (*self._networks, *self._copies):
             setattr(self, f"{name}_", self._make_network(name, independent=name != "module"))
-        self.state_ = _State(self._init_state(self.n_rows_, self.n_classes_)).to(self.device_)
+        self.state_ = _State(self._whole_state(self.n_rows_, self.n_classes_)).to(self.device_)
         return self
+
+    def _whole_state(self, n: int, n_classes: int) -> dict[str, Tensor]:
+        """Return the state of a method and of the bases that have one of their own."""
+        return self._init_state(n, n_classes)
 
     def _init_state(self, n: int, n_classes: int) -> dict[str, Tensor]:
         """Return what must outlive an epoch, by name, for ``n`` training rows; see ``state_``."""
         return {}
+
+    def _network(self, name: str) -> nn.Module:
+        network: nn.Module = getattr(self, f"{name}_")
+        return network
+
+    def _optimizer(self, name: str) -> torch.optim.Optimizer:
+        """Return the optimizer of a network."""
+        optimizer: torch.optim.Optimizer = getattr(self, f"{_optimizer_of(name)}_")
+        return optimizer
 
     def _rebuild(self, states: dict[str, dict[str, Tensor]], history: list[dict[str, Any]]) -> None:
         """Make the networks again from their stored weights."""
@@ -183,8 +197,8 @@ class Engine(NeuralNet):
         """Make one optimizer a network."""
         self._check_trainable()
         for name in self._networks:
-            network = getattr(self, f"{name}_")
-            setattr(self, _optimizer_of(name) + "_", self._make_optimizer(name, network))
+            optimizer = self._make_optimizer(name, self._network(name))
+            setattr(self, f"{_optimizer_of(name)}_", optimizer)
         return self
 
     def _make_network(self, name: str, *, independent: bool) -> nn.Module:
@@ -240,7 +254,7 @@ class Engine(NeuralNet):
     def get_all_learnable_params(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield the parameters of all networks, by the names that the user's network has."""
         for name in self._networks:
-            yield from _named_parameters(name, getattr(self, f"{name}_"))
+            yield from _named_parameters(name, self._network(name))
 
     @classmethod
     def _signature_names(cls) -> set[str]:
@@ -277,19 +291,15 @@ class Engine(NeuralNet):
 
     # ------------------------------------------------------------------------- the loop
 
-    def fit_loop(self, data: TrainingData, validation: TrainingData | None = None) -> None:
+    def fit_loop(self, data: TrainingData) -> None:
         """Run the method's loop from wherever the history ends."""
-        self._validation = validation
-        self._losses: dict[str, list[Tensor]] = {}
-        self._named = {
-            _optimizer_of(name): list(_named_parameters(name, getattr(self, f"{name}_")))
-            for name in self._networks
+        self._run.parameters = {
+            name: list(_named_parameters(name, self._network(name))) for name in self._networks
         }
         try:
             self._fit(data)
         finally:
             self._set_training(False)
-            del self._validation, self._losses, self._named
 
     def _fit(self, data: TrainingData) -> None:
         """Train: the one thing a method must write."""
@@ -300,7 +310,7 @@ class Engine(NeuralNet):
         for epoch in range(len(self.history_), self.max_epochs_):
             self._set_training(True)
             self._set_learning_rates(epoch)
-            self.notify("on_epoch_begin", **self._datasets)
+            self.notify("on_epoch_begin", **self._run.datasets)
             self._check_trainable()
             yield epoch
             self._record_epoch(epoch)
@@ -311,7 +321,7 @@ class Engine(NeuralNet):
     def _check_trainable(self) -> None:
         """Refuse networks without a parameter to move."""
         for name in self._networks:
-            parameters = list(getattr(self, f"{name}_").parameters())
+            parameters = list(self._network(name).parameters())
             if not any(p.requires_grad for p in parameters):
                 what = f"{len(parameters)} parameters, all of them frozen" if parameters else "none"
                 raise ValueError(
@@ -319,25 +329,25 @@ class Engine(NeuralNet):
                     "True for some, such as the last layer, or freeze less."
                 )
 
-    def _descend(self, loss: Tensor, optimizer: torch.optim.Optimizer | None = None) -> None:
-        """Take one step down ``loss``: zero the gradients, backward, callbacks, step."""
-        optimizer = optimizer or self.optimizer_
-        name = next(n for n in self._named if getattr(self, f"{n}_") is optimizer)
-        predicts = optimizer is self.optimizer_
+    def _descend(self, loss: Tensor, network: str = "module") -> None:
+        """Take one step of a network down ``loss``: gradients, callbacks, step."""
+        optimizer, predicts = self._optimizer(network), network == "module"
         if predicts:
             self.notify("on_batch_begin", batch=None, training=True)
         optimizer.zero_grad()
         loss.backward()
-        self.notify("on_grad_computed", named_parameters=self._named[name], training=True)
+        self.notify(
+            "on_grad_computed", named_parameters=self._run.parameters[network], training=True
+        )
         optimizer.step()
-        self._log(name, loss)
+        self._log("train_loss" if predicts else f"{network}_loss", loss)
         if predicts:
             self.notify("on_batch_end", batch=None, y_pred=None, loss=loss, training=True)
             self._follow_learning_rate()
 
     def _log(self, name: str, value: Tensor) -> None:
-        """Note a value of this batch; the history gets the mean over the epoch."""
-        self._losses.setdefault(name, []).append(value.detach())
+        """Note a value of this batch; the history gets the mean over the epoch, under ``name``."""
+        self._run.log(name, value)
 
     def _predict(
         self, network: nn.Module, data: TrainingData | Rows, view: str = "plain"
@@ -383,8 +393,7 @@ class Engine(NeuralNet):
                 group["lr"] = group["first_lr"] * scale
 
     def _param_groups(self, networks: Sequence[str]) -> list[dict[str, Any]]:
-        optimizers = [getattr(self, _optimizer_of(name) + "_") for name in networks]
-        return [group for optimizer in optimizers for group in optimizer.param_groups]
+        return [group for name in networks for group in self._optimizer(name).param_groups]
 
     def _share_of_learning_rate(self, epoch: int) -> float:
         """Follow a cosine to zero over each cycle; ``"cyclic"`` has several."""
@@ -396,25 +405,24 @@ class Engine(NeuralNet):
 
     def _record_epoch(self, epoch: int) -> None:
         """Write the epoch's mean losses into the history: one copy to the host."""
-        names = {
-            n: "train_loss" if n == "optimizer" else n.replace("optimizer", "loss")
-            for n in self._losses
-        }
-        stacked = [torch.stack(values).float() for values in self._losses.values()]
-        means = torch.stack([values.mean() for values in stacked]).tolist() if stacked else []
-        for name, mean, values in zip(self._losses, means, stacked, strict=True):
-            if not torch.isfinite(torch.tensor(mean)):
-                batch = int((~torch.isfinite(values)).nonzero()[0, 0])
-                raise NoisyFitError(
-                    f"The loss must stay finite. Got {float(values[batch])} for {names[name]!r} in "
-                    f"epoch {epoch + 1}, batch {batch + 1}. The learning rate is the likely cause "
-                    f"(lr={self.lr}): try lr={self.lr / 10:g}, or precision='fp32'. A module or an "
-                    "augmentation of your own must return finite numbers as well."
-                )
-            self._record(names[name], mean)
-        self._losses.clear()
-        if self._validation is not None:
-            self._record_validation(self._validation)
+        losses = self._run.take_losses()
+        if losses:
+            means = torch.stack([values.mean() for values in losses.values()]).tolist()
+            for (name, values), mean in zip(losses.items(), means, strict=True):
+                if not isfinite(mean):
+                    raise self._divergence(name, values, epoch)
+                self._record(name, mean)
+        if self._run.validation is not None:
+            self._record_validation(self._run.validation)
+
+    def _divergence(self, name: str, values: Tensor, epoch: int) -> NoisyFitError:
+        batch = int((~torch.isfinite(values)).nonzero()[0, 0])
+        return NoisyFitError(
+            f"The loss must stay finite. Got {float(values[batch])} for {name!r} in "
+            f"epoch {epoch + 1}, batch {batch + 1}. The learning rate is the likely cause "
+            f"(lr={self.lr}): try lr={self.lr / 10:g}, or precision='fp32'. A module or an "
+            "augmentation of your own must return finite numbers as well."
+        )
 
     def _drop_open_epoch(self) -> None:
         """Forget an epoch that was broken off."""
@@ -478,11 +486,11 @@ class Engine(NeuralNet):
     def _callbacks_stop(self) -> bool:
         """Fire the end of the epoch; skorch's way to stop early is a KeyboardInterrupt."""
         try:
-            self.notify("on_epoch_end", **self._datasets)
+            self.notify("on_epoch_end", **self._run.datasets)
         except KeyboardInterrupt:
             return True
         except KeyError as error:
-            if self._datasets["dataset_valid"] is not None or "in history" not in str(error):
+            if self._run.datasets["dataset_valid"] is not None or "in history" not in str(error):
                 raise
             raise ValueError(
                 "What a callback watches must be in the history, and scores of held-out rows need "
@@ -494,7 +502,7 @@ class Engine(NeuralNet):
     # ------------------------------------------------------------------- checkpoints, pickles
 
     def _save_epoch(self, epoch: int) -> None:
-        checkpoint: Checkpoint | None = self._checkpoint
+        checkpoint = self._run.checkpoint
         if checkpoint is None or epoch + 1 == self.max_epochs_:
             return
         checkpoint.hold(self._training_state())
@@ -561,6 +569,9 @@ class Engine(NeuralNet):
         """Load parameters as skorch does, onto the device of the fit, whose scale of X stays."""
         with self._resolved_device(), self._bare_networks():
             super().load_params(*args, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in super().__getstate__().items() if k != "_run"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         requested = state["device"]

@@ -70,14 +70,15 @@ def _refuse_before_fit(estimator: Any, name: str) -> None:
 
 @cache
 def fitted_names(cls: Any) -> frozenset[str]:
-    """Return the fitted attributes of a class: names ending in ``_`` that its methods mention."""
+    """Return the fitted attributes of a class: names ending in ``_`` that its code has."""
     members = [member for base in cls.__mro__ for member in vars(base).values()]
     functions = [getattr(m, "fget", None) or getattr(m, "__func__", m) for m in members]
     codes = [inspect.unwrap(f).__code__ for f in functions if hasattr(f, "__code__")]
     mentioned = {name for code in codes for name in _names_in(code)}
+    declared = {name for base in cls.__mro__ for name in inspect.get_annotations(base)}
     return frozenset(
         name
-        for name in mentioned | {"n_features_in_", "feature_names_in_"}
+        for name in mentioned | declared | {"n_features_in_", "feature_names_in_"}
         if re.fullmatch(r"[a-zA-Z]\w*[^\W_]_", name) and not callable(getattr(cls, name, None))
     )
 

@@ -1,20 +1,128 @@
-"""What X is: its layout, shape and scale, learned at fit and held to later."""
+"""What X is: layout, shape and scale of its rows, learned at fit and held to afterwards."""
 
 from __future__ import annotations
 
-import warnings
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils import validation
+from torch import Tensor
+from torch.utils.data import Dataset
 
-from noisyfit.data.rows import Rows
-from noisyfit.exceptions import NoisyFitWarning
-from noisyfit.utils.validation import checked_value_range
+from noisyfit.data.rows import Rows, entries_as_numbers, extremes, scan, shape_of, unwrapped
+from noisyfit.exceptions import warn
+from noisyfit.utils.validation import check_finite_rows, checked_value_range
 
 CHANNEL_COUNTS = (1, 3, 4)
 KNOWN_RANGES = ((0.0, 1.0), (0.0, 255.0))
 OTHER_SCALE = 10  # times what the training images showed
 OVERSHOOT = 0.25  # of the width; sharpening and bicubic interpolation leave the scale by less
+
+
+class Format(NamedTuple):
+    """What the rows of fit were; an estimator has each as a fitted attribute.
+
+    Attributes
+    ----------
+    layout : str
+        ``"table"`` or the order of the axes of one image.
+    input_shape, row_shape : tuple of int
+        Of one row as passed, and as the network gets it: (d,) or (C, H, W).
+    value_range : tuple of float
+        Scale of the images, black and white.
+    feature_mean, feature_scale : ndarray
+        Per column of tables, per channel of images.
+    """
+
+    layout: str
+    input_shape: tuple[int, ...]
+    row_shape: tuple[int, ...]
+    value_range: tuple[float, float]
+    feature_mean: NDArray[np.float32]
+    feature_scale: NDArray[np.float32]
+
+    @classmethod
+    def learned(cls, rows: Rows, input_shape: tuple[int, ...], value_range: Any) -> Self:
+        """Scan rows, once, for what they are; ``value_range`` is the user's word on it."""
+        seen = scan(rows)
+        check_finite(seen.low, seen.high)
+        given = None if rows.layout == "table" else value_range
+        scale = find_value_range(rows, seen.low, seen.high, given)
+        mean, std = seen.mean.numpy(), seen.std.numpy()
+        return cls(rows.layout, input_shape, rows.row_shape, scale, mean, std)
+
+    def check(self, rows: Rows, value_range: Any) -> None:
+        """Hold the values of later rows to those of fit."""
+        low, high = (0.0, 255.0) if rows.is_bytes else extremes(rows)
+        check_finite(low, high)
+        if self.layout != "table":
+            closed = value_range is not None or self.value_range in KNOWN_RANGES
+            check_value_range(self.value_range, low, high, closed=closed)
+
+
+FITTED = tuple(f"{name}_" for name in Format._fields)
+
+
+class InputReader:
+    """Learns the `Format` of X at fit, and holds later rows to it."""
+
+    image_layout: str
+    value_range: Any
+    device_: Any
+    layout_: str
+    input_shape_: tuple[int, ...]
+    row_shape_: tuple[int, ...]
+    value_range_: tuple[float, float]
+    feature_mean_: NDArray[np.float32]
+    feature_scale_: NDArray[np.float32]
+
+    def _read(self, X: Any, *, reset: bool) -> Rows:
+        """Check X against the format (learned when ``reset``) and put it on the device."""
+        X = unwrapped(X)
+        fitted = None if reset else Format(*(getattr(self, name) for name in FITTED))
+        lazy = is_lazy(X)
+        if lazy or (fitted and fitted.layout != "table"):
+            check_shape(shape_of(X), fitted)
+        if not lazy:
+            with entries_as_numbers():
+                X = validate_data(self, X, reset=reset, dtype=np.float32, allow_nd=True)
+            check_shape(X.shape, fitted)
+        elif not isinstance(X, Dataset):
+            validate_data(self, X, reset=reset, skip_check_array=True)
+        if fitted:
+            rows = Rows(X, fitted.layout, self.device_)
+            fitted.check(rows, self.value_range)
+            return rows
+        shape = shape_of(X)
+        rows = Rows(X, image_layout(shape, self.image_layout), self.device_)
+        found = Format.learned(rows, shape[1:], self.value_range)
+        vars(self).update(zip(FITTED, found, strict=True))
+        return rows
+
+
+def check_shape(shape: tuple[int, ...], fitted: Format | None) -> None:
+    """Refuse X without rows or features, and rows of another shape than those of fit."""
+    if 0 in shape:
+        what = "sample" if shape[0] == 0 else "feature"
+        raise ValueError(f"X must have a row and a feature. Got 0 {what}(s) (shape {shape}).")
+    if fitted:
+        check_row_shape(shape, fitted.input_shape)
+
+
+def validate_data(reader: Any, X: Any, **params: Any) -> Any:
+    """Check X as scikit-learn does, but say in which rows it is not finite."""
+    X = validation.validate_data(reader, X, ensure_all_finite=False, **params)
+    if not params.get("skip_check_array"):
+        check_finite_rows(X)
+    return X
+
+
+def is_lazy(X: Any) -> bool:
+    """Whether X must not be converted: a memmap, a tensor, images, a Dataset."""
+    if isinstance(X, np.memmap | Tensor | Dataset):
+        return True
+    return isinstance(X, np.ndarray) and X.ndim > 2 and X.dtype.kind in "buif"
 
 
 def image_layout(shape: tuple[int, ...], requested: str = "auto") -> str:
@@ -131,9 +239,7 @@ def check_value_range(
             f"to {high:g}. Rescale them, or fit with the value_range of all images."
         )
     if black < high <= black + width / 255:
-        warnings.warn(
+        warn(
             f"Images should fill the scale of fit, {black:g} to {white:g}. Got values from {low:g} "
-            f"to {high:g}, almost black. Rescale them if they are on another scale.",
-            NoisyFitWarning,
-            stacklevel=5,
+            f"to {high:g}, almost black. Rescale them if they are on another scale."
         )

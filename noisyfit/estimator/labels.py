@@ -1,88 +1,67 @@
-"""One protocol for labels: how every method says which are wrong."""
+"""One protocol for labels: given ones are read, and every method says which are wrong."""
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
+from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from noisyfit import quality
-from noisyfit.data.rows import Rows
-from noisyfit.data.training import TrainingData
 from noisyfit.estimator.fitted import FittedAttributes
-from noisyfit.exceptions import NoisyFitError, NoisyFitWarning
-from noisyfit.nn import features
-from noisyfit.nn.beliefs import given_probability
-from noisyfit.utils.validation import encode, is_missing
+from noisyfit.utils.validation import as_column, check_given, encode, is_missing, row_names
 
 
 class LabelProtocol(FittedAttributes):
-    """From a method's beliefs to ``label_quality_``, ``corrected_labels_`` and issues."""
+    """From given labels to ``label_quality_``, ``corrected_labels_`` and issues."""
 
-    module_: Any
-    history_: Any
-    device_: torch.device
-    row_shape_: tuple[int, ...]
     classes_: NDArray[Any]
-    n_classes_: int
     given_labels_: NDArray[Any]
     sample_index_: NDArray[Any]
+    label_quality_: NDArray[Any]
+    label_distribution_: NDArray[Any]
     missing_label: Any
-    correction_margin: float
-    lr: float
-    _probabilities: Any
-    _labelled: Any
 
-    def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:
-        """Return label quality (n,) and the distribution of the true class (n, K)."""
-        raise TypeError(f"{type(self).__name__} has no _beliefs(data)")
+    def _read_labels(self, X: Any, y: Any) -> NDArray[np.bool_]:
+        """Remember the given labels, and return where there is none."""
+        check_given(y, type(self).__name__)
+        self.given_labels_ = as_labels(y)
+        self.sample_index_ = row_names(X, y, len(self.given_labels_))
+        missing = self._lacks_label(self.given_labels_)
+        if len(missing) and missing.all():
+            raise ValueError(f"y must have labels. Got {self.missing_label!r} in every row.")
+        return missing
 
-    def _conclude(
-        self, rows: Rows, codes: NDArray[np.int64], trusted: NDArray[np.bool_], data: TrainingData
+    def _lacks_label(self, y: NDArray[Any]) -> NDArray[np.bool_]:
+        return is_missing(y, self.missing_label)
+
+    def _encoded(self, y: NDArray[Any], name: str = "y") -> NDArray[np.int64]:
+        """Return codes of the known classes, -1 where there is no label."""
+        return encode(y, self.classes_, self._lacks_label(y), name)
+
+    def _write_beliefs(
+        self,
+        codes: NDArray[np.int64],
+        rating: NDArray[Any],
+        distribution: NDArray[Any],
+        margin: float = 0.0,
     ) -> None:
-        """Write the fitted attributes that every method has."""
-        self.n_iter_ = len(self.history_)
-        probs = self._probabilities(rows).cpu().numpy()
-        if not np.isfinite(probs).all():
-            raise NoisyFitError(
-                f"Predictions must be finite. Got NaN after epoch {self.n_iter_}: the weights have "
-                f"diverged. Try lr={self.lr / 10:g}, or precision='fp32'."
-            )
-        self._warn_of_lost_classes(codes, probs)
-        own_quality, own_distribution = self._beliefs(data)
-        trained = slice(None) if data.index is None else data.index.cpu().numpy()
-        distribution, rating = probs.copy(), quality.self_confidence(np.maximum(codes, 0), probs)
-        distribution[trained] = own_distribution.cpu().numpy()
-        rating[trained] = own_quality.cpu().numpy()
-        distribution[codes < 0], rating[codes < 0] = probs[codes < 0], np.nan
-        distribution[trusted], rating[trusted] = np.eye(self.n_classes_)[codes[trusted]], 1.0
-        self.label_distribution_, self.label_quality_ = distribution, rating
-        corrected = quality.corrected_labels(codes, distribution, self.correction_margin)
-        self.corrected_labels_ = self.classes_[corrected]
-        self._n_features_out = features.embedding_size(
-            self.module_, torch.zeros(2, *self.row_shape_, device=self.device_)
-        )
-        self.transition_matrix_ = quality.transition_matrix(codes, distribution)
+        """Write the fitted attributes that every method has.
 
-    def _warn_of_lost_classes(self, codes: NDArray[np.int64], probs: NDArray[Any]) -> None:
-        lost = np.setdiff1d(np.arange(self.n_classes_), probs.argmax(1))
-        if len(lost):
-            labels = np.bincount(codes[codes >= 0], minlength=self.n_classes_)
-            classes = self.classes_.tolist()
-            named = ", ".join(f"{classes[k]!r} ({labels[k]} labels)" for k in lost[:5])
-            warnings.warn(
-                "Every class should be predicted for some training row. Got none for "
-                f"{len(lost)} of {self.n_classes_}: {named}. All their labels may be taken for "
-                "wrong: a rare class looks like mistakes. Train longer (max_epochs), mark rows "
-                "that are right (clean_mask), or try another method.",
-                NoisyFitWarning,
-                stacklevel=5,
-            )
+        Parameters
+        ----------
+        codes : ndarray of shape (n_samples,)
+            Of the given labels, -1 where there is none.
+        rating : ndarray of shape (n_samples,)
+        distribution : ndarray of shape (n_samples, n_classes)
+        margin : float
+            See ``correction_margin``.
+        """
+        self.label_quality_, self.label_distribution_ = rating, distribution
+        corrected = quality.corrected_labels(codes, distribution, margin)
+        self.corrected_labels_ = self.classes_[corrected]
+        self.transition_matrix_ = quality.transition_matrix(codes, distribution)
 
     def label_issues(self) -> Any:
         """Return a frame of the training rows: which labels are wrong, and what they should be.
@@ -94,34 +73,14 @@ class LabelProtocol(FittedAttributes):
             row per row of X, under the index of X, or else of y.
         """
         check_is_fitted(self)
-        missing = is_missing(self.given_labels_, self.missing_label)
-        codes = encode(self.given_labels_, self.classes_, missing)
+        codes = self._encoded(self.given_labels_)
         issue = quality.is_label_issue(codes, self.label_distribution_, self.label_quality_)
         predicted = self.classes_[self.label_distribution_.argmax(1)]
         return quality.label_issues_frame(
             issue, self.label_quality_, self.given_labels_, predicted, index=self.sample_index_
         )
 
-    def score_labels(self, X: Any, y: Any) -> NDArray[np.float64]:
-        """Rate the labels of new rows.
 
-        Parameters
-        ----------
-        X : array-like
-            Rows as in `fit`.
-        y : array-like of shape (n_samples,)
-            Their given labels.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,)
-            In [0, 1], low = suspicious; NaN where there is no label.
-        """
-        check_is_fitted(self)
-        data = self._labelled(X, y, "y")
-        rating = self._rate(data).double().cpu().numpy()
-        return np.where(data.has_label.cpu().numpy(), rating, np.nan)
-
-    def _rate(self, data: TrainingData) -> Tensor:
-        """Return the quality (n,) of the labels of new rows: the probability given to them."""
-        return given_probability(self._probabilities(data), data.labels)
+def as_labels(y: Any) -> NDArray[Any]:
+    """Return labels of any container as a vector."""
+    return column_or_1d(as_column(y), warn=True)

@@ -99,7 +99,7 @@ class MetaLearning(NoisyLabelClassifier):
         )  # virtual step, Eq. 4
         self._log("outer_loss", loss)
         loss = loss + DIVERGENCE_WEIGHT * meta_model.divergence(batch)
-        self._descend(loss, self.meta_model_optimizer_)  # meta step, Eq. 5
+        self._descend(loss, "meta_model")  # meta step, Eq. 5
 
     def _outer(self, x: Tensor, labels: Tensor, network: nn.Module) -> Tensor:
         """Judge a network by a meta batch."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Self
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from noisyfit.data.rows import Rows
 from noisyfit.data.training import TrainingData
@@ -22,13 +21,6 @@ class Peers(NoisyLabelClassifier):
     _peers: ClassVar = ("module", "peer")
     _networks: ClassVar = _peers
     predicting_: list[str]
-
-    def _network(self, name: str) -> nn.Module:
-        network: nn.Module = getattr(self, f"{name}_")
-        return network
-
-    def _optimizer(self, name: str) -> torch.optim.Optimizer:
-        return self.optimizer_ if name == "module" else self.peer_optimizer_
 
     def initialize_module(self) -> Self:
         """Make both networks, and name those that predict."""

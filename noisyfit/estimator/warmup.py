@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -12,8 +12,9 @@ from torch.nn import functional as F
 
 from noisyfit.data.training import TrainingData
 from noisyfit.estimator.pilot import run_pilot
-from noisyfit.exceptions import NoisyFitWarning
+from noisyfit.exceptions import warn
 from noisyfit.nn.beliefs import given_probability
+from noisyfit.nn.losses import cross_entropy
 from noisyfit.nn.transition import posterior
 
 PATIENCE = 3  # epochs without progress that end the warm-up of images
@@ -45,8 +46,7 @@ class WarmUp:
     Otherwise the network is still learning from the labels, and the warm-up lasts to the end. A
     number of epochs given by the user holds for both, and there is no pilot then.
 
-    A method inherits from this class before the common base, and keeps what `_warm_up_state`
-    returns in its state.
+    A method inherits from this class before the common base.
 
     References
     ----------
@@ -57,17 +57,19 @@ class WarmUp:
     warmup_epochs: int | None
     warmup_epochs_: int
     max_epochs_: int
-    n_iter_: int
     layout_: str
     state_: Any
+    history_: Any
     _make_network: Any
     _make_optimizer: Any
     _predict: Any
+    _network: Any
+    _descend: Any
 
-    def _warm_up_state(self, n: int, n_classes: int) -> dict[str, Tensor]:
-        """Return what the warm-up must remember, for ``n`` training rows."""
+    def _whole_state(self, n: int, n_classes: int) -> dict[str, Tensor]:
+        state: dict[str, Tensor] = super()._whole_state(n, n_classes)  # type: ignore[misc]
         watched = torch.rand(n) < HELD_OUT_FRACTION if self._watches(n) else torch.zeros(n)
-        return {
+        return state | {
             "first_epoch": torch.tensor(-1),  # after the warm-up
             "held_out": watched.bool(),
             "best_likelihood": torch.tensor(-torch.inf),
@@ -125,22 +127,38 @@ class WarmUp:
         """Return 1 for the rows whose labels are learned from, 0 for the others, (n_samples,)."""
         return (data.has_label & ~self.state_.held_out).float()
 
+    def _warm_up(self, data: TrainingData, networks: Sequence[str] = ("module",)) -> None:
+        """Train networks for an epoch on what the given labels stand for."""
+        weights = self._warm_up_weights(data)
+        for idx, x, labels in data.batches("weak", labelled=True):
+            for name in networks:
+                logits = self._network(name)(x)
+                losses = cross_entropy(logits, self._meant(data, idx, logits))
+                self._descend((weights[idx] * losses).mean(), name)
+            self._observe(idx, labels, logits)
+
+    def _observe(self, idx: Tensor, labels: Tensor, logits: Tensor) -> None:
+        """Take note of what the last network predicts of some rows in the warm-up."""
+
+    def _conclude(self) -> None:
+        self.warmup_epochs_ = self._length_of_warm_up()
+        super()._conclude()  # type: ignore[misc]
+
     def _length_of_warm_up(self) -> int:
         """Return the number of epochs it took; all if it lasted to the end, which is said."""
         first_epoch = int(self.state_.first_epoch)
         if first_epoch >= 0:
             return first_epoch
-        if self.n_iter_ == self.max_epochs_:
-            warnings.warn(
-                f"The warm-up should end before the last of {self.n_iter_} epochs, for the steps "
+        n_epochs = len(self.history_)
+        if n_epochs == self.max_epochs_:
+            warn(
+                f"The warm-up should end before the last of {n_epochs} epochs, for the steps "
                 "of the method to act. Got networks that predict held-out labels as well as ever: "
                 f"they have not begun to memorise, and {type(self).__name__} was cross-entropy"
                 f"{CORRECTED if self.state_.has_pilot else ''} to the end. If that is too careful, "
-                "raise max_epochs or set warmup_epochs.",
-                NoisyFitWarning,
-                stacklevel=6,
+                "raise max_epochs or set warmup_epochs."
             )
-        return self.n_iter_
+        return n_epochs
 
     # ------------------------------------------------------------------------------- the pilot
 

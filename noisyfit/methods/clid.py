@@ -1,4 +1,4 @@
-"""CLID-MU: learn how far to trust each label from rows whose labels are never looked at."""
+"""CLID-MU: learn how far to trust each label from rows whose labels are never used."""
 
 from __future__ import annotations
 
@@ -24,65 +24,66 @@ from noisyfit.quality import small_loss_probability
 
 
 class CLIDMetaClassifier(WarmUp, MetaLearning):
-    """Learn how far to trust each label by what a training step does to rows without labels.
+    """Learn how far to trust each label from what a training step does to rows without labels.
 
-    A small meta-model sees the loss of every sample and weighs it. Before each training step the
-    step is tried out: if it brings similar embeddings to similar predictions on a meta set, whose
-    labels are not used, the weights were good. The meta-model learns from that by an exact
-    meta-gradient. The prediction is the average of the snapshots that did best on the meta set
-    after the warm-up.
+    A small meta-model weights each sample by its loss. Before each training step the step is tried
+    out. If it brings similar embeddings to similar predictions on a meta set, whose labels are not
+    used, the weights were good. The meta-model learns from that through an exact meta-gradient. The
+    prediction is the average of the snapshots after the warm-up that did best on the meta set.
 
     A training step (Algorithm 1 of [1]_):
 
-    1. Virtual step: the network after one step on the weighted loss (Eq. 4).
-    2. Meta step: the meta-model moves against the gradient of CLID, the cross-layer information
-       divergence (Eq. 9), of the meta batch after the virtual step (Eq. 5).
-    3. Actual step: on the loss with the new weights (Eq. 6).
+    1. Virtual step: take one step on the weighted loss with a copy of the network (Eq. 4).
+    2. Meta step: move the meta-model against the gradient of CLID, the cross-layer information
+       divergence (Eq. 9), computed on the meta batch after the virtual step (Eq. 5).
+    3. Actual step: take a step on the loss with the new weights (Eq. 6).
 
     Parameters
     ----------
     meta_model : {"wnet", "vri"}, default="wnet"
-        ``"wnet"`` weighs a sample by its loss; ``"vri"`` scales its logits, by its embedding and
-        its label.
+        ``"wnet"`` weights a sample by its loss; ``"vri"`` rescales its logits, given its embedding
+        and its label.
     meta_objective : {"clid", "mae", "ce", "ce_pseudo_clean"}, default="clid"
-        What the meta-model and the snapshots are judged by. All but ``"clid"`` use labels of the
-        meta set: the mean absolute error or the cross-entropy of given labels ("MAE" and "CE(n)" in
-        [1]_), which are not trained on after the warm-up, or the cross-entropy of labels of small
-        loss ("CE(p)"). With trusted rows ``"ce"`` is the usual meta-learning with clean labels.
+        The objective that judges the meta-model and the snapshots. All but ``"clid"`` use labels of
+        the meta set: the mean absolute error or the cross-entropy of given labels ("MAE" and
+        "CE(n)" in [1]_), whose rows are not trained on after the warm-up, or the cross-entropy of
+        labels of small loss ("CE(p)"). With trusted rows ``"ce"`` is standard meta-learning with
+        clean labels.
     meta_params : {"all", "last_stage", "head"}, default="all"
-        Parameters that the virtual step moves. Fewer are cheaper and make another estimator of the
-        same thing, not an approximation.
+        Parameters moved by the virtual step. Fewer are cheaper and give a different estimator of
+        the same quantity, not an approximation.
     meta_every : int >= 1, default=1
         Training steps from one meta step to the next.
     meta_lr : float >= 0, default=3e-3
         Learning rate of the meta-model's optimizer, Adam. 0 leaves all weights equal.
     meta_batch_size : int >= 2, default=100
-        Rows of the meta set that judge a step, ``m`` in [1]_; all of a smaller meta set. From 50 to
-        500 in Table 6.
+        Rows of the meta set that judge a step, ``m`` in [1]_; at most the whole meta set. From 50
+        to 500 in Table 6.
     meta_patience : int >= 1 or None, default=None
-        Epochs without a lower mean of the outer loss after which no more meta steps are taken and
-        the meta-model stays as it is ([1]_, appendix D). None never stops.
+        Number of epochs without a lower mean outer loss after which meta steps stop and the
+        meta-model is frozen ([1]_, appendix D). None never stops.
     clid_temperature : float > 0, default=0.5
-        Divides the cosine similarities of the embeddings, ``tau`` in [1]_, Eq. 7.
+        Divisor of the cosine similarities of the embeddings, ``tau`` in [1]_, Eq. 7.
     clid_neighbors : int >= 1 or None, default=None
-        Compare each row of a meta batch only with itself and with this many others, those of the
+        Compare each row of a meta batch only with itself and with this many others, those with the
         most similar predictions ([1]_, appendix D). None compares all pairs.
     normalizer_grad : bool, default=False
         Whether the gradient of CLID goes through the row sums of Eq. 8.
     low_memory : bool, default=False
-        Run the training pass twice instead of keeping its graph during the meta step: a third of a
-        training step slower.
+        Run the training pass twice instead of keeping its graph during the meta step. This makes a
+        training step a third slower.
     n_snapshots : int >= 1, default=5
-        Epochs whose networks are kept, on the CPU, and averaged by ``predict_proba``: those with
-        the lowest meta objective on the whole meta set. 1 predicts with the last epoch, as
-        ``module_`` and ``transform`` always do, or, if a callback restores it, with the best epoch.
+        Number of epochs whose networks are kept, on the CPU, and averaged by ``predict_proba``:
+        those with the lowest meta objective on the whole meta set. 1 predicts with the last epoch
+        or, if a callback restores it, with the best one, as ``module_`` and ``transform`` always
+        do.
     warmup_epochs : int or None, default=None
-        Epochs of cross-entropy before the first meta step. None means, for tables, after the epoch
-        in which the pilot predicts unseen labels best, or never if it predicts them as well at the
-        end; without a pilot, that is for fewer than 100 labels, one sixth of the epochs. For
-        images, when learning stalls.
+        Epochs of cross-entropy before the first meta step. None means: for tables, until the epoch
+        in which the pilot predicts unseen labels best, or to the end if it predicts them as well
+        there; without a pilot, that is with fewer than 100 labels, one sixth of the epochs; for
+        images, until learning stalls.
     lr_schedule : {"cosine", "cyclic", "constant"}, default="cosine"
-        ``"cyclic"`` starts the cosine again about every twenty epochs; the last epoch ends low.
+        ``"cyclic"`` restarts the cosine about every twenty epochs; the last epoch ends low.
     {shared parameters}
 
     Attributes
@@ -92,73 +93,74 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
         ``meta_model="vri"``; 0 for rows that were not trained on.
     meta_model_ : torch.nn.Module
     snapshots_ : torch.nn.ModuleList
-        The networks that are averaged, on the CPU.
+        The averaged networks, on the CPU.
     snapshot_score_ : ndarray of shape (n_snapshots,)
-        Meta objective of each snapshot on the meta set, CLID by default; infinite where there were
-        too few epochs.
+        Meta objective of each snapshot on the meta set, by default CLID; infinite for missing
+        snapshots if there were too few epochs.
     snapshot_epoch_ : ndarray of shape (n_snapshots,)
         The epoch of each snapshot, from 0.
     n_meta_epochs_ : int
-        Epochs with meta steps, from ``warmup_epochs_`` on; ``history_`` has their ``outer_loss``.
+        Number of epochs with meta steps, from ``warmup_epochs_`` on; ``history_`` has their
+        ``outer_loss``.
     {shared attributes}
 
     Notes
     -----
-    The meta set are the trusted rows or ``X_meta``, if given, else ``min(1000, n_samples / 2)``
-    training rows: random ones, of which CLID sees no label, or, for the other objectives, equally
-    many of each given class as far as half of the class allows. For ``"ce_pseudo_clean"`` these are
-    chosen anew at each epoch: a mixture of two Gaussians is fitted to the losses of all rows, and
-    the most probable members of the component of small losses are taken in each class.
+    The meta set is the trusted rows or ``X_meta``, if given, otherwise ``min(1000, n_samples / 2)``
+    training rows. These are random for CLID, which does not see their labels. For the other
+    objectives they are drawn evenly from the given classes, at most half of each class. For
+    ``"ce_pseudo_clean"`` they are chosen again at each epoch: a mixture of two Gaussians is fitted
+    to the losses of all rows, and in each class the most probable members of the low-loss component
+    are taken.
 
     Differences from the paper:
 
     1. The meta-gradient is computed with one forward-mode derivative of the logits instead of a
-       second-order graph; the result is the same. The virtual step is that of the estimator's own
-       optimizer, with momentum and weight decay; the paper's is plain gradient descent.
+       second-order graph; the result is the same. The virtual step uses the estimator's own
+       optimizer, with momentum and weight decay; the paper uses plain gradient descent.
     2. The weight network starts with equal weights. They are normalised within each given class of
-       a batch and no sample weighs more than four times its share; the paper divides by the size of
-       the batch. As released, all weight can go to a few samples, or to the classes that are
-       learned first: on 10,000 images of CIFAR-10 some classes were then never predicted.
-    3. The meta-model learns by Adam without weight decay at a rate of 0.003, for both kinds. The
-       paper has 1e-5 for the weight network and 0.01 for the rectifier and names no optimizer; the
-       released code takes SGD with a weight decay of 5e-4 for the one and Adam for the other. At
-       1e-5 with SGD the weight network does not move.
-    4. The rate of the meta-model rises and falls with that of the network; in the paper it is
+       a batch, and no sample weighs more than four times its share; the paper divides by the batch
+       size. As released, all the weight can go to a few samples, or to the classes that are learned
+       first: on 10,000 images of CIFAR-10 some classes were then never predicted.
+    3. Both kinds of meta-model are trained with Adam at a learning rate of 0.003, without weight
+       decay. The paper has 1e-5 for the weight network and 0.01 for the rectifier and names no
+       optimizer; the released code uses SGD with a weight decay of 5e-4 for the former and Adam for
+       the latter. With SGD at 1e-5 the weight network does not move.
+    4. The meta-model's learning rate rises and falls with the network's; in the paper it is
        constant.
-    5. The learning rate goes down to 0 once; ``lr_schedule="cyclic"`` starts it again. The paper
-       has a period of 10 epochs, with which the released code goes down for ten and up for ten, to
-       0.001 and back; batches of 100 rows where the default is 128; and 100 or 150 epochs.
-    6. Training begins with a warm-up, for all objectives; the rows whose labels judge later take
-       part in it. On tables a pilot finds out when it ends, from predictions of rows that it has
-       not seen, and which classes are mistaken for which: instead of the given labels, the
-       probabilities of the true classes under its transition matrix are learned, and weighed. The
-       paper has one for CE(p) only, of 10 or 30 epochs; the released code also for MAE on
-       labels of small loss.
+    5. The learning rate falls to 0 once; ``lr_schedule="cyclic"`` restarts it. The paper has a
+       period of 10 epochs, with which the released code falls for ten epochs to 0.001 and rises for
+       ten; batches of 100 rows, where the default is 128; and 100 or 150 epochs.
+    6. Training begins with a warm-up, for all objectives. It includes the rows whose labels later
+       judge. On tables a pilot decides when the warm-up ends, from predictions on unseen rows, and
+       estimates which classes are mistaken for which: instead of the given labels, the network
+       learns, and the meta-model weights, the probabilities of the true classes under the pilot's
+       transition matrix. The paper has a warm-up for CE(p) only, of 10 or 30 epochs; the released
+       code also has one for MAE on labels of small loss.
     7. CLID is the mean of the rows' values, 1/m in Eq. 9, as in the released code; the paper prints
        1/m^2. The gradient stops at the embeddings and, without ``normalizer_grad``, at the row sums
-       of Eq. 8; of these the paper mentions the first only.
-    8. Negative cosines of embeddings count as they are; the released code sets them to 0. They
-       occur where the last hidden layer does not end in a ReLU.
-    9. The divergence of the rectifier is that of two Gaussians, and is added to the outer loss: in
-       the virtual step it has no effect on the network. Its hidden layers have 128 units, in the
-       released code 1024 and 512.
-    10. Snapshots are taken after the warm-up, and judged in evaluation mode.
-    11. MAE and CE(n) leave each class half of its rows to learn from. The paper describes the meta
-        set of MAE once as even and once as random; here it is even. It does not say how often the
-        set of CE(p) is chosen.
+       of Eq. 8; the paper mentions only the embeddings.
+    8. Negative cosines between embeddings are kept; the released code sets them to 0. They occur
+       when the last hidden layer does not end in a ReLU.
+    9. The divergence of the rectifier is that of two Gaussians and is added to the outer loss: in
+       the virtual step it has no effect on the network. Its hidden layers have 128 units; the
+       released code has 1024 and 512.
+    10. Snapshots are taken after the warm-up and judged in evaluation mode.
+    11. MAE and CE(n) leave half of each class to train on. The paper describes the meta set of MAE
+        once as even and once as random; here it is even. It does not say how often the set of CE(p)
+        is chosen.
     12. The sparse graph of appendix D is exact and not symmetric: each row has its own neighbours
-        besides itself, and both graphs sum to 1 over them. As all pairs are searched for them, a
-        step takes no less time.
-    13. Views are the same weak ones as for every other method; the released code uses RandAugment.
-    14. The paper rates no labels. Here the quality of a label is the mean over the epochs of its
-        probability, by the rectified logits where there is a rectifier.
+        besides itself, and both graphs sum to 1 over them. Finding them takes all pairs, so a step
+        takes no less time.
+    13. Views are the weak ones that every method uses; the released code uses RandAugment.
+    14. The paper does not rate labels. Here the quality of a label is the mean of its probability
+        over the epochs, from the rectified logits if there is a rectifier.
 
-    Trusted rows have weight 1. Rows without a label are not trained on; they can be in the meta set
+    Trusted rows have weight 1. Rows without a label are not trained on, but can be in the meta set
     of CLID.
 
-    Cost: a pilot costs at most two fits of cross-entropy, a meta step costs 2.7 training steps, an
-    epoch of ``"ce_pseudo_clean"`` one evaluation of
-    all rows; ``n_classes + 2`` floats per sample.
+    Cost: a pilot costs at most two fits of cross-entropy, a meta step 2.7 training steps, and an
+    epoch of ``"ce_pseudo_clean"`` one evaluation of all rows; ``n_classes + 2`` floats per sample.
 
     References
     ----------
@@ -248,18 +250,9 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
             "sample_weight": torch.zeros(n),
             "probs_sum": torch.zeros(n, n_classes),
             "given_sum": torch.zeros(n),
-            **self._warm_up_state(n, n_classes),
         }
 
     # ---------------------------------------------------------------------------- steps
-
-    def _warm_up(self, data: TrainingData) -> None:
-        weights = self._warm_up_weights(data)
-        for idx, x, labels in data.batches("weak", labelled=True):
-            logits = self.module_(x)
-            targets = self._meant(data, idx, logits)
-            self._descend((weights[idx] * cross_entropy(logits, targets)).mean())
-            self._observe(idx, labels, logits, logits)
 
     def _train_with_meta_steps(self, data: TrainingData, meta: TrainingData) -> None:
         network, model = self.module_, self.meta_model_
@@ -280,9 +273,11 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
                 self._observe(idx, labels, logits, model.rectified(batch))
                 self.state_.sample_weight[idx] = model.weights(batch).float()
 
-    def _observe(self, idx: Tensor, labels: Tensor, logits: Tensor, rectified: Tensor) -> None:
+    def _observe(
+        self, idx: Tensor, labels: Tensor, logits: Tensor, rectified: Tensor | None = None
+    ) -> None:
         """Sum up over the epochs what the label protocol needs."""
-        believed = rectified.detach().float().softmax(1)
+        believed = (logits if rectified is None else rectified).detach().float().softmax(1)
         self.state_.given_sum[idx] += given_probability(believed, labels)
         self.state_.probs_sum[idx] += logits.detach().float().softmax(1)
 
@@ -297,13 +292,13 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
         return data.subset(self.state_.meta_rows if unseen else self._even_rows(data))
 
     def _even_rows(self, data: TrainingData) -> Tensor:
-        """Return rows of all classes: random ones, or those whose labels look right just now."""
+        """Return rows of all classes: random ones, or those whose labels currently look right."""
         if self.meta_objective == "ce_pseudo_clean":
             return draw_evenly(self._clean_probability(data), data.labels, data.n_classes)
         return draw_evenly(self.state_.draws, data.labels, data.n_classes)
 
     def _clean_probability(self, data: TrainingData) -> Tensor:
-        """Return the probability that each loss is a small one, (n_samples,); 0 without a label."""
+        """Return the probability that each loss is small, (n_samples,); 0 without a label."""
         labelled = data.has_label
         logits = self._predict(self.module_, data)[labelled]
         losses = cross_entropy(logits, data.labels[labelled]).double().cpu().numpy()
@@ -318,14 +313,14 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
         return replace(data, labels=data.labels.index_fill(0, self._even_rows(data), -1))
 
     def _has_converged(self) -> bool:
-        """Whether the outer loss has stopped falling: the meta-model then stays as it is."""
+        """Whether the outer loss has stopped falling; the meta-model is then frozen."""
         losses = self._outer_losses()
         if self.meta_patience is None or not losses:
             return False
         return len(losses) - 1 - losses.index(min(losses)) >= self.meta_patience
 
     def _outer_losses(self) -> list[float]:
-        """Return the mean outer loss of every epoch that had meta steps."""
+        """Return the mean outer loss of every epoch with meta steps."""
         return [epoch["outer_loss"] for epoch in self.history_ if "outer_loss" in epoch]
 
     # ------------------------------------------------------------------------------ snapshots
@@ -375,7 +370,6 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
         self.sample_weight_ = state.sample_weight.cpu().numpy()
         self.snapshot_score_ = self.snapshots_.score.numpy().copy()
         self.snapshot_epoch_ = self.snapshots_.epoch.numpy().copy()
-        self.warmup_epochs_ = self._length_of_warm_up()
         self.n_meta_epochs_ = len(self._outer_losses())
         n_epochs = state.probs_sum.sum(1)
         return torch.where(n_epochs > 0, state.given_sum / n_epochs, 0.0), self._distribution()

@@ -1,4 +1,4 @@
-"""Co-teaching: two networks, each trained on the rows of small loss of the other."""
+"""Co-teaching: two networks, each trained on the rows that have a small loss in the other."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ class CoTeachingClassifier(WarmUp, Peers, CrossEntropyClassifier):
     """Learn from noisy labels with two networks that pick clean rows for each other.
 
     A network learns right labels before wrong ones, so rows of small loss are mostly clean. Each of
-    two networks picks them from every batch, and the other one is trained on them: two networks
-    make different mistakes, and what one has memorised by accident the other one forgets. Good
-    for scattered wrong labels. Rows that are hard but right are left out as well.
+    two networks picks such rows from every batch, and the other is trained on them. Two networks
+    make different mistakes, and what one has memorised by accident the other forgets. Good for
+    scattered wrong labels. Hard rows with right labels are left out as well.
 
     Step by step (Algorithm 1 of [1]_), after a warm-up of both networks on all labels:
 
-    1. The forget rate: the share of labels that the predictions of both networks, averaged over the
+    1. Forget rate: the share of labels that the predictions of both networks, averaged over the
        warm-up, disagree with.
-    2. For every batch each network keeps all rows but that share, those of the largest loss, and
-       the other one takes a step on their cross-entropy.
+    2. For every batch, each network drops that share of the rows, those of largest loss, and the
+       other takes a step on the cross-entropy of the rest.
 
     Parameters
     ----------
     warmup_epochs : int or None, default=None
-        Epochs on all rows. None means, for tables, after the epoch in which the pilot predicts
-        unseen labels best, or never if it predicts them as well at the end; without a pilot, that
-        is for fewer than 100 labels, one sixth of the epochs. For images, when learning stalls.
+        Epochs on all rows. None means: for tables, until the epoch in which the pilot predicts
+        unseen labels best, or to the end if it predicts them as well there; without a pilot, that
+        is with fewer than 100 labels, one sixth of the epochs; for images, until learning stalls.
     {shared parameters}
 
     Attributes
     ----------
     forget_rate_ : float
-        Share of the labels that the networks disagree with when the warm-up ends; so much of each
-        batch is left out from then on. If the warm-up lasts to the end, nothing is left out.
+        Share of the labels that the networks disagree with when the warm-up ends; this share of
+        each batch is left out from then on. If the warm-up lasts to the end, nothing is left out.
     peer_ : torch.nn.Module
         The second network.
     predicting_ : list of str
-        The networks that predict: ``"module"``, ``"peer"``; only the first where a callback
+        The networks that predict: ``"module"`` and ``"peer"``; only the first if a callback
         restores the best epoch.
     {shared attributes}
 
@@ -55,19 +55,19 @@ class CoTeachingClassifier(WarmUp, Peers, CrossEntropyClassifier):
     -----
     Differences from the paper:
 
-    1. The forget rate is estimated; in the paper it is the noise rate, which has to be known. On
+    1. The forget rate is estimated; in the paper it is the noise rate, which must be known. On
        synthetic tables (one seed, 60 epochs) the estimate is 0.08, 0.17, 0.26 and 0.43 for 0, 10,
-       20 and 40 % symmetric, and 0.39 for 40 % pairflip noise: a little high, as rows not yet
-       learned count as wrong. A Gaussian mixture of the losses says 0.27 in the last case.
-    2. After the warm-up the whole share is left out at once; in the paper it grows over 10 epochs.
-    3. On tables a pilot finds out when the warm-up ends, from predictions of rows that it has not
-       seen: rows are left out from the epoch on after which networks memorise. It also finds which
-       classes are mistaken for which; the networks learn the probabilities of the true classes that
-       follow from the given labels.
-    4. ``predict`` uses the mean logits of both networks.
+       20 and 40 % symmetric noise, and 0.39 for 40 % pairflip noise: a little high, because rows
+       not yet learned count as wrong. A Gaussian mixture of the losses gives 0.27 in the last case.
+    2. After the warm-up the full share is left out at once; in the paper it grows over 10 epochs.
+    3. On tables a pilot decides when the warm-up ends, from predictions on unseen rows: rows are
+       left out once networks begin to memorise. It also estimates which classes are mistaken for
+       which; the networks learn the probabilities of the true classes that follow from the given
+       labels.
+    4. ``predict`` uses the mean logits of the two networks.
 
-    Trusted rows are never left out. Rows without a label take no part in training. Cost: twice that
-    of cross-entropy, and a pilot, at most as much again; ``n_classes`` floats per sample.
+    Trusted rows are never left out. Rows without a label take no part in training. Cost: twice
+    cross-entropy, plus a pilot, at most as much again; ``n_classes`` floats per sample.
 
     References
     ----------
@@ -111,14 +111,13 @@ class CoTeachingClassifier(WarmUp, Peers, CrossEntropyClassifier):
                 peer_losses = cross_entropy(peer_logits, self._meant(data, idx, peer_logits))
                 loss = (weights[idx] * peer_kept * losses).sum() / peer_kept.sum()
                 peer_loss = (weights[idx] * kept * peer_losses).sum() / kept.sum()
-                self._descend(loss, self.optimizer_)
-                self._descend(peer_loss, self.peer_optimizer_)
+                self._descend(loss, "module")
+                self._descend(peer_loss, "peer")
                 for z in (logits, peer_logits):
                     state.probs_sum[idx] += z.detach().float().softmax(1)
 
     def _init_state(self, n: int, n_classes: int) -> dict[str, Tensor]:
-        own = {"forget_rate": torch.tensor(0.0), **self._warm_up_state(n, n_classes)}
-        return super()._init_state(n, n_classes) | own
+        return super()._init_state(n, n_classes) | {"forget_rate": torch.tensor(0.0)}
 
     def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:
         """Return means over epochs and networks: the probability of the given label; of all."""
@@ -126,12 +125,11 @@ class CoTeachingClassifier(WarmUp, Peers, CrossEntropyClassifier):
         begun = state.first_epoch >= 0
         rate = state.forget_rate if begun else disagreement(state.probs_sum, data.labels)
         self.forget_rate_ = float(rate)
-        self.warmup_epochs_ = self._length_of_warm_up()
         return super()._beliefs(data)
 
 
 def disagreement(scores: Tensor, labels: Tensor) -> Tensor:
-    """Return the share of the labels that are not the class of the highest score, a scalar.
+    """Return the share of labels that are not the highest-scoring class, a scalar.
 
     Parameters
     ----------
@@ -143,7 +141,7 @@ def disagreement(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def small_loss(losses: Tensor, trusted: Tensor, forget_rate: Tensor) -> Tensor:
-    """Return which rows to keep: all but a share of those not trusted, of the largest losses.
+    """Return which rows to keep: all but the share of untrusted rows with the largest losses.
 
     Parameters
     ----------

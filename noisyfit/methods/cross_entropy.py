@@ -27,16 +27,16 @@ FINE_TUNING = {
 
 
 def _has_the_plain_loss(clf: CrossEntropyClassifier) -> bool:
-    """Whether the class trains one network by cross-entropy, and not by a loss of its own."""
+    """Whether the class trains one network by cross-entropy rather than by its own loss."""
     return type(clf)._fit is CrossEntropyClassifier._fit
 
 
 class CrossEntropyClassifier(NoisyLabelClassifier):
     """Learn from noisy labels by minimising the cross-entropy, as if every label were right.
 
-    What every other method is compared with. Early epochs learn what most labels say, late ones
-    memorise the wrong labels, so the last epoch falls behind under heavy noise; the mean over
-    epochs of the probability of the given label is a good rating of the label all the same.
+    The baseline for every other method. Early epochs learn what most labels say, late ones memorise
+    the wrong labels, so the last epoch falls behind under heavy noise. Even so, the mean over
+    epochs of the probability of the given label is a good rating of the label.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ class CrossEntropyClassifier(NoisyLabelClassifier):
     Notes
     -----
     Rows without a label take no part in training. ``fit`` takes ``sample_weight``. Cost: one
-    forward and one backward pass a batch; ``n_classes`` floats per sample.
+    forward and one backward pass per batch; ``n_classes`` floats per sample.
 
     References
     ----------
@@ -67,9 +67,10 @@ class CrossEntropyClassifier(NoisyLabelClassifier):
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Take ``sample_weight`` out of the signature of subclasses with a loop of their own.
+        """Remove ``sample_weight`` from the signature of subclasses with their own loop.
 
-        One whose loop weighs its losses, with ``data.weighed``, says ``_weighs_rows = True``.
+        A subclass whose loop weights its losses, with ``data.weighed``, sets ``_weighs_rows =
+        True``.
         """
         if "_fit" in vars(cls) and not vars(cls).get("_weighs_rows", False):
             cls.fit = NoisyLabelClassifier.fit  # type: ignore[assignment, method-assign]
@@ -88,15 +89,15 @@ class CrossEntropyClassifier(NoisyLabelClassifier):
         y_val: Any = None,
         **refused: Any,
     ) -> Self:
-        """Learn from labels, each row with its weight.
+        """Learn from labels, with a weight for each row.
 
         Parameters
         ----------
         X, y : arrays
             As for every method: see `NoisyLabelClassifier.fit`.
         sample_weight : array-like of shape (n_samples,), default=None
-            What each row counts in the loss, at least 0; only the proportions matter. 0 leaves a
-            row out of the loss; it is rated all the same. ``valid_loss``, ``valid_acc`` and the
+            Weight of each row in the loss, at least 0; only the proportions matter. 0 leaves a row
+            out of the loss, but the row is still rated. ``valid_loss``, ``valid_acc`` and the
             fitted attributes count each row once.
         clean_mask, X_meta, y_meta, X_val, y_val : arrays, default=None
             As for every method.
@@ -131,29 +132,29 @@ class CrossEntropyClassifier(NoisyLabelClassifier):
     @available_if(_has_the_plain_loss)
     @torch_defaults()
     def fine_tune(self, X: Any, y: Any, *, epochs: int, lr: float) -> Self:
-        """Go on training the fitted network by cross-entropy on weak views, at a constant rate.
+        """Train the fitted network further, by cross-entropy on weak views at a constant rate.
 
-        The network keeps its input layer and all known classes, also those without a row in ``y``.
-        ``predict_proba``, ``transform`` and ``score_labels`` change; ``history_``, ``n_iter_``,
-        ``label_quality_`` and the other attributes of the training rows stay those of `fit`. No
-        callback is called. Subclasses with a loss of their own do not have this method.
+        The network keeps its input layer and all known classes, including those without a row in
+        ``y``. ``predict_proba``, ``transform`` and ``score_labels`` change; ``history_``,
+        ``n_iter_``, ``label_quality_`` and the other attributes of the training rows remain those
+        of `fit`. No callback is called. Subclasses with their own loss do not have this method.
 
         Parameters
         ----------
         X : array-like
-            Rows in the layout and on the scale of `fit`.
+            Rows in the layout and on the scale used in `fit`.
         y : array-like of shape (n_samples,)
             Labels among ``classes_``; rows with ``missing_label`` are left out.
         epochs : int >= 1
         lr : float > 0
-            Learning rate. Groups of ``optimizer__param_groups`` keep their ratio to it.
+            Learning rate. Groups in ``optimizer__param_groups`` keep their ratio to it.
 
         Raises
         ------
         ValueError
             If the data cannot be used, or fewer than two rows have a label.
         NoisyFitError
-            If the weights diverge; the network is then what it was.
+            If the weights diverge; the network is then restored.
         """
         check_is_fitted(self)
         check_parameters(FINE_TUNING, {"epochs": epochs, "lr": lr}, "fine_tune")
@@ -175,7 +176,7 @@ class CrossEntropyClassifier(NoisyLabelClassifier):
         return self
 
     def _train_on(self, data: TrainingData, epochs: int, lr: float) -> None:
-        """Train ``module_``, with the optimizer of `fit` made afresh."""
+        """Train ``module_`` with a new optimizer like that of `fit`."""
         optimizer = self._make_optimizer("module", self.module_)
         for group in optimizer.param_groups:
             group["lr"] *= lr / optimizer.defaults["lr"]

@@ -16,8 +16,9 @@ from noisyfit.estimator.metalearning import MetaLearning, TrainingPass
 from noisyfit.estimator.peers import Peers
 from noisyfit.estimator.warmup import WarmUp
 from noisyfit.nn.beliefs import given_probability, newest_share, refurbish, sharpen
-from noisyfit.nn.losses import cross_entropy, mixup
+from noisyfit.nn.losses import cross_entropy
 from noisyfit.nn.meta import Loss
+from noisyfit.nn.mixing import mixup
 from noisyfit.quality import small_loss_probability
 
 TINY = 1e-8
@@ -26,53 +27,54 @@ FEWEST_STEPS = 60  # of the warm-up; networks that have seen less divide by clas
 
 
 class DivideMixClassifier(WarmUp, MetaLearning, Peers):
-    """Learn from noisy labels by dividing the rows into believed and doubted ones, over and over.
+    """Learn from noisy labels by repeatedly dividing the rows into believed and doubted ones.
 
     The loss of each row tells whether its label is believed. Two networks divide the rows for each
-    other; the labels of the others are thrown away and guessed, and both parts are learned from as
+    other. The labels of doubted rows are discarded and guessed, and both parts are learned from as
     in semi-supervised learning. Strong where a network learns right labels first and then
-    memorises; costs six times cross-entropy. Networks that have not learned yet doubt hard classes
-    as a whole.
+    memorises; costs six times as much as cross-entropy. Networks that have not learned yet doubt
+    hard classes as a whole.
 
     Step by step, after a warm-up of both networks on the given labels (Algorithm 1 of [1]_):
 
     1. Co-divide: a mixture of two Gaussians is fitted to the losses of each network; the other
-       network believes the labels that belong to the component of small losses.
-    2. Co-refinement: the target of a believed row is its label, as far as it is believed, else the
-       mean prediction of two views (Eq. 3). Co-guessing: that of a doubted row is the mean
-       prediction of both networks. Both are sharpened (Eq. 4).
-    3. MixMatch: all rows are mixed; cross-entropy where the label is believed, squared error where
-       it is doubted, and a penalty where a class is never predicted (Eqs. 9 to 12).
+       network believes the labels that belong to the low-loss component.
+    2. Co-refinement: the target of a believed row is a mixture of its label, weighted by the belief
+       in it, and the mean prediction of two views (Eq. 3). Co-guessing: the target of a doubted row
+       is the mean prediction of both networks. Both targets are sharpened (Eq. 4).
+    3. MixMatch: all rows are mixed. The loss is cross-entropy where the label is believed, squared
+       error where it is doubted, and a penalty on classes that are never predicted (Eqs. 9 to 12).
 
     Parameters
     ----------
     clean_threshold : float in [0, 1), default=0.5
-        Labels of a larger posterior are believed, ``tau`` in [1]_.
+        Labels with a larger posterior are believed, ``tau`` in [1]_.
     unlabelled_weight : float >= 0, default=3.0
-        Weight of the squared error, summed over the classes, ``lambda_u`` in [1]_ divided by the
-        number of classes. Rises from 0 in ``warmup_epochs`` epochs after the warm-up.
+        Weight of the squared error, summed over the classes; ``lambda_u`` in [1]_ divided by the
+        number of classes. It rises from 0 in the first ``warmup_epochs`` epochs after the warm-up.
     prior_weight : float >= 0, default=1.0
         Weight of the penalty, ``lambda_r`` in [1]_.
     temperature : float > 0, default=0.5
-        Below 1 sharpens the targets.
+        Values below 1 sharpen the targets.
     mixup_alpha : float > 0, default=4.0
         Parameter of the Beta distribution of MixUp.
     warmup_epochs : int or None, default=None
-        Epochs on the given labels before the first division. None means, for tables, after the
-        epoch in which the pilot predicts unseen labels best, or never if it predicts them as well
-        at the end; without a pilot, that is for fewer than 100 labels, one sixth of the epochs. For
-        images, when learning stalls. A sixth is at least 60 batches.
+        Epochs on the given labels before the first division. None means: for tables, until the
+        epoch in which the pilot predicts unseen labels best, or to the end if it predicts them as
+        well there; without a pilot, that is with fewer than 100 labels, one sixth of the epochs;
+        for images, until learning stalls. A sixth is at least 60 batches.
     meta_model : {"wnet", "vri"} or None, default=None
-        "DivideMix with CLID" of [2]_: what weighs the believed rows by their loss (``"wnet"``) or
-        scales their logits by embedding and target (``"vri"``, the paper's choice), as in
-        `CLIDMetaClassifier`. One for each network, taught after the warm-up. None is DivideMix.
+        "DivideMix with CLID" of [2]_: a meta-model that weights the believed rows by their loss
+        (``"wnet"``) or rescales their logits by embedding and target (``"vri"``, the paper's
+        choice), as in `CLIDMetaClassifier`. There is one for each network, trained after the
+        warm-up. None is plain DivideMix.
     meta_objective : {"clid", "ce"}, default="clid"
-        What the meta-models are judged by: CLID of a meta set without its labels, or the
+        The objective that judges the meta-models: CLID of a meta set without its labels, or the
         cross-entropy of labels that are known to be right.
     meta_every : int >= 1, default=1
         Batches from one meta step to the next.
     meta_lr : float >= 0, default=3e-3
-        Learning rate of the meta-models' optimizer, Adam. 0 leaves them as they begin.
+        Learning rate of the meta-models' optimizer, Adam. 0 leaves them as initialised.
     {shared parameters}
 
     Attributes
@@ -80,72 +82,73 @@ class DivideMixClassifier(WarmUp, MetaLearning, Peers):
     peer_ : torch.nn.Module
         The second network.
     predicting_ : list of str
-        The networks that predict: ``"module"``, ``"peer"``; only the first where a callback
+        The networks that predict: ``"module"`` and ``"peer"``; only the first if a callback
         restores the best epoch.
     meta_model_ : torch.nn.ModuleDict
-        The meta-models of ``"module"`` and ``"peer"``, where there are any.
+        The meta-models of ``"module"`` and ``"peer"``, if there are any.
     {shared attributes}
 
     Notes
     -----
     Differences from the paper:
 
-    1. One weight of the squared error for every noise; in the paper 0, 25, 50 or 150 by data set
-       and noise rate, there for the mean over classes. On synthetic tables of 8 classes with 40 %
-       wrong labels, three seeds, symmetric and pairflip: 85.3 and 73.5 % at 0, 85.9 and 77.2 at 10,
-       85.0 and 83.6 at 25, 81.3 and 81.2 at 75 (divided by classes: 0, 1.25, 3.1 and 9.4;
-       before the next two points, with which 3 has 86.6 and 80.8).
-    2. The mixture sees by how much a loss is above the median of its given class. Without that
-       whole classes that are learned late are doubted and given up: on tables of 300 rows with
-       clean labels, four seeds, 24 points below cross-entropy instead of 5.
-    3. On tables a pilot finds out when the warm-up ends, from predictions of rows that it has not
-       seen, and which classes are mistaken for which. Until then given labels become probabilities
-       of the true classes; afterwards these are what is refined, and that of the given label, by a
-       network and the pilot, takes the place of the mixture of losses: where whole classes are
-       mistaken for each other the losses do not tell which labels are wrong. Without a pilot, a
-       warm-up of 60 batches at least, for the reason of point 2; then the 5 points are 1. The
-       paper's penalty on confident predictions in the warm-up, for asymmetric noise only, changed
-       nothing.
-    4. An epoch is one pass over all rows, each in the part it belongs to; in the paper as many
-       batches as the believed rows fill, each with as many doubted ones. The guesses of a batch are
-       made by both networks in evaluation mode before either is trained.
-    5. The prior is the share of each given label; in the paper uniform.
-    6. Losses are those of one epoch; the paper averages five at the highest noise rate, which under
-       class-dependent noise comes out worse (momentum 0.9: 72 instead of 84 %).
-    7. The weight of the squared error rises for as many epochs as the warm-up has at least: 10 or
+    1. One weight of the squared error for every noise. The paper has 0, 25, 50 or 150, by data set
+       and noise rate, for the mean over classes. On synthetic tables of 8 classes with 40 % wrong
+       labels, three seeds, symmetric and pairflip: 85.3 and 73.5 % at 0, 85.9 and 77.2 at 10, 85.0
+       and 83.6 at 25, 81.3 and 81.2 at 75 (divided by classes: 0, 1.25, 3.1 and 9.4; before the
+       next two points, with which 3 reaches 86.6 and 80.8).
+    2. The mixture is fitted to the difference of each loss from the median of its given class.
+       Without that, whole classes that are learned late are doubted and given up: on tables of 300
+       rows with clean labels, four seeds, 24 points below cross-entropy instead of 5.
+    3. On tables a pilot decides when the warm-up ends, from predictions on unseen rows, and
+       estimates which classes are mistaken for which. During the warm-up, given labels become
+       probabilities of the true classes. Afterwards these are what is refined, and the probability
+       of the given label, from a network and the pilot, replaces the mixture of losses: where whole
+       classes are mistaken for each other, losses do not tell which labels are wrong. Without a
+       pilot the warm-up has at least 60 batches, for the reason in point 2; the 5 points then
+       become 1. The paper's penalty on confident predictions in the warm-up, for asymmetric noise
+       only, changed nothing.
+    4. An epoch is one pass over all rows, each in its own part; in the paper it is as many batches
+       as the believed rows fill, each with as many doubted ones. Both networks guess the labels of
+       a batch, in evaluation mode, before either is trained.
+    5. The prior is the share of each given label; in the paper it is uniform.
+    6. Losses are those of one epoch. At the highest noise rate the paper averages five, which is
+       worse under class-dependent noise (momentum 0.9: 72 instead of 84 %).
+    7. The weight of the squared error rises for as many epochs as the warm-up lasts at least: 10 or
        30 with the paper's settings for CIFAR-10 and CIFAR-100, where the authors have 16 for both.
-    8. The networks take turns at each batch; in the paper at each epoch, so that the second sees
-       guesses of a first that is an epoch ahead.
-    9. The mixture is fitted in up to a hundred iterations; in the authors' code in up to ten.
-    10. The learning rate follows a cosine to 0 from that of every other method here; the paper has
-        0.02, and a tenth of it after 150 of 300 epochs.
+    8. The networks take turns at each batch; in the paper they take turns at each epoch, so the
+       second sees guesses of a first network that is an epoch ahead.
+    9. The mixture is fitted in up to a hundred iterations; in the authors' code, in up to ten.
+    10. The learning rate falls along a cosine to 0, from the same value as in every other method
+        here; the paper has 0.02, and a tenth of it after 150 of 300 epochs.
 
     With a meta-model (Section 5.2 and Appendix C of [2]_; the rest from the authors' code):
 
-    1. The meta-model changes the term of the believed rows, whose labels it is to doubt; in the
-       authors' code the squared error as well. On digits with 40 % wrong labels, three seeds, that
-       has 95.5 % instead of 96.7 under symmetric noise and 86.6 instead of 89.3 under pairflip
-       (``"vri"``; with ``"wnet"`` 96.0 instead of 97.0 and 95.8 instead of 97.2).
-    2. Targets are mixed. Their distribution takes the place of the label: its cross-entropy is the
-       loss that is weighed, its classes share the sample where weights are normalised, and the
-       embedding of a label becomes the mean under it. A mixed row is trusted as the row is that has
-       the larger part in it.
-    3. The virtual step is one on the whole loss by the network's own optimizer, and the
-       meta-gradient is exact without a graph of second order. Optimizer, rate, its schedule and
+    1. The meta-model changes only the term of the believed rows, since these are the labels it
+       should doubt; in the authors' code it changes the squared error as well. On digits with 40 %
+       wrong labels, three seeds, that gives 95.5 % instead of 96.7 under symmetric noise and 86.6
+       instead of 89.3 under pairflip (``"vri"``; with ``"wnet"`` 96.0 instead of 97.0 and 95.8
+       instead of 97.2).
+    2. Targets are mixed, so their distribution replaces the label: its cross-entropy is the loss
+       that is weighted, its classes share the sample when weights are normalised, and the embedding
+       of a label becomes the mean under it. A mixed row is trusted if the row with the larger part
+       in it is.
+    3. The virtual step is a step on the whole loss by the network's own optimizer, and the
+       meta-gradient is exact without a second-order graph. Optimizer, learning rate, schedule and
        sizes are those of `CLIDMetaClassifier`; a meta batch has 100 rows, as in the paper. The meta
-       set is the trusted rows or ``X_meta``, if given, else ``min(1000, n_samples / 2)`` random
-       training rows.
-    4. Both networks of the last epoch predict; in the paper five snapshots of each.
+       set is the trusted rows or ``X_meta``, if given, otherwise ``min(1000, n_samples / 2)``
+       random training rows.
+    4. Both networks of the last epoch predict; in the paper, five snapshots of each.
 
-    On digits with 40 % wrong labels, three seeds, it brings nothing that can be told from chance:
-    under symmetric noise and pairflip 97.0 and 92.7 % without, 97.0 and 97.2 with ``"wnet"``, 96.7
-    and 89.3 with ``"vri"``, 97.7 and 97.0 with a ``"vri"`` that is not taught. Pairflip depends on
-    one seed. It takes three to four times as long.
+    On digits with 40 % wrong labels, three seeds, the meta-model brings nothing that can be told
+    from chance. Under symmetric noise and pairflip: 97.0 and 92.7 % without it, 97.0 and 97.2 with
+    ``"wnet"``, 96.7 and 89.3 with ``"vri"``, 97.7 and 97.0 with an untrained ``"vri"``. The
+    pairflip figures depend on one seed. It takes three to four times as long.
 
     Trusted rows are believed with probability 1. Rows without a label are doubted. If all losses
-    are equal, all labels are believed; a batch without believed or doubted rows leaves that term
-    out. Cost: that of a pilot, at most twice cross-entropy, and 18 passes through a network per row
-    and epoch, cross-entropy needs 3; ``n_classes`` floats per sample.
+    are equal, all labels are believed; a batch without believed or doubted rows leaves out that
+    term. Cost: a pilot, at most twice cross-entropy, plus 18 passes through a network per row and
+    epoch, where cross-entropy needs 3; ``n_classes`` floats per sample.
 
     References
     ----------
@@ -215,7 +218,7 @@ class DivideMixClassifier(WarmUp, MetaLearning, Peers):
             self.warmup_epochs_ = max(self.warmup_epochs_, ceil(FEWEST_STEPS / n_batches))
         for epoch in self._epochs():
             if self._warming_up(data, epoch, self.state_.predictions):
-                self._warm_up(data, epoch)
+                self._warm_up(data, self._peers)
             else:
                 ramp = min(1.0, (epoch - int(self.state_.first_epoch)) / self.warmup_epochs_)
                 self._train_on_both_parts(data, ramp * self.unlabelled_weight, meta)
@@ -223,19 +226,15 @@ class DivideMixClassifier(WarmUp, MetaLearning, Peers):
     def _init_state(self, n: int, n_classes: int) -> dict[str, Tensor]:
         uniform = torch.full((n, n_classes), 1 / n_classes)
         judging = {"meta_rows": draw_meta_rows(n)} if self.meta_model else {}
-        return {"predictions": uniform, **self._warm_up_state(n, n_classes), **judging}
+        return {"predictions": uniform, **judging}
 
     # ---------------------------------------------------------------------------- steps
 
-    def _warm_up(self, data: TrainingData, epoch: int) -> None:
-        weights, share = self._warm_up_weights(data), newest_share(WATCHED, epoch)
-        for idx, x, _ in data.batches("weak", labelled=True):
-            for name in self._peers:
-                logits = self._network(name)(x)
-                loss = weights[idx] * cross_entropy(logits, self._meant(data, idx, logits))
-                self._descend(loss.mean(), self._optimizer(name))
-            probs = logits.detach().float().softmax(1)
-            self.state_.predictions[idx] = self.state_.predictions[idx].lerp(probs, share)
+    def _observe(self, idx: Tensor, labels: Tensor, logits: Tensor) -> None:
+        """Average the predictions of the warm-up."""
+        share = newest_share(WATCHED, len(self.history_) - 1)
+        probs = logits.detach().float().softmax(1)
+        self.state_.predictions[idx] = self.state_.predictions[idx].lerp(probs, share)
 
     def _train_on_both_parts(
         self, data: TrainingData, unlabelled_weight: float, meta: TrainingData | None
@@ -264,7 +263,7 @@ class DivideMixClassifier(WarmUp, MetaLearning, Peers):
                     trusted = torch.cat([data.trusted[idx]] * 2)
                     mixed = mixed_x, mixed_targets, trusted
                     value = self._changed_loss(learner, loss, *mixed, meta, step)
-                self._descend(value, self._optimizer(learner))
+                self._descend(value, learner)
 
     def _loss(
         self,
@@ -313,7 +312,7 @@ class DivideMixClassifier(WarmUp, MetaLearning, Peers):
         return torch.stack(probs.chunk(len(views))).mean(0)
 
     def _clean_probability(self, data: TrainingData, name: str) -> Tensor:
-        """Return the probability that each label is clean, as one network sees it: co-divide."""
+        """Return the probability that each label is clean according to one network: co-divide."""
         labelled, logits = data.has_label, self._predict(self._network(name), data)
         if self.state_.has_pilot:
             beliefs = self._posterior(data, self._with_pilot(logits.softmax(1)))
@@ -329,7 +328,7 @@ class DivideMixClassifier(WarmUp, MetaLearning, Peers):
     # ----------------------------------------------------------------- meta set, networks, beliefs
 
     def _meta_set(self, data: TrainingData) -> TrainingData | None:
-        """Return the rows that judge the meta-models, None without any."""
+        """Return the rows that judge the meta-models, None if there are no meta-models."""
         if self.meta_model is None:
             return None
         known = data.known()
@@ -354,7 +353,6 @@ class DivideMixClassifier(WarmUp, MetaLearning, Peers):
 
     def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:
         """Return the mean of both posteriors, and the label refined by the prediction."""
-        self.warmup_epochs_ = self._length_of_warm_up()
         module, peer = (self._clean_probability(data, name) for name in self._peers)
         clean = (module + peer) / 2
         return clean, refurbish(clean, data.labels, self._probabilities(data))
@@ -382,12 +380,12 @@ def mixmatch(logits: Tensor, targets: Tensor, believed: Tensor, prior: Tensor) -
 
 
 def mean_over(rows: Tensor, values: Tensor) -> Tensor:
-    """Return the mean of the values of some rows, a mask; 0 of none."""
+    """Return the mean of the values of the rows in a mask; 0 if there are none."""
     return (rows.float() * values).sum() / rows.float().sum().clamp(min=1)
 
 
 def above_class_median(losses: Tensor, labels: Tensor, n_classes: int) -> Tensor:
-    """Return by how much each loss is above the median of its given class, (n_samples,)."""
+    """Return how far each loss is above the median of its given class, (n_samples,)."""
     medians = losses.new_zeros(n_classes)
     for code in labels.unique().tolist():
         medians[code] = losses[labels == code].median()

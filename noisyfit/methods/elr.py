@@ -1,4 +1,4 @@
-"""ELR: early-learning regularisation keeps a network at what it believed before it memorised."""
+"""ELR: early-learning regularisation holds a network to what it believed before it memorised."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from noisyfit.data.rows import Rows
 from noisyfit.data.training import TrainingData
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 from noisyfit.nn.beliefs import sharpen
-from noisyfit.nn.losses import cross_entropy, early_learning_regularizer, mixup
+from noisyfit.nn.losses import cross_entropy, early_learning_regularizer
+from noisyfit.nn.mixing import mixup
 
 WEIGHT_MOMENTUM = 0.997
 PROBABILITY_RANGE = (1e-4, 1 - 1e-4)
@@ -22,27 +23,28 @@ TEMPERATURE = 0.5  # of the targets of ELR+
 
 
 class ELRClassifier(CrossEntropyClassifier):
-    """Learn from noisy labels without forgetting what was believed before they were memorised.
+    """Learn from noisy labels while holding on to what was believed before they were memorised.
 
-    Early in training a network predicts most wrong labels correctly. Its predictions of each row
-    are averaged over the epochs into a target, and a regulariser rewards agreement with the target:
-    its gradient cancels that of wrong labels and lifts that of right ones. One network, one pass,
-    no selection of rows. Fails where nothing right is learned early, under heavy systematic noise.
+    Early in training a network predicts the true class of most rows with wrong labels. Its
+    predictions for each row are averaged over the epochs into a target, and a regulariser rewards
+    agreement with the target: its gradient cancels that of wrong labels and boosts that of right
+    ones. One network, one pass, no selection of rows. Fails if nothing right is learned early,
+    under heavy systematic noise.
 
     Step by step, for every batch (section 4 of [1]_):
 
     1. The targets move towards the predictions (Eq. 9).
-    2. A step on the cross-entropy of the given labels plus the regulariser (Eq. 6).
+    2. Take a step on the cross-entropy of the given labels plus the regulariser (Eq. 6).
 
-    With ``n_networks=2``, ELR+ (appendix of [1]_): two networks on mixed rows (MixUp); the targets
-    of each come from a running average of the weights of the other.
+    With ``n_networks=2``, ELR+ (appendix of [1]_): two networks learn mixed rows (MixUp), and the
+    targets of each come from a running average of the weights of the other.
 
     Parameters
     ----------
     regularization : float >= 0, default=7.0
         Weight of the regulariser, ``lambda`` in [1]_, Eq. 6. 0 is cross-entropy.
     target_momentum : float in [0, 1), default=0.9
-        Of the mean of the predictions over the epochs, ``beta`` in [1]_, Eq. 9.
+        Momentum of the mean of the predictions over the epochs, ``beta`` in [1]_, Eq. 9.
     n_networks : {1, 2}, default=1
         1 is ELR, 2 is ELR+.
     mixup_alpha : float > 0, default=1.0
@@ -53,40 +55,41 @@ class ELRClassifier(CrossEntropyClassifier):
     ----------
     predicting_ : list of str
         The networks that predict: ``"module"``, or with ``n_networks=2`` ``"module_average"`` and
-        ``"peer_average"``; only the first where a callback restores the best epoch.
+        ``"peer_average"``; only the first if a callback restores the best epoch.
     {shared attributes}
 
     Notes
     -----
     Differences from the paper:
 
-    1. One weight and one momentum for every kind of noise, the paper's for CIFAR-100 (7 and 0.9);
-       for CIFAR-10 it has 3 and 0.7, for asymmetric noise 1 and 0.9. On synthetic tables of 8
-       classes with 40 % wrong labels, two seeds, symmetric and pairflip: 86.4 and 84.7 % with 7 and
-       0.9, 84.6 and 80.8 with 3 and 0.7, 74.0 and 64.9 with 1 and 0.9.
-    2. The learning rate follows one cosine to 0; the paper restarts a cosine every 10 epochs for
-       CIFAR-10 and takes a tenth at epochs 80 and 120 for CIFAR-100. Networks and rates are those
-       of every other method here.
+    1. One weight and one momentum for every kind of noise: the paper's values for CIFAR-100 (7 and
+       0.9). For CIFAR-10 the paper has 3 and 0.7, and for asymmetric noise 1 and 0.9. On synthetic
+       tables of 8 classes with 40 % wrong labels, two seeds, symmetric and pairflip: 86.4 and 84.7
+       % with 7 and 0.9, 84.6 and 80.8 with 3 and 0.7, 74.0 and 64.9 with 1 and 0.9.
+    2. The learning rate follows one cosine to 0. The paper restarts a cosine every 10 epochs for
+       CIFAR-10 and divides the rate by ten at epochs 80 and 120 for CIFAR-100. Networks and rates
+       are those of every other method here.
     3. ELR+: the average of the weights starts as a plain mean; in the authors' code its momentum
-       rises to 0.997 over 40,000 steps. The weight of the regulariser does not ramp up; there it
-       does for CIFAR-100, over 40,000 steps. In 60 epochs of these tables ELR+ ends below ELR (83.2
-       and 76.0 % against 85.7 and 82.4, four seeds).
-    4. ELR+: the averaged networks predict, by the mean of their probabilities. In the authors' code
-       the two trained networks do, by the mean of their logits; their averages only make targets.
+       rises to 0.997 over 40,000 steps. The weight of the regulariser does not ramp up; for
+       CIFAR-100 the authors' code ramps it up over 40,000 steps. After 60 epochs on these tables
+       ELR+ is below ELR (83.2 and 76.0 % against 85.7 and 82.4, four seeds).
+    4. ELR+: the averaged networks predict, with the mean of their probabilities. In the authors'
+       code the two trained networks predict, with the mean of their logits; their averages only
+       make targets.
     5. ELR+: the averaged networks make targets in evaluation mode, and their batch normalisation
-       averages the statistics of the trained networks; in the authors' code they are in training
-       mode, with statistics of their own.
+       averages the statistics of the trained networks. In the authors' code they are in training
+       mode, with their own statistics.
     6. ELR+: both networks see the same batches and take turns at each; in the authors' code each
-       goes through the rows by itself, epoch by epoch.
-    7. ELR+: the labels are mixed as they are given. For CIFAR-100 the authors' code multiplies them
-       with the targets first.
+       goes through the rows separately, epoch by epoch.
+    7. ELR+: the labels are mixed as given. For CIFAR-100 the authors' code first multiplies them by
+       the targets.
     8. The agreement in the logarithm is at most 1 - 1e-4.
-    9. The distribution of labels, which the paper has not, is that of the targets, in ELR+
-       sharpened with temperature 0.5.
+    9. ``label_distribution_``, which the paper does not have, is the targets, sharpened with
+       temperature 0.5 in ELR+.
 
     Trusted rows have the loss of cross-entropy. Rows without a label take no part in training.
-    ``fit`` takes ``sample_weight``. Cost: that of cross-entropy, of ELR+ a little less than three
-    times that; ``2 n_classes`` floats per sample, of ELR+ ``3 n_classes``.
+    ``fit`` takes ``sample_weight``. Cost: as cross-entropy, for ELR+ a little less than three times
+    that; ``2 n_classes`` floats per sample, for ELR+ ``3 n_classes``.
 
     References
     ----------
@@ -160,17 +163,17 @@ class ELRClassifier(CrossEntropyClassifier):
         weights = data.weighed(weights, idx)
         for name, other in (("module", "peer"), ("peer", "module")):
             with torch.no_grad():
-                guess = getattr(self, f"{other}_average_").eval()(x)
+                guess = self._network(f"{other}_average").eval()(x)
             targets = self._move_targets(name, idx, guess)
             columns = torch.cat([onehot, targets, weights[:, None]], 1)
             mixed_x, mixed = mixup(x, columns, alpha=self.mixup_alpha)
             mixed_labels, mixed_targets, mixed_weights = mixed.split(
                 [self.n_classes_, self.n_classes_, 1], 1
             )
-            logits = getattr(self, f"{name}_")(mixed_x)
+            logits = self._network(name)(mixed_x)
             loss = cross_entropy(logits, mixed_labels)
             loss = loss + mixed_weights[:, 0] * early_learning_regularizer(logits, mixed_targets)
-            self._descend(loss.mean(), self._optimizer(name))
+            self._descend(loss.mean(), name)
             self.state_.probs_sum[idx] += guess.float().softmax(1)
         self._average_weights()
 
@@ -185,14 +188,14 @@ class ELRClassifier(CrossEntropyClassifier):
 
     @torch.no_grad()
     def _average_weights(self) -> None:
-        """Move the averages of the weights; the first steps weigh as in a plain mean."""
+        """Update the averages of the weights; the first steps form a plain mean."""
         self.state_.n_steps += 1
         momentum = torch.minimum(
             1 - 1 / self.state_.n_steps, torch.full_like(self.state_.n_steps, WEIGHT_MOMENTUM)
         )
         for name in self._networks:
-            average = getattr(self, f"{name}_average_").state_dict()
-            for key, value in getattr(self, f"{name}_").state_dict().items():
+            average = self._network(f"{name}_average").state_dict()
+            for key, value in self._network(name).state_dict().items():
                 if value.is_floating_point():
                     average[key].lerp_(value, (1 - momentum).to(value.dtype))
 
@@ -218,19 +221,15 @@ class ELRClassifier(CrossEntropyClassifier):
             return super()._make_network(name, independent=independent)
         return deepcopy(getattr(self, name.removesuffix("average")))
 
-    def _optimizer(self, name: str) -> torch.optim.Optimizer:
-        return self.optimizer_ if name == "module" else self.peer_optimizer_
-
     def _probabilities(self, rows: TrainingData | Rows) -> Tensor:
         """Return the mean prediction of the averaged networks, or that of the only one."""
-        networks = [getattr(self, f"{name}_") for name in self.predicting_]
-        probs = [self._predict(network, rows).softmax(1) for network in networks]
+        probs = [self._predict(self._network(name), rows).softmax(1) for name in self.predicting_]
         return sum(probs[1:], probs[0]) / len(probs)
 
     def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:
         """Return the mean over epochs of the probability of the given label, and the targets.
 
-        Those of ELR+ are sharpened: who learns mixed rows predicts hesitantly.
+        ELR+ sharpens the targets, because training on mixed rows makes predictions hesitant.
         """
         rating, _ = super()._beliefs(data)
         targets = self.state_.module_targets

@@ -18,28 +18,28 @@ from noisyfit.nn.losses import cross_entropy, generalized_cross_entropy
 class GCEClassifier(CrossEntropyClassifier):
     """Learn from noisy labels with a loss between cross-entropy and the mean absolute error.
 
-    The gradient of a row is that of cross-entropy times ``p ** q``, with p the probability of its
-    given label: labels that the network finds implausible count for little. As cheap as
-    cross-entropy, nothing else to choose. It helps where wrong labels are scattered; where a class
-    is mistaken for one other class the wrong label soon looks plausible, and many classes are
-    learned slowly.
+    The gradient of a row is that of cross-entropy times ``p ** q``, where p is the probability of
+    the given label: labels that the network finds implausible count for little. It is as cheap as
+    cross-entropy and leaves nothing else to choose. It helps where wrong labels are scattered.
+    Where a class is mistaken for one other class, the wrong label soon looks plausible, and with
+    many classes learning is slow.
 
     Step by step (section 3 of [1]_):
 
-    1. A step on ``(1 - p ** q) / q`` for every row of the batch (Eq. 6). In the warm-up rare
-       classes weigh more.
-    2. With ``truncation``, after the warm-up: rows whose given label has a probability of at most
-       ``truncation`` at the start of the epoch are left out of it (Eq. 9, Algorithm 1).
+    1. Take a step on ``(1 - p ** q) / q`` for every row of the batch (Eq. 6). During the warm-up
+       rare classes weigh more.
+    2. With ``truncation``, after the warm-up: leave out of an epoch the rows whose given label has
+       a probability of at most ``truncation`` when the epoch starts (Eq. 9, Algorithm 1).
 
     Parameters
     ----------
     q : float in (0, 1], default=0.7
-        1 is the mean absolute error; the loss goes to cross-entropy as q goes to 0.
+        1 is the mean absolute error; as q goes to 0, the loss approaches cross-entropy.
     truncation : float in [0, 1) or None, default=None
-        ``k`` in [1]_, Eq. 7, there 0.5. None leaves no row out.
+        ``k`` in [1]_, Eq. 7, which has 0.5. None leaves no row out.
     warmup_epochs : int >= 0 or None, default=None
-        Epochs in which rare classes weigh more and no row is left out. None means one sixth of
-        the epochs; with 0 all classes weigh alike, as in the paper.
+        Epochs in which rare classes weigh more and no row is left out. None means one sixth of the
+        epochs. With 0 all classes weigh the same, as in the paper.
     {shared parameters}
 
     Attributes
@@ -50,16 +50,17 @@ class GCEClassifier(CrossEntropyClassifier):
     -----
     Differences from the paper:
 
-    1. In the warm-up a class with the share s of the labels weighs ``s ** -q``: a network that
-       knows the shares alone then has the gradient of cross-entropy. In the paper, where all
-       classes are alike, it is proportional to it anyway; a class of 3 % is never learned.
-    2. With truncation, rows are chosen anew in every epoch, by the network as it stands; in the
-       paper every 10 epochs, by the network with the best score on validation rows.
-    3. If no row of an epoch were left, none is left out.
+    1. During the warm-up a class with the share s of the labels weighs ``s ** -q``: a network that
+       knows only the shares then has the gradient of cross-entropy. In the paper all classes are
+       equally frequent, and the gradient is proportional to it anyway. Without the weights a class
+       of 3 % is never learned.
+    2. With truncation, rows are chosen again in every epoch by the current network; in the paper
+       every 10 epochs, by the network with the best score on validation rows.
+    3. If truncation would leave no row of an epoch, none is left out.
 
     Trusted rows have the loss of cross-entropy and are never left out. Rows without a label take no
-    part in training. ``fit`` takes ``sample_weight``. Cost: that of cross-entropy; with truncation
-    one forward pass over all rows an epoch more; ``n_classes`` floats per sample.
+    part in training. ``fit`` takes ``sample_weight``. Cost: as cross-entropy; with truncation, one
+    more forward pass over all rows per epoch; ``n_classes`` floats per sample.
 
     References
     ----------
@@ -115,7 +116,7 @@ class GCEClassifier(CrossEntropyClassifier):
                 self.state_.probs_sum[idx] += logits.detach().float().softmax(1)
 
     def _class_weights(self, data: TrainingData) -> Tensor:
-        """Return what the rows of each class weigh in the warm-up, (n_classes,); 1 on average."""
+        """Return the weight of each class in the warm-up, (n_classes,); 1 on average."""
         labels = data.labels[data.has_label]
         counts = torch.bincount(labels, minlength=data.n_classes).clamp(min=1)
         weights = counts.float() ** -self.q

@@ -1,8 +1,7 @@
-"""Holistic Reliability Propagation: trust in the given label and in the model's own, apart."""
+"""Holistic Reliability Propagation: separate trust in the given label and in the guess."""
 
 from __future__ import annotations
 
-import warnings
 from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple
 
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from noisyfit.data.training import TrainingData, best_of_each_class, check_meta_set, draw_meta_rows
 from noisyfit.estimator.peers import Peers
 from noisyfit.estimator.warmup import WarmUp
-from noisyfit.exceptions import NoisyFitWarning
+from noisyfit.exceptions import warn
 from noisyfit.nn.beliefs import given_probability, newest_share
 from noisyfit.nn.build import projection_head
 from noisyfit.nn.features import embedding_size, logits_and_embeddings
@@ -32,161 +31,160 @@ STARVED = 0.5  # share of gates at the lower bound that is worth a warning
 
 
 class HRPClassifier(WarmUp, Peers):
-    """Learn with two reliabilities of every row: of its given label, and of the model's guess.
+    """Learn with two reliabilities for every row: one for its given label, one for the guess.
 
-    Two networks train each other. For every batch the partner asks what a small step on the given
-    label, and what one on the guess, would do to an outer loss; the answers are the reliabilities
-    alpha and beta. Their sum decides how rows are mixed and how much a pair counts, beta alone
-    which rows are drawn together in the embedding. The outer loss needs no labels; trusted rows
-    add their cross-entropy to it.
+    Two networks train each other. For every batch the partner estimates what a small step on the
+    given label, and what a step on the model's guess, would do to an outer loss; the answers are
+    the reliabilities alpha and beta. Their sum decides how rows are mixed and how much a pair
+    counts; beta alone decides which rows are drawn together in the embedding. The outer loss needs
+    no labels; trusted rows add their cross-entropy to it.
 
     A training step for each network, with everything from its partner (section 3 of [1]_):
 
-    1. The reliabilities, from one backward pass and one forward-mode derivative (Eqs. 1 to 6).
-    2. Cross-entropy of the rows whose label is believed, weighted by reliability (Eq. 13), and
-       agreement of strong with weak views (Eq. 14).
-    3. Mixed pairs, closer to the more reliable row, gated by the reliability of the mixture: RAM
-       and GRG (Eqs. 7 to 9).
-    4. A contrastive term that draws rows of one class together as far as both guesses are
-       reliable: CDCL (Eqs. 10 to 12).
+    1. Reliabilities: one backward pass and one forward-mode derivative (Eqs. 1 to 6).
+    2. Classification: cross-entropy of the rows whose label is believed, weighted by reliability
+       (Eq. 13), and agreement of strong with weak views (Eq. 14).
+    3. RAM and GRG: mixed pairs, closer to the more reliable row, gated by the reliability of the
+       mixture (Eqs. 7 to 9).
+    4. CDCL: a contrastive term that draws rows of one class together as far as both guesses are
+       reliable (Eqs. 10 to 12).
 
     Parameters
     ----------
     reliability : {"disentangled", "coupled"} or None, default="disentangled"
-        ``"coupled"`` has one signal: alpha is cut at 1, beta = 1 - alpha, and the row's
-        cross-entropy is divided between its two labels in this proportion. None has none: all rows
-        count alike, and the contrastive term is plain supervised contrast on the guesses.
+        ``"coupled"`` has one signal: alpha is capped at 1, beta = 1 - alpha, and the row's
+        cross-entropy is divided between its two labels in this proportion. None has no signal: all
+        rows count the same, and the contrastive term is plain supervised contrast on the guesses.
     mixing : {"asymmetric", "symmetric"} or None, default="asymmetric"
-        ``"symmetric"`` mixes without regard to the reliabilities, None not at all.
+        ``"symmetric"`` mixes without regard to the reliabilities; None does not mix.
     gated : bool, default=True
-        Whether pairs count by the reliability of the mixture.
+        Whether pairs are weighted by the reliability of the mixture.
     contrastive_weight : float >= 0, default=0.05
-        Weight of the contrastive term, ``lambda_c`` of Eq. 15. Zero leaves it out.
+        Weight of the contrastive term, ``lambda_c`` in Eq. 15. 0 leaves it out.
     concentration : float > 0, default=4.0
-        Of the Beta distribution of the mixing, ``kappa`` of Eq. 7.
+        Concentration of the Beta distribution for mixing, ``kappa`` in Eq. 7.
     reliability_range : tuple of two floats, default=(0.5, 1.5)
         Bounds of alpha + beta, Eq. 6, in units of its mean over the batch:
         ``0 < lower < 1 < upper``.
     reweighting : float in [0, 1], default=0.5
-        How far the reliability weighs the cross-entropy, ``eta_r`` of Eq. 13.
+        How strongly the reliability weights the cross-entropy, ``eta_r`` in Eq. 13.
     norm : {"mean", "sum", "max"}, default="mean"
-        What alpha and beta of a batch are divided by. ``"sum"`` is Eqs. 4 and 5 as published; with
-        separate reliabilities it differs from ``"mean"`` only in the scale of
-        ``label_reliability_``.
+        Divisor of alpha and beta in a batch. ``"sum"`` is Eqs. 4 and 5 as published; with separate
+        reliabilities it differs from ``"mean"`` only in the scale of ``label_reliability_``.
     balanced : bool, default=True
-        Compare rows with those of their class: reliabilities are scaled so that each class keeps
+        Compare rows with others of their class: reliabilities are scaled so that each class keeps
         its share of a batch. False is the published form.
     unit_gradients : bool, default=True
-        Divide what a row gains by the length of its gradient in the logits. False is the published
+        Divide the gain of a row by the length of its gradient in the logits. False is the published
         form.
     meta_objective : {"auto", "clid", "ce"}, default="auto"
-        The outer loss. ``"clid"`` looks at no label, but at how well predictions agree with
-        embeddings on training rows. ``"auto"`` adds the cross-entropy of trusted rows, if there are
-        any. ``"ce"`` is that alone, the published form; without trusted rows it takes the rows that
-        agree best with their labels.
+        The outer loss. ``"clid"`` uses no labels, only how well predictions agree with embeddings
+        on training rows. ``"auto"`` adds the cross-entropy of trusted rows, if there are any.
+        ``"ce"`` is that cross-entropy alone, the published form; without trusted rows it takes the
+        rows that agree best with their labels.
     meta_every : int >= 1, default=1
-        Steps for which the gradient of the outer loss is used again.
+        Number of steps for which the gradient of the outer loss is reused.
     temporal_momentum : float in [0, 1), default=0.9
-        Of the mean over epochs of each network's predictions.
+        Momentum of the mean over epochs of each network's predictions.
     inference : {"both", "first"}, default="both"
-        ``"both"`` predicts with the mean logits of the two networks; ``"first"`` with ``module_``,
-        as it is also where a callback restores the best epoch.
+        ``"both"`` predicts with the mean logits of the two networks, ``"first"`` with ``module_``.
+        If a callback restores the best epoch, ``module_`` always predicts.
     warmup_epochs : int or None, default=None
-        Epochs of cross-entropy before the first reliability. None means, for tables, after the
-        epoch in which the pilot predicts unseen labels best, or never if it predicts them as well
-        at the end; without a pilot, that is for fewer than 100 labels, one sixth of the epochs. For
-        images, when learning stalls.
+        Epochs of cross-entropy before the first reliability. None means: for tables, until the
+        epoch in which the pilot predicts unseen labels best, or to the end if it predicts them as
+        well there; without a pilot, that is with fewer than 100 labels, one sixth of the epochs;
+        for images, until learning stalls.
     {shared parameters}
 
     Attributes
     ----------
     label_reliability_ : ndarray of shape (n_training_rows,)
-        Mean of alpha over epochs and networks; at least 0, 0 without a label. On average 1 with
-        ``norm="mean"``. ``label_quality_`` is its rank; after a pilot, that of the probability of
-        the given label, as also where the warm-up lasted to the end; the mean is then over the
-        epochs of the warm-up, else over those after it.
+        Mean of alpha over networks and epochs: those after the warm-up or, if it lasted to the end,
+        those of the warm-up. At least 0, and 0 without a label; 1 on average with ``norm="mean"``.
+        ``label_quality_`` is its rank; after a pilot, or if the warm-up lasted to the end, it is
+        the rank of the probability of the given label.
     pseudo_label_reliability_ : ndarray of shape (n_training_rows,)
-        The same of beta.
+        The same for beta.
     peer_ : torch.nn.Module
         The second network.
     predicting_ : list of str
-        The networks that predict: ``"module"``, ``"peer"``.
+        The networks that predict: ``"module"`` and ``"peer"``.
     {shared attributes}
 
     Warns
     -----
     NoisyFitWarning
-        If in the last epoch most gates are at their lower bound: a few rows have all the
+        If most gates are at their lower bound in the last epoch: a few rows then have all the
         reliability, and the networks hardly learn from the others ("gradient starvation" in [1]_).
 
     Notes
     -----
-    ``history_`` has for each epoch the mean ``gate``, the share ``gate_at_lower_bound`` of pairs,
-    the share ``rows_at_upper_bound`` and ``pair_agreement``: the share of positive pairs, by
-    weight, whose targets agree.
+    ``history_`` has, for each epoch, the mean ``gate``, the share of pairs ``gate_at_lower_bound``,
+    the share of rows ``rows_at_upper_bound``, and ``pair_agreement``, the share, by weight, of
+    positive pairs whose targets agree.
 
-    Differences from the paper, whose printed equations are lost in the copy at hand; what its text
-    leaves open follows ProMix [2]_, on which it builds:
+    Differences from the paper, whose printed equations are missing from the available copy.
+    Whatever its text leaves open follows ProMix [2]_, on which it builds:
 
     1. CLID is in the outer loss, with or without trusted rows; the paper needs clean rows. A few
-       trusted rows are soon fitted, and their gradient then says little: on synthetic tables with
-       100 of them alpha found wrong labels with an AUROC of 0.88 without CLID, and 0.97 with it
-       (one seed). Each outer loss takes 100 rows at random.
-    2. The derivatives at weight 0 are taken in closed form, not by an unrolled step; they are the
-       same, and the learning rate of the step cancels.
+       trusted rows are soon fitted, and their gradient then carries little information: on
+       synthetic tables with 100 of them alpha found wrong labels with an AUROC of 0.88 without CLID
+       and 0.97 with it (one seed). Each outer loss takes 100 random rows.
+    2. The derivatives at weight 0 are taken in closed form, not through an unrolled step. They are
+       the same, and the learning rate of the step cancels.
     3. A row's gain is divided by the length of its gradient (``unit_gradients``). As published, a
        wrong label, which is never fitted, has the longer gradient and so the larger alpha whenever
-       it points the right way by chance: on synthetic tables alpha found wrong labels with an AUROC
-       of 0.3 to 0.5 without, 0.85 to 0.9 with it, at equal accuracy.
+       it happens to point the right way: on synthetic tables alpha found wrong labels with an AUROC
+       of 0.3 to 0.5 without the division and 0.85 to 0.9 with it, at equal accuracy.
     4. Eqs. 4 and 5 divide by the mean (``norm``). The paper adds a small constant to its sum; here
-       a batch in which nothing gains has equal reliabilities, but for rows without a label.
-    5. Eq. 6 bounds alpha + beta in units of the batch mean, so that neither the batch size nor
-       ``norm`` moves the bounds, and the term of the mixed pairs keeps its weight: the published
-       sums would have to be bounded at ``2 / batch_size`` times ours, and that term be weighted by
-       as much. The paper's bounds are unknown. With ours about 25 % of rows are at the upper one,
-       20 % of gates at the lower one, and the mean gate is 0.95 to 1.03. Wider ones, 0.1 and 2,
-       are 1 point lower on average on synthetic tables whose classes are ordered or alike, where
-       rows at the ends help CLID more: in the worst cell 3.6 below cross-entropy, ours 2.1 (18
-       cells, two seeds). On eight real tables they are 0.4 higher, at worst 3.7 below, ours 2.6
-       (28 cells, one seed).
-    6. Eqs. 7, 8, 11 and 13 are reconstructions. The shapes of the Beta distribution stay within
-       0.05 and 50. Eq. 10 is 1 in a batch whose guesses are all alike.
-    7. The other constants are ours, too: the weights, the concentration, and the temperature 0.1 of
+       all rows with a label have equal reliabilities in a batch in which nothing gains.
+    5. Eq. 6 bounds alpha + beta in units of the batch mean, so neither the batch size nor ``norm``
+       moves the bounds, and the term of the mixed pairs keeps its weight. With the published sums,
+       the bounds would have to be ``2 / batch_size`` times ours, and that term would have to be
+       weighted accordingly. The paper's bounds are unknown. With ours about 25 % of rows are at the
+       upper bound, 20 % of gates at the lower one, and the mean gate is 0.95 to 1.03. Wider bounds,
+       0.1 and 2, are 1 point lower on average on synthetic tables whose classes are ordered or
+       alike, where rows at the ends help CLID more: at worst 3.6 below cross-entropy, against 2.1
+       with ours (18 cells, two seeds). On eight real tables they are 0.4 higher, at worst 3.7
+       below, against 2.6 with ours (28 cells, one seed).
+    6. Eqs. 7, 8, 11 and 13 are reconstructions. The shape parameters of the Beta distribution stay
+       within 0.05 and 50. Eq. 10 is 1 in a batch whose guesses are all alike.
+    7. The other constants are also ours: the weights, the concentration, and the temperature 0.1 of
        the contrastive term.
     8. The guess is the class with the highest probability averaged over epochs
-       (``temporal_momentum``), not that of one step, and the guesses of all rows make positives;
-       the paper speaks of those with high confidence.
-    9. On tables a pilot finds out when the warm-up ends, from predictions of rows that it has not
-       seen, and which classes are mistaken for which. From then on the label of each row in Eqs. 9
-       and 13 is the distribution over the true classes that follows from its given label, from
-       these averages and from the pilot, and all rows with a label are used. On images, and for a
-       given number of ``warmup_epochs``, selection uses the averages: half of each class by the
-       smallest loss, and all labels predicted with 0.95 or more. Once 60 % of the epochs have
-       passed and the ramp has ended, rows without a believed label join where both networks agree
-       and the partner is sure by 0.95.
+       (``temporal_momentum``), not over one step, and the guesses of all rows form positives; the
+       paper uses only those of high confidence.
+    9. On tables a pilot decides when the warm-up ends, from predictions on unseen rows, and
+       estimates which classes are mistaken for which. After the warm-up, the label of each row in
+       Eqs. 9 and 13 is the distribution over the true classes that follows from its given label,
+       these averages and the pilot, and all rows with a label are used. On images, and with an
+       explicit number of ``warmup_epochs``, the averages select rows: the half of each class with
+       the smallest loss, and all labels predicted with 0.95 or more. Once 60 % of the epochs have
+       passed and the ramp has ended, rows without a believed label join if both networks agree and
+       the partner is at least 0.95 sure.
     10. The target of Eq. 14 is the learner's own distribution on the weak view, without a gradient.
-    11. The weight of all but the first loss rises over as many epochs as a warm-up of tables has,
-        and only after the warm-up, of which the paper does not speak. On images that ends when
-        learning stalls: networks that are still learning lose 3 points and more by what they select
-        themselves (4,000 images, symmetric noise of 40 %, one seed).
+    11. The weight of all losses but the first rises over as many epochs as a warm-up on tables has,
+        and only after the warm-up, which the paper does not mention. On images the warm-up ends
+        when learning stalls: networks that are still learning lose 3 points or more through their
+        own selection (4,000 images, 40 % symmetric noise, one seed).
     12. The contrastive term sees the embeddings through a head of two layers; the paper compares
-        the features themselves.
-    13. The meta set may lie among the training rows (``clean_mask``). Trusted rows are then in the
+        the features directly.
+    13. The meta set may be part of the training rows (``clean_mask``). Trusted rows are then in the
         loss with full weight.
     14. ``"coupled"`` divides the cross-entropy as L2B does [3]_; the paper does not say how its
-        ablation uses the coupled weight. As alpha + beta is 1, mixing is symmetric and not gated.
+        ablation uses the coupled weight. Because alpha + beta is 1, mixing is symmetric and not
+        gated.
     15. Rows are compared within their class (``balanced``). As published, what helps the outer loss
-        may be a class: on a synthetic table with 10 to 40 % of the rows in a class, alpha was 2.4
-        and more in the smallest classes and 0.1 in the largest, whose rows they took (36 % accuracy
-        against 51 of cross-entropy; balanced 48; one seed).
-    16. Both networks predict (``inference``), and labels are rated; the paper says nothing of
-        either.
+        may be a whole class: on a synthetic table with 10 to 40 % of the rows in a class, alpha was
+        2.4 or more in the smallest classes and 0.1 in the largest, whose rows they took (36 %
+        accuracy against 51 for cross-entropy; balanced 48; one seed).
+    16. Both networks predict (``inference``), and labels are rated; the paper mentions neither.
 
-    Rows without a label have alpha 0 and are trained on by mixing and contrast, and later by their
-    guess. Cost: that of a pilot, at most twice cross-entropy, and 16 passes through each network
-    per row and epoch, cross-entropy needs 3; 6 of them are for the reliabilities, up to 9 with
-    trusted rows, and fewer with ``meta_every``. The warm-up takes 3, and 4 for the ratings.
-    ``2 n_classes + 2`` floats per sample.
+    Rows without a label have alpha 0 and are trained on through mixing and contrast, and later with
+    their guess. Cost: a pilot, at most twice cross-entropy, plus 16 passes through each network per
+    row and epoch, where cross-entropy needs 3. Of these, 6 are for the reliabilities, up to 9 with
+    trusted rows, and fewer with ``meta_every``. The warm-up takes 3, plus 4 for the ratings. ``2
+    n_classes + 2`` floats per sample.
 
     References
     ----------
@@ -276,7 +274,7 @@ class HRPClassifier(WarmUp, Peers):
         check_meta_set(self._clean(data) or data.subset(self.state_.meta_rows))
         for epoch in self._epochs():
             if self._warming_up(data, epoch, self.state_.module_beliefs):
-                self._warm_up(data)
+                self._warm_up(data, self._networks)
                 self._rate_rows(data)
             else:
                 if epoch == self.state_.first_epoch:
@@ -293,21 +291,12 @@ class HRPClassifier(WarmUp, Peers):
             "label_reliability": torch.zeros(n),
             "pseudo_reliability": torch.zeros(n),
             "n_rated": torch.tensor(0),
-            **self._warm_up_state(n, n_classes),
         }
 
     # ---------------------------------------------------------------------------- steps
 
-    def _warm_up(self, data: TrainingData) -> None:
-        weights = self._warm_up_weights(data)
-        for idx, x, _ in data.batches("weak", labelled=True):
-            for name in self._networks:
-                logits = self._network(name)(x)
-                losses = cross_entropy(logits, self._meant(data, idx, logits))
-                self._descend((weights[idx] * losses).mean(), self._optimizer(name))
-
     def _co_train(self, data: TrainingData, epoch: int) -> None:
-        """Train each network on what the other one trusts."""
+        """Train each network on what the other trusts."""
         judges = self._judges(data)
         directions: dict[str, dict[str, Tensor]] = {}
         epochs = epoch - int(self.state_.first_epoch) + 1
@@ -329,13 +318,13 @@ class HRPClassifier(WarmUp, Peers):
                 if self.balanced:
                     reliability = self._balanced(reliability, labels, seen)
                 loss = self._loss(learner, x, strong, seen, reliability, trusted, ramp)
-                self._descend(loss, self._optimizer(learner))
+                self._descend(loss, learner)
             for reliability in reliabilities.values():
                 self._remember_rating(idx, reliability)
         self.state_.n_rated += 1
 
     def _rate_rows(self, data: TrainingData) -> None:
-        """Rate all rows without training on what is found."""
+        """Rate all rows without training on the ratings."""
         judges = self._judges(data)
         for teacher in self._networks:
             pseudo = self._with_pilot(getattr(self.state_, f"{teacher}_beliefs")).argmax(1)
@@ -349,7 +338,7 @@ class HRPClassifier(WarmUp, Peers):
         self.state_.n_rated += 1
 
     def _remember_rating(self, idx: Tensor, reliability: Reliability) -> None:
-        """Add what one of the two networks says of some rows."""
+        """Add the ratings of some rows by one of the two networks."""
         self.state_.label_reliability[idx] += reliability.label / 2
         self.state_.pseudo_reliability[idx] += reliability.pseudo / 2
 
@@ -386,7 +375,7 @@ class HRPClassifier(WarmUp, Peers):
         pseudo: Tensor,
         direction: dict[str, Tensor] | None,
     ) -> Reliability:
-        """Rate both labels of every row by what a step on them does to the outer loss."""
+        """Rate both labels of every row by the effect of a step on them on the outer loss."""
         labelled = (labels >= 0).float()
         if direction is None:
             ones = torch.ones_like(labelled)
@@ -423,7 +412,7 @@ class HRPClassifier(WarmUp, Peers):
         trusted: Tensor,
         ramp: float,
     ) -> Tensor:
-        """Return Eq. 15 of one network; targets and reliabilities are the other one's."""
+        """Return Eq. 15 for one network; targets and reliabilities come from the other."""
         network = self._network(learner)
         logits, embeddings = logits_and_embeddings(network, torch.cat([x, strong]))
         weak_logits, strong_logits = logits.chunk(2)
@@ -449,7 +438,7 @@ class HRPClassifier(WarmUp, Peers):
     def _reweighted(
         self, logits: Tensor, targets: Targets, reliability: Reliability, trusted: Tensor
     ) -> Tensor:
-        """Return the cross-entropy of each row times its weight in Eq. 13; trusted rows have 1."""
+        """Return each row's cross-entropy times its weight in Eq. 13, 1 for trusted rows."""
         losses = cross_entropy(logits, targets.label)
         if self.reliability == "coupled":  # alpha and beta divide the row between its two labels
             share = torch.where(trusted, 1.0, reliability.label)
@@ -542,7 +531,6 @@ class HRPClassifier(WarmUp, Peers):
         rating = state.label_reliability / n_rated
         self.label_reliability_ = rating.cpu().numpy()
         self.pseudo_label_reliability_ = (state.pseudo_reliability / n_rated).cpu().numpy()
-        self.warmup_epochs_ = self._length_of_warm_up()
         self._warn_of_starvation()
         beliefs = self._with_pilot((state.module_beliefs + state.peer_beliefs) / 2)
         if state.has_pilot:
@@ -554,19 +542,17 @@ class HRPClassifier(WarmUp, Peers):
     def _warn_of_starvation(self) -> None:
         last = self.history_[-1] if self.history_ else {}
         if last.get("gate_at_lower_bound", 0) > STARVED:
-            warnings.warn(
+            warn(
                 "The gate of the mixed rows should be above its lower bound for most pairs. In the "
                 f"last epoch {last['gate_at_lower_bound']:.0%} were at it: a few rows have all the "
                 "reliability, and the networks hardly learn from the others. Check the labels of "
                 "the trusted rows and give more of them (clean_mask or X_meta), raise "
-                "warmup_epochs, or raise the lower bound in reliability_range.",
-                NoisyFitWarning,
-                stacklevel=6,
+                "warmup_epochs, or raise the lower bound in reliability_range."
             )
 
 
 class Targets(NamedTuple):
-    """What a network learns from the other one, row by row.
+    """What a network learns from the other, row by row.
 
     Attributes
     ----------
@@ -602,7 +588,7 @@ class Reliability(NamedTuple):
 
 
 def gains(logits: Tensor, tangents: Tensor, labels: Tensor, *, unit: bool) -> Tensor:
-    """Return by how much a step on each row's cross-entropy lowers the outer loss, Eqs. 1 to 3.
+    """Return how much a step on each row's cross-entropy lowers the outer loss, Eqs. 1 to 3.
 
     Parameters
     ----------
@@ -611,8 +597,8 @@ def gains(logits: Tensor, tangents: Tensor, labels: Tensor, *, unit: bool) -> Te
     labels : tensor of shape (n_samples,)
         Rows with -1 gain nothing.
     unit : bool
-        Divide by the length of the row's gradient in the logits, so that a gain says how well the
-        two gradients agree and not how far the row is from being fitted.
+        Divide by the length of the row's gradient in the logits, so that a gain measures how well
+        the two gradients agree and not how far the row is from being fitted.
     """
     residual = logits.softmax(1) - nn.functional.one_hot(labels.clamp(min=0), logits.shape[1])
     gain = (residual * tangents).sum(1)
@@ -622,21 +608,21 @@ def gains(logits: Tensor, tangents: Tensor, labels: Tensor, *, unit: bool) -> Te
 
 
 def normalized(gains: Tensor, norm: str) -> Tensor:
-    """Return the positive part on the scale of a batch, Eqs. 4 and 5; alike if nothing gains."""
+    """Return the positive part scaled by the batch, Eqs. 4 and 5; all equal if nothing gains."""
     positive = gains.clamp(min=0)
     positive = torch.where(positive.sum() > TINY, positive, 1.0)
     return positive / {"mean": positive.mean(), "sum": positive.sum(), "max": positive.max()}[norm]
 
 
 def even_between_classes(values: Tensor, targets: Tensor) -> Tensor:
-    """Scale the values so that, weighing with them, each class keeps its share of the batch.
+    """Scale the values so that, used as weights, they keep each class's share of the batch.
 
     Parameters
     ----------
     values : Tensor of shape (n_samples,)
     targets : Tensor of shape (n_samples,) or (n_samples, n_classes)
-        Class, or probabilities of the classes. A class has one row more, of mean value, so that
-        few rows do not move it far. Rows with -1 are left alone.
+        Class, or probabilities of the classes. One row of mean value is added to each class, so
+        that a few rows do not move it far. Rows with -1 are left unchanged.
     """
     if targets.ndim == 1:
         known = (targets >= 0).to(values.dtype)
@@ -649,7 +635,7 @@ def even_between_classes(values: Tensor, targets: Tensor) -> Tensor:
 
 
 def min_max(values: Tensor) -> Tensor:
-    """Map a batch to [0, 1], Eq. 10; to 1 if all are alike."""
+    """Map a batch to [0, 1], Eq. 10; to 1 if all values are equal."""
     low, high = values.aminmax()
     spread = high - low
     return torch.where(spread > TINY, (values - low) / spread.clamp(min=TINY), 1.0)

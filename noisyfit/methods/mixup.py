@@ -1,4 +1,4 @@
-"""MixUp: train on mixtures of two rows, which are harder to memorise than rows."""
+"""MixUp: train on mixtures of two rows, which are harder to memorise than single rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from noisyfit.data.training import TrainingData
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 from noisyfit.nn.beliefs import sharpen
-from noisyfit.nn.losses import cross_entropy, mixup
+from noisyfit.nn.losses import cross_entropy
+from noisyfit.nn.mixing import mixup
 
 TEMPERATURE = 0.5  # of the mean prediction
 
@@ -19,17 +20,17 @@ TEMPERATURE = 0.5  # of the mean prediction
 class MixUpClassifier(CrossEntropyClassifier):
     """Learn from noisy labels by training on mixtures of two rows and of their labels.
 
-    A network that must be linear between rows cannot memorise each of them. Costs nothing and
-    assumes nothing, and a part of many stronger methods; alone it delays the memorising of wrong
+    A network that must be linear between rows cannot memorise each of them. MixUp costs nothing,
+    assumes nothing, and is part of many stronger methods. Alone it delays the memorising of wrong
     labels more than it prevents it.
 
-    For every batch (Eq. 2 of [1]_): mix each row, and its label, with another one of the batch in a
-    proportion drawn from Beta(alpha, alpha); a step on the cross-entropy.
+    For every batch (Eq. 2 of [1]_): mix each row and its label with another of the batch, in a
+    proportion drawn from Beta(alpha, alpha), and take a step on the cross-entropy.
 
     Parameters
     ----------
     mixup_alpha : float > 0, default=8.0
-        ``alpha`` in [1]_. Larger values mix more evenly, and resist memorising longer.
+        ``alpha`` in [1]_. Larger values mix more evenly and resist memorising longer.
     {shared parameters}
 
     Attributes
@@ -38,15 +39,15 @@ class MixUpClassifier(CrossEntropyClassifier):
 
     Notes
     -----
-    Differences from the paper: none in the loss. Wrong labels are rated by predictions of rows that
-    are not mixed: one forward pass over all rows an epoch, with the weak view. A network trained on
-    mixtures is less sure than it should be: ``label_distribution_`` is the mean over epochs,
-    sharpened with temperature 0.5. ``alpha`` is the paper's smaller value for wrong labels (8 and
-    32; 1 for clean ones).
+    Differences from the paper: none in the loss. Wrong labels are rated by predictions on unmixed
+    rows: one forward pass over all rows per epoch, with the weak view. A network trained on
+    mixtures is underconfident, so ``label_distribution_`` is the mean over epochs sharpened with
+    temperature 0.5. ``alpha`` is the smaller of the paper's values for wrong labels (8 and 32; 1
+    for clean labels).
 
     Trusted rows are mixed like all others. Rows without a label take no part in training. ``fit``
-    takes ``sample_weight``; each part of a mixture keeps its own. Cost: that of cross-entropy and
-    the pass above; ``n_classes`` floats per sample.
+    takes ``sample_weight``; each part of a mixture keeps its own weight. Cost: as cross-entropy,
+    plus the pass above; ``n_classes`` floats per sample.
 
     References
     ----------
@@ -83,6 +84,6 @@ class MixUpClassifier(CrossEntropyClassifier):
             self.state_.probs_sum += self._predict(self.module_, data, "weak").softmax(1)
 
     def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:
-        """Return the mean over epochs of the probability of the given label; of all, sharper."""
+        """Return means over epochs: the given label's probability; all classes', sharpened."""
         rating, distribution = super()._beliefs(data)
         return rating, sharpen(distribution, TEMPERATURE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from copy import deepcopy
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -17,7 +16,7 @@ from noisyfit.data.rows import Rows
 from noisyfit.data.training import TrainingData, best_of_each_class
 from noisyfit.estimator.base import NoisyLabelClassifier
 from noisyfit.estimator.warmup import WarmUp
-from noisyfit.exceptions import NoisyFitWarning
+from noisyfit.exceptions import warn
 from noisyfit.nn.beliefs import given_probability, newest_share, sharpen
 from noisyfit.nn.diffusion import (
     Denoiser,
@@ -41,47 +40,46 @@ COLLAPSED = 0.6  # share of the classes predicted at the end of the warm-up
 class RLDClassifier(WarmUp, NoisyLabelClassifier):
     """Learn from labels that a diffusion model has denoised, guided by the classifier itself.
 
-    A label is a vector of logits. A denoiser learns to take noise away from what the classifier
-    says of a row, guided by the classifier's probabilities; the classifier, called predictor,
-    learns the denoised labels. Each improves the other after a warm-up on the given labels. An
-    anchor ties the denoised labels to the given ones: without it the two teach each other whatever
-    they believe.
+    A label is a vector of logits. A denoiser learns to remove noise from the classifier's logits
+    for a row, guided by the classifier's probabilities; the classifier, called the predictor,
+    learns the denoised labels. After a warm-up on the given labels, each improves the other. An
+    anchor ties the denoised labels to the given ones; without it the two would teach each other
+    whatever they believe.
 
     For every batch (Algorithm 1 of [1]_):
 
-    1. The label of a row is the logits of the predictor (Eq. 1), here of its running average.
-    2. Diffusion step: noise is added to the labels (Eq. 2) and guessed, bent towards the
-       predictor's probabilities (Eqs. 3 to 6); two views of a row should be denoised alike (Eqs. 7
-       to 9).
-    3. Predictor step: labels are walked back from a random step of the diffusion (Eqs. 10 and 11)
-       and learned (Eq. 12).
+    1. Label: the logits of the predictor for the row (Eq. 1), here of its running average.
+    2. Diffusion step: add noise to the labels (Eq. 2) and guess it, guided towards the predictor's
+       probabilities (Eqs. 3 to 6); two views of a row should be denoised alike (Eqs. 7 to 9).
+    3. Predictor step: walk labels back from a random step of the diffusion (Eqs. 10 and 11) and
+       learn them (Eq. 12).
 
     Parameters
     ----------
     anchor : {"posterior", "class_median", "ensemble"} or None, default="posterior"
-        What the predictor learns. ``"posterior"`` are the probabilities of the true classes that
-        follow from the given label and from the sharpened mean of the denoised labels, averaged
-        with the beliefs of the pilot, under its transition matrix; without a pilot (see
+        What the predictor learns. ``"posterior"`` is the probabilities of the true classes that
+        follow from the given label, under the pilot's transition matrix, and from the sharpened
+        mean of the denoised labels, averaged with the beliefs of the pilot. Without a pilot (see
         ``warmup_epochs``) it is ``"class_median"``. ``"ensemble"`` is the sharpened mean over
-        epochs of each row's denoised labels. ``"class_median"`` is the same, but the given label
-        where its denoised probability is above the median of the rows with that label: whatever the
-        noise, the better half of a class is right, as long as most of its labels are. Both count a
-        denoised label by its largest probability, a given one fully. None is the denoised label of
-        the batch, all rows alike: the published form, which forgets the given labels after the
-        warm-up.
+        epochs of each row's denoised labels. ``"class_median"`` is the same, but with the given
+        label where its denoised probability is above the median of the rows with that label:
+        whatever the noise, the better half of a class is right as long as most of its labels are.
+        Both weight a denoised label by its largest probability and a given one fully. None is the
+        denoised label of the batch, with equal weight for all rows: the published form, which
+        forgets the given labels after the warm-up.
     denoising : bool, default=True
-        Whether labels are denoised at all. False is a control: what the predictor's running average
-        says of a row stands for its denoised label, and there is no diffusion to train. See the
-        page of this method for what the diffusion brings.
+        Whether to denoise labels at all. False is a control: the prediction of the predictor's
+        running average replaces the denoised label, and no diffusion is trained. The page of this
+        method shows what the diffusion brings.
     conditioning : {"features"} or None, default="features"
-        Whether the denoiser sees the embeddings of the row. None is the published form.
+        Whether the denoiser sees the embedding of the row. None is the published form.
     rule : {"ddim", "ddpm_mean"}, default="ddim"
-        ``"ddim"`` takes ``n_steps`` long steps back, from labels to which noise was added.
-        ``"ddpm_mean"`` is the published form: every step (Eq. 10), from labels as they are.
+        ``"ddim"`` takes ``n_steps`` long steps back, from labels with noise added. ``"ddpm_mean"``
+        is the published form: it takes every step (Eq. 10), from labels without added noise.
     n_steps : int in [1, 50], default=5
-        Steps of the walk back, at most ``t_max``.
+        Number of steps of the walk back, at most ``t_max``.
     t_max : int in [1, 50], default=10
-        The walk back starts at a random step up to this one, of 50. 50 is the published form.
+        The walk back starts at a random step, of 50, up to this one. 50 is the published form.
     guidance_scale : float >= 0, default=1.0
         Strength of the guidance, ``s`` of Eq. 5. 0 is the ablation "w/o guidance".
     contrastive_weight : float >= 0, default=0.5
@@ -92,30 +90,31 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
     diffusion_every : int >= 1, default=2
         Batches per diffusion step.
     teacher_momentum : float in [0, 1), default=0.9
-        Of the running average of the predictor's weights, step by step. 0 is the published form.
+        Momentum of the running average of the predictor's weights, per step. 0 is the published
+        form.
     temporal_momentum : float in [0, 1), default=0.7
-        Of the mean of the denoised labels over epochs.
+        Momentum of the mean of the denoised labels over epochs.
     temperature : float > 0, default=0.3
-        Below 1 sharpens that mean where it is learned.
+        Values below 1 sharpen that mean where it is learned.
     inference : {"predictor", "diffusion"}, default="predictor"
-        Whether ``predict_proba`` is what the predictor says, or its denoised labels.
+        Whether ``predict_proba`` returns the predictor's probabilities or its denoised labels.
     warmup_epochs : int or None, default=None
-        Epochs of cross-entropy before the predictor learns from denoised labels. None means, for
-        tables, after the epoch in which the pilot predicts unseen labels best, or never if it
-        predicts them as well at the end; without a pilot, that is for fewer than 100 labels, one
-        sixth of the epochs. For images, when learning stalls.
+        Epochs of cross-entropy before the predictor learns denoised labels. None means: for tables,
+        until the epoch in which the pilot predicts unseen labels best, or to the end if it predicts
+        them as well there; without a pilot, that is with fewer than 100 labels, one sixth of the
+        epochs; for images, until learning stalls.
     {shared parameters}
 
     Attributes
     ----------
     collapsed_ : bool
-        Whether hardly any classes were predicted any more, and the predictor went back to the end
-        of the warm-up.
+        Whether the predictions collapsed to very few classes, and the predictor was restored to the
+        end of the warm-up.
     diffusion_, teacher_ : torch.nn.Module
         The denoiser with its schedule, and the running average of the predictor. After a collapse
-        they are those of the end of the warm-up, as ``module_`` is.
+        they are restored to the end of the warm-up, like ``module_``.
     warmup_epochs_ : int
-        Epochs of the warm-up; ``n_iter_`` if it lasted to the end.
+        Number of epochs of the warm-up; ``n_iter_`` if it lasted to the end.
     {shared attributes}
 
     Warns
@@ -125,46 +124,46 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
 
     Notes
     -----
-    ``history_`` has, by epoch, ``noise_error`` (Eq. 6), ``contrast`` (Eq. 8), ``train_loss`` (Eq.
-    12), ``agreement`` (share of rows where predictor and denoised label name the same class) and
-    ``mean_prediction_entropy``, in nats.
+    ``history_`` has, for each epoch, ``noise_error`` (Eq. 6), ``contrast`` (Eq. 8), ``train_loss``
+    (Eq. 12), ``agreement`` (the share of rows where predictor and denoised label name the same
+    class) and ``mean_prediction_entropy``, in nats.
 
     Differences from the paper:
 
-    1. The anchor. As published no step uses the given labels after the warm-up; on digits a
-       perceptron without batch normalisation falls from 89 % to 10 % in three epochs that way.
-       With an anchor Eq. 12 is a mean weighed by the confidence of the denoised labels, each a mean
-       over epochs and sharpened; as published, and with ``anchor=None``, it is a plain mean over
-       the denoised labels of the batch.
+    1. The anchor. As published, no step uses the given labels after the warm-up; on digits a
+       perceptron without batch normalisation then falls from 89 % to 10 % in three epochs. With an
+       anchor, Eq. 12 is a mean weighted by the confidence of the denoised labels, each of which is
+       a mean over epochs and sharpened; as published, and with ``anchor=None``, it is a plain mean
+       over the denoised labels of the batch.
     2. The labels come from a running average of the predictor, and the denoiser sees embeddings.
     3. Walks start at one of the first 10 of 50 steps and take five long steps (DDIM); the paper
-       takes all, 50 at most. Starts at all 50 steps lose the label: on synthetic tables accuracy
-       fell by 20 to 40 points. The paper starts from the logits as they are, DDIM here from logits
-       with noise added.
+       takes every step, at most 50. Starting from all 50 steps loses the label: on synthetic tables
+       accuracy fell by 20 to 40 points. The paper starts from the logits without added noise, DDIM
+       here from logits with noise added.
     4. The denoiser is a perceptron with two hidden layers on the vector of logits; the paper names
-       a latent diffusion model for images and no details. Logits are standardised by running
-       numbers. Step 0, which divides by zero, is left out.
-    5. The denoiser is trained from the first epoch on, with Adam, and every second batch. Eq. 6
-       draws a step and noise for each row; Eq. 8 draws one step and one noise for the batch, as
-       published, apart from those of Eq. 6. Its sum runs over the batch.
+       a latent diffusion model for images and gives no details. Logits are standardised by running
+       statistics. Step 0, which divides by zero, is left out.
+    5. The denoiser is trained from the first epoch on, with Adam, on every second batch. Eq. 6
+       draws a step and noise for each row. Eq. 8 draws one step and one noise for the batch, as
+       published, separately from those of Eq. 6. Its sum runs over the batch.
     6. ``s(t)`` is ``guidance_scale * sqrt(1 - alpha_bar)``.
     7. The warm-up ends when learning does; a network that is still learning is held back by its own
-       predictions. On tables a pilot finds out when, from predictions of rows that it has not seen,
-       and which classes are mistaken for which: in the warm-up, and with ``anchor="posterior"``
-       afterwards, given labels become probabilities of the true classes under its transition
-       matrix.
-    8. A guard puts the end of the warm-up back after a collapse. The paper does not say how it
-       predicts: here the predictor does, or with ``inference="diffusion"`` its denoised labels.
-    9. Networks, learning rate and its cosine, epochs and views are those of all methods of this
+       predictions. On tables a pilot decides when the warm-up ends, from predictions on unseen
+       rows, and estimates which classes are mistaken for which: during the warm-up, and with
+       ``anchor="posterior"`` afterwards, given labels become probabilities of the true classes
+       under the pilot's transition matrix.
+    8. After a collapse a guard restores the end of the warm-up. The paper does not say what
+       predicts: here it is the predictor or, with ``inference="diffusion"``, its denoised labels.
+    9. Networks, the learning rate and its cosine, epochs and views are those of all methods of this
        package; the paper's differ by data set (`noisyfit.benchmark.recipes`).
 
     The published form: ``anchor=None, conditioning=None, n_steps=50, t_max=50, rule="ddpm_mean",
     diffusion_every=1, teacher_momentum=0``.
 
-    Trusted rows keep their label, with every anchor. Rows without a label are learned from their
-    denoised label. Cost: that of a pilot, at most twice cross-entropy, and 4.5 passes through the
-    network per row and epoch, cross-entropy needs 3,
-    and the denoiser's, which count for tables. ``n_classes`` floats per sample.
+    Trusted rows keep their label, with every anchor. Rows without a label are learned with their
+    denoised label. Cost: a pilot, at most twice cross-entropy, plus 4.5 passes through the network
+    per row and epoch, where cross-entropy needs 3, plus the denoiser's passes, which matter for
+    tables. ``n_classes`` floats per sample.
 
     References
     ----------
@@ -247,7 +246,7 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
             warming_up = self._warming_up(data, epoch, state.denoised)
             if state.first_epoch == epoch:
                 for name, network in self.warmed_up_.items():
-                    network.load_state_dict(getattr(self, f"{name}_").state_dict())
+                    network.load_state_dict(self._network(name).state_dict())
             if not warming_up and not self.predictor_weight:
                 self.module_.eval()  # its running statistics stay as well
             targets, weights = self._warm_up_targets(data) if warming_up else self._targets(data)
@@ -273,13 +272,12 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
             "denoised": torch.full((n, n_classes), 1 / n_classes),
             "n_predicted": torch.tensor(0.0),
             "collapsed": torch.tensor(False),
-            **self._warm_up_state(n, n_classes),
         }
 
     # ------------------------------------------------------------------------------ diffusion
 
     def _train_diffusion(self, label: Label, view: Tensor) -> None:
-        """Learn to tell the noise in labels, and to denoise two views of a row alike."""
+        """Learn to predict the noise in labels, and to denoise two views of a row alike."""
         self.diffusion_.scale.update(label.logits)
         noise = torch.randn_like(label.logits)
         guess, _ = self.diffusion_.step_back(label, noise, self._random_steps(label))
@@ -289,10 +287,10 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
             contrast = self._contrast(label, predicted_label(self.teacher_, view))
             self._log("contrast", contrast)
             loss = loss + self.contrastive_weight * contrast
-        self._descend(loss, self.diffusion_optimizer_)
+        self._descend(loss, "diffusion")
 
     def _contrast(self, label: Label, other: Label) -> Tensor:
-        """Return Eq. 8 of two views; one step and one noise for all tell no row from another."""
+        """Return Eq. 8 for two views; with one step and one noise for all, no row stands out."""
         t = self._random_steps(label)[:1].expand(len(label.logits))
         noise = torch.randn_like(label.logits[:1]).expand_as(label.logits)
         means = [self.diffusion_.step_back(part, noise, t)[1] for part in (label, other)]  # Eq. 7
@@ -324,7 +322,7 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
         return one_hot(data), self._warm_up_weights(data)
 
     def _targets(self, data: TrainingData) -> tuple[Tensor, Tensor]:
-        """Return the denoised labels, given ones where they are trusted, and what rows count."""
+        """Return denoised labels, given ones for trusted rows, and the weights of the rows."""
         trusted = data.trusted
         if self.anchor is None:
             return one_hot(data), torch.ones(len(data), device=self.device_)
@@ -351,7 +349,7 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
         elif self.predictor_weight:
             self._descend(self.predictor_weight * loss)
         else:
-            self._log("optimizer", loss)
+            self._log("train_loss", loss)
         return logits.detach().float().softmax(1)
 
     @torch.no_grad()
@@ -373,7 +371,7 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
     # ---------------------------------------------------------------------------------- guard
 
     def _guard(self, probs: Tensor, warming_up: bool) -> None:
-        """Go back to the end of the warm-up if hardly any classes are predicted any more."""
+        """Restore the end of the warm-up if hardly any classes are still predicted."""
         self._log("mean_prediction_entropy", entropy(probs.mean(0)))
         shares = probs.argmax(1).bincount(minlength=probs.shape[1]) / len(probs)
         n_predicted = entropy(shares).exp()  # the effective number of classes
@@ -382,7 +380,7 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
         elif n_predicted < COLLAPSED * self.state_.n_predicted:
             self.state_.collapsed.fill_(True)
             for name, network in self.warmed_up_.items():
-                getattr(self, f"{name}_").load_state_dict(network.state_dict())
+                self._network(name).load_state_dict(network.state_dict())
 
     def _callbacks_stop(self) -> bool:
         return super()._callbacks_stop() or bool(self.state_.collapsed)
@@ -406,20 +404,20 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
         X : array-like
             Rows as in ``fit``.
         y : array-like of shape (n_samples,), default=None
-            Labels to start from: wrong ones walk to what the predictor holds to be right. None, or
-            a missing label, starts from the predictor's own logits.
+            Labels to start from: wrong ones walk to the class that the predictor believes is right.
+            None, or a missing label, starts from the predictor's own logits.
         return_trajectory : bool, default=False
-            Return the labels on the way as well.
+            Also return the labels along the way.
 
         Returns
         -------
         ndarray of shape (n_samples, n_classes) or (steps + 1, n_samples, n_classes)
-            Probabilities; with ``return_trajectory`` the start first and the denoised label last.
+            Probabilities; with ``return_trajectory``, from the start to the denoised label.
 
         Raises
         ------
         ValueError
-            If there is no diffusion, ``denoising=False``.
+            If there is no diffusion because of ``denoising=False``.
         """
         check_is_fitted(self)
         self._check_diffusion("denoise")
@@ -437,7 +435,7 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
         *,
         return_trajectory: bool = False,
     ) -> Tensor:
-        """Denoise given labels, or what the predictor says."""
+        """Denoise given labels, or the output of the predictor."""
         network, diffusion, n_classes = self.module_, self.diffusion_, self.n_classes_
         both = self._evaluate(
             lambda x: torch.cat(logits_and_embeddings(network, x), 1), network, rows
@@ -458,7 +456,7 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
         return torch.cat(walked, dim=-2)
 
     def _probabilities(self, rows: TrainingData | Rows) -> Tensor:
-        """Return what the predictor says, or its denoised labels."""
+        """Return the predictions of the predictor, or its denoised labels."""
         return super()._probabilities(rows) if self.inference == "predictor" else self._walk(rows)
 
     # ------------------------------------------------------------------------ networks, beliefs
@@ -499,23 +497,20 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
 
     def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:
         """Return the denoised probability of the given label and of all classes."""
-        self.warmup_epochs_ = self._length_of_warm_up()
         self.collapsed_ = bool(self.state_.collapsed)
         if self.collapsed_:
             self.state_.denoised.copy_(self._predict(self.module_, data).softmax(1))
-            warnings.warn(
+            warn(
                 f"The predictor should keep predicting at least {COLLAPSED:.0%} of the classes of "
                 f"the warm-up. It collapsed in epoch {self.n_iter_}, and its weights after epoch "
                 f"{self.warmup_epochs_} were put back. Use an anchor, a lower t_max, a longer "
-                "warm-up, or a network with normalisation.",
-                NoisyFitWarning,
-                stacklevel=4,
+                "warm-up, or a network with normalisation."
             )
         return self._given_probability(data), self.state_.denoised
 
 
 class Label(NamedTuple):
-    """What a network says of a batch, without gradient.
+    """The output of a network for a batch, without gradient.
 
     Attributes
     ----------
@@ -549,9 +544,9 @@ class LabelDiffusion(nn.Module):
         self.rule, self.n_steps, self.t_max = rule, n_steps, t_max
 
     def step_back(self, label: Label, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Add noise to labels (Eq. 2); return its guess (Eq. 5) and the mean a step back (Eq. 7).
+        """Add noise to labels (Eq. 2); return its guess (Eq. 5) and the mean one step back (Eq. 7).
 
-        All tensors of shape (n_samples, n_classes), but for `t`, (n_samples,).
+        All tensors have shape (n_samples, n_classes), except `t`, (n_samples,).
         """
         z_t = self.schedule.add_noise(self.scale.normalize(label.logits), noise, t)
         parts = self.denoiser, self.schedule, self.scale
@@ -564,7 +559,7 @@ class LabelDiffusion(nn.Module):
     def walk_back(
         self, z: Tensor, t: Tensor, label: Label, *, return_trajectory: bool = False
     ) -> Tensor:
-        """Denoise standardised labels `z` at steps `t` (Eqs. 10 and 11): probabilities."""
+        """Denoise standardised labels `z` at steps `t` (Eqs. 10 and 11); return probabilities."""
         parts = self.denoiser, self.schedule, self.scale
         z_0 = denoise(
             *parts, z, t, label.probs, self._condition(label), rule=self.rule,
@@ -579,7 +574,7 @@ class LabelDiffusion(nn.Module):
 
 @torch.no_grad()
 def predicted_label(network: nn.Module, x: Tensor) -> Label:
-    """Return what a network says of a batch (Eq. 1)."""
+    """Return the output of a network for a batch (Eq. 1)."""
     logits, embeddings = logits_and_embeddings(network, x)
     return Label(logits.float(), logits.float().softmax(1), embeddings.float())
 
@@ -590,7 +585,7 @@ def one_hot(data: TrainingData) -> Tensor:
 
 
 def standardized_one_hot(labels: Tensor, n_classes: int) -> Tensor:
-    """Return labels with mean 0 and variance 1, as the logits that are diffused have."""
+    """Return labels with mean 0 and variance 1, like the logits that are diffused."""
     onehot = nn.functional.one_hot(labels.clamp(min=0), n_classes).float()
     centred = onehot - onehot.mean(1, keepdim=True)
     return centred / centred.square().mean(1, keepdim=True).sqrt().clamp(min=1e-3)

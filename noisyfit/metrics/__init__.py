@@ -1,4 +1,4 @@
-"""Score what was found about labels against the truth, and networks without any truth."""
+"""Score findings about labels against the truth, and networks without it."""
 
 from noisyfit.metrics.detection import (
     corrected_accuracy,

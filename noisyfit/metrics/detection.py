@@ -1,4 +1,4 @@
-"""Score what was found about labels against the truth."""
+"""Score findings about labels against the truth."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def detection_auroc(flipped: ArrayLike, quality: ArrayLike) -> float:
 
 
 def detection_average_precision(flipped: ArrayLike, quality: ArrayLike) -> float:
-    """Area under precision and recall of finding wrong labels by low quality.
+    """Area under the precision-recall curve for finding wrong labels by low quality.
 
     Parameters
     ----------
@@ -74,8 +74,8 @@ def detection_average_precision(flipped: ArrayLike, quality: ArrayLike) -> float
 def precision_at_n(flipped: ArrayLike, quality: ArrayLike, n: int | None = None) -> float:
     """Fraction of truly wrong labels among the ``n`` labels of lowest quality.
 
-    Rows that tie for the last places count with the average over them, so the order of the rows
-    does not matter.
+    Rows that tie for the last places count with their average, so the order of the rows does not
+    matter.
 
     Parameters
     ----------
@@ -84,8 +84,8 @@ def precision_at_n(flipped: ArrayLike, quality: ArrayLike, n: int | None = None)
     quality : array-like of shape (n_samples,)
         Low means suspicious. Rows with NaN are left out.
     n : int, default=None
-        How many labels a person would look at. None: as many as are wrong, so that 1.0 can be
-        reached; precision and recall are then the same.
+        Number of labels a person would look at. None: as many as are wrong, so that 1.0 can be
+        reached; precision and recall are then equal.
 
     Returns
     -------
@@ -119,13 +119,13 @@ def corrected_accuracy(y_true: ArrayLike, y_corrected: ArrayLike) -> float:
     Parameters
     ----------
     y_true, y_corrected : array-like of shape (n_samples,)
-        Clean labels and corrected labels, both as the user writes them. Rows whose clean label is
-        None, NaN or pandas' NA do not count.
+        Clean labels and corrected labels, both in the user's type. Rows whose clean label is None,
+        NaN or pandas' NA do not count.
 
     Returns
     -------
     float
-        Compare with one minus the noise rate: below it, correcting did harm.
+        Compare with one minus the noise rate: if it is lower, correcting did harm.
 
     Examples
     --------
@@ -158,8 +158,8 @@ def transition_matrix_error(estimated: ArrayLike, true: ArrayLike) -> float:
     Returns
     -------
     float
-        ``mean_i(0.5 * sum_j |estimated_ij - true_ij|)``, in [0, 1]: the probability mass that the
-        average row has in the wrong place.
+        ``mean_i(0.5 * sum_j |estimated_ij - true_ij|)``, in [0, 1]: the probability mass that is
+        misplaced in an average row.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Judge networks without any truth: how well predictions agree with embeddings."""
+"""Judge networks without the truth: how well predictions agree with embeddings."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ SET_SIZE = 1000  # rows scored together, as many as the authors' meta set has
 def clid(embeddings: Any, probabilities: Any, temperature: float = 0.5) -> float:
     """Cross-layer information divergence of a set of rows; needs no labels.
 
-    Low if rows that the network sees as alike are also predicted alike. Under label noise it has
-    been found to rise and fall with the cross-entropy on clean labels (section 4.2 of [1]_). See
+    Low if rows with similar embeddings also have similar predictions. Under label noise it has been
+    found to rise and fall with the cross-entropy on clean labels (section 4.2 of [1]_). See
     `noisyfit.nn.losses.clid` for the formula.
 
     Parameters
     ----------
     embeddings : array-like or tensor of shape (n_samples, n_dims)
-        What the last layer of the network sees: ``estimator.transform(X)``.
+        The input of the network's last layer: ``estimator.transform(X)``.
     probabilities : array-like or tensor of shape (n_samples, n_classes)
         ``estimator.predict_proba(X)``.
     temperature : float > 0, default=0.5
-        Divides the cosines of the embeddings.
+        Divisor of the cosines of the embeddings.
 
     Returns
     -------
     float
         In nats, in ``[0, log(n_samples) + 2 / temperature]``; ``log(n_samples)`` if all embeddings
-        are the same.
+        are equal.
 
     Raises
     ------
@@ -44,10 +44,10 @@ def clid(embeddings: Any, probabilities: Any, temperature: float = 0.5) -> float
 
     Notes
     -----
-    Depends on the number of rows: compare sets of equal size. It also falls as predictions become
-    more confident, right or wrong, so it can prefer a network that has memorised wrong labels. It
-    is for comparing how much noise there was; to choose between settings for the same labels use
-    `standardized_clid` or `noisyfit.neg_clid`.
+    Depends on the number of rows, so compare sets of equal size. It also falls as predictions
+    become more confident, right or wrong, so it can prefer a network that has memorised wrong
+    labels. Use it to compare how much noise there was. To choose between settings for the same
+    labels, use `standardized_clid` or `noisyfit.neg_clid`.
 
     References
     ----------
@@ -79,7 +79,8 @@ def standardized_clid(embeddings: Any, probabilities: Any) -> float:
     Parameters
     ----------
     embeddings : array-like or tensor of shape (n_samples, n_dims)
-        At least 3 rows. The memory is quadratic in them: average over sets of 1,000 rows or so.
+        At least 3 rows. Memory is quadratic in the number of rows: average over sets of about
+        1,000.
     probabilities : array-like or tensor of shape (n_samples, n_classes)
 
     Returns
@@ -90,22 +91,24 @@ def standardized_clid(embeddings: Any, probabilities: Any) -> float:
     Raises
     ------
     ValueError
-        If the arrays do not match, are not finite, hold negative probabilities or under 3 rows.
+        If the arrays do not match, are not finite, hold negative probabilities or have fewer than 3
+        rows.
 
     Notes
     -----
-    Three things besides the quality of a network move plain CLID, and each is divided out.
+    Three things besides the quality of a network affect plain CLID, and each is divided out.
 
-    1. *Confidence and temperature.* The CLID of a row is compared with the same under all orders of
-       the other rows' predictions: how many standard deviations below their mean is it? In closed
-       form that is ``sqrt(m - 2)`` times the Pearson correlation, over the other rows, between the
-       cosines of the embeddings and the cosines of the predictions. The temperature cancels.
+    1. *Confidence and temperature.* The CLID of a row is compared with its values under all orders
+       of the other rows' predictions: how many standard deviations is it below their mean? In
+       closed form that is ``sqrt(m - 2)`` times the Pearson correlation, over the other rows,
+       between the cosines of the embeddings and the cosines of the predictions. The temperature
+       cancels.
     2. *Number of rows.* The factor ``sqrt(m - 2)`` is left out.
-    3. *Width.* The cosines of wide embeddings spread less, and so agree less with any predictions
-       from a few classes. A random linear layer to K classes adds noise of variance 1/K or so to
-       the cosines, whose standard deviation is ``s``; its correlation would be
-       ``s / sqrt(s**2 + 1/K)``. Both correlations are compared after Fisher's transformation
-       ``artanh``, which makes their errors alike.
+    3. *Width.* The cosines of wide embeddings vary less, and so agree less with any predictions
+       over a few classes. A random linear layer to K classes adds noise with a variance of about
+       1/K to the cosines, whose standard deviation is ``s``; its correlation would be ``s /
+       sqrt(s**2 + 1/K)``. The two correlations are compared after Fisher's transformation
+       ``artanh``, which gives them errors of the same size.
 
     The result is ``arsinh(s * sqrt(K)) - artanh(r)``, with ``r`` the mean correlation.
 
@@ -141,15 +144,15 @@ def standardized_clid(embeddings: Any, probabilities: Any) -> float:
 def neg_clid(estimator: Any, X: Any, y: Any = None) -> float:
     """Score a fitted estimator by how well its predictions agree with its embeddings.
 
-    A scorer that looks at no label, for ``GridSearchCV(scoring=neg_clid)``, ``cross_val_score`` and
-    skorch's ``EpochScoring``. It is high if rows that the network sees as alike are predicted alike
-    ([1]_): fitting wrong labels breaks this on rows held out. Score rows that were not trained on.
+    A scorer that uses no labels, for ``GridSearchCV(scoring=neg_clid)``, ``cross_val_score`` and
+    skorch's ``EpochScoring``. It is high if rows with similar embeddings have similar predictions
+    ([1]_); fitting wrong labels breaks this on held-out rows. Score rows that were not trained on.
 
     Parameters
     ----------
     estimator : fitted estimator
-        Any of this package, or a ``Pipeline`` that ends in one: it needs ``transform``, for the
-        embeddings, and ``predict_proba``.
+        Any estimator of this package, or a ``Pipeline`` that ends in one. It needs ``transform``,
+        for the embeddings, and ``predict_proba``.
     X : array-like
         At least 3 rows.
     y : ignored
@@ -158,8 +161,8 @@ def neg_clid(estimator: Any, X: Any, y: Any = None) -> float:
     -------
     float
         High is good; near 0 for an untrained network. The negative of
-        `noisyfit.metrics.standardized_clid`, averaged over sets of 1,000 rows, or of all rows if
-        there are fewer.
+        `noisyfit.metrics.standardized_clid`, averaged over sets of 1,000 rows, or computed on all
+        rows if there are fewer.
 
     Raises
     ------
@@ -170,18 +173,18 @@ def neg_clid(estimator: Any, X: Any, y: Any = None) -> float:
 
     Notes
     -----
-    Plain CLID (`noisyfit.metrics.clid`) depends on the number of rows, on the width of the network
-    and on its confidence. It often falls while a network memorises wrong labels with growing
-    confidence, and then chooses the worst setting. The standardized one does not depend on them in
-    this way, and needs no correction where there are fewer rows than in a set.
+    Plain CLID (`noisyfit.metrics.clid`) depends on the number of rows, the width of the network and
+    its confidence. It often falls while a network memorises wrong labels with growing confidence,
+    and then chooses the worst setting. Standardised CLID does not depend on them in this way, and
+    needs no correction for sets with fewer rows.
 
-    The rows are dealt to the sets in a fixed random order, so that rows sorted by class do no harm;
-    the last set is filled up from the first.
+    The rows are dealt to the sets in a fixed random order, so rows sorted by class do no harm; the
+    last set is filled up from the first.
 
-    The score is no measure of accuracy. A network that underfits agrees with its embeddings too, so
-    compare settings that all learn something, on the same labels: the score does not tell clean
-    labels from noisy ones. Under mild noise, or with hundreds of held-out rows, the accuracy on the
-    noisy held-out labels is as good a guide; the score needs no labels.
+    The score does not measure accuracy. A network that underfits also agrees with its embeddings,
+    so compare settings that all learn something, on the same labels: the score does not tell clean
+    labels from noisy ones. Under mild noise, or with hundreds of held-out rows, accuracy on the
+    noisy held-out labels is as good a guide; this score needs no labels.
 
     References
     ----------
@@ -199,8 +202,8 @@ def neg_clid(estimator: Any, X: Any, y: Any = None) -> float:
     >>> search.best_params_
     {'max_epochs': 20}
 
-    Keep the best epoch by a callback; rows to score come from ``validation_fraction`` or ``X_val``,
-    or are the training rows with ``on_train=True``:
+    Keep the best epoch with a callback. The rows to score come from ``validation_fraction`` or
+    ``X_val``, or are the training rows with ``on_train=True``:
 
     >>> from skorch.callbacks import EarlyStopping, EpochScoring
     >>> watch = EpochScoring(neg_clid, name="neg_clid", lower_is_better=False)
@@ -229,16 +232,16 @@ def relative_performance_ratio(
     Parameters
     ----------
     performance : array-like
-        Test performance under each noisy setting, such as the cross-entropy or `clid`, of any
-        shape; not zero.
+        Test performance under each noisy setting, such as the cross-entropy or `clid`. Any shape;
+        no zeros.
     clean_performance : array-like
-        The same measure after training on clean labels; a number, or of a shape that broadcasts.
+        The same measure after training on clean labels; a number, or a shape that broadcasts.
 
     Returns
     -------
     ndarray of the broadcast shape
-        ``clean_performance / performance``. 1 is as good as clean. Noise lowers it for a measure of
-        which low is good, and raises it otherwise.
+        ``clean_performance / performance``. 1 is as good as clean. Noise lowers the ratio if low
+        values of the measure are good, and raises it otherwise.
 
     Raises
     ------
@@ -271,13 +274,13 @@ def epoch_correlation(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64
     ----------
     first, second : array-like of shape (n_epochs, n_settings)
         Two measures, such as `clid` and the cross-entropy on clean test labels, of networks trained
-        by the same protocol under two or more settings.
+        with the same protocol under two or more settings.
 
     Returns
     -------
     ndarray of shape (n_epochs,)
-        In [-1, 1]; NaN at an epoch at which a measure is the same under all settings. The authors
-        call a correlation strong above 0.7 or so.
+        In [-1, 1]; NaN at an epoch in which a measure is the same under all settings. The authors
+        call a correlation above about 0.7 strong.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Score how well rows of classes that were never seen stand out."""
+"""Score how well rows of unseen classes stand out."""
 
 from __future__ import annotations
 
@@ -32,28 +32,29 @@ def ood_scores(
     - ``"energy"``: ``-T * logsumexp(logits / T)`` [2]_; needs `logits`.
     - ``"mahalanobis"``: the smallest squared Mahalanobis distance to the mean of a class [3]_;
       needs `embeddings`, `train_embeddings` and `train_labels`.
-    - ``"knn"``: the Euclidean distance to the k-th nearest training row, all rows of length 1
-      [4]_; needs `embeddings` and `train_embeddings`.
+    - ``"knn"``: the Euclidean distance to the k-th nearest training row, with all rows scaled to
+      length 1 [4]_; needs `embeddings` and `train_embeddings`.
 
     Parameters
     ----------
     logits : array-like of shape (n_samples, n_classes), default=None
-        ``estimator.predict_logits(X)``. For ``"msp"``, log-probabilities are as good, and ``1 -
+        ``estimator.predict_logits(X)``. For ``"msp"``, log-probabilities do as well, and ``1 -
         predict_proba(X).max(axis=1)`` is the score itself. For ``"energy"`` they are useless: the
         logsumexp of log-probabilities is 0 for every row.
     embeddings : array-like of shape (n_samples, n_dims), default=None
         ``estimator.transform(X)``.
     method : {"msp", "energy", "mahalanobis", "knn"}, default="energy"
-        What a method does not need is ignored.
+        Arguments that a method does not need are ignored.
     train_embeddings : array-like of shape (n_train, n_dims), default=None
         ``estimator.transform(X_train)``.
     train_labels : array-like of shape (n_train,), default=None
-        Of any type. ``estimator.corrected_labels_``, or those given; wrong labels blur the means.
+        Of any type. ``estimator.corrected_labels_``, or the given labels; wrong labels blur the
+        means.
     temperature : float > 0, default=1.0
-        ``T`` of the energy.
+        ``T`` in the energy.
     n_neighbors : int >= 1, default=10
-        k of ``"knn"``, at most the number of training rows. Keep it well below the number of rows
-        of a class: [4]_ took 50 for 5,000 rows a class.
+        k for ``"knn"``, at most the number of training rows. Keep it well below the number of rows
+        per class: [4]_ used 50 for 5,000 rows per class.
 
     Returns
     -------
@@ -68,12 +69,12 @@ def ood_scores(
 
     Notes
     -----
-    The covariance of ``"mahalanobis"``, shared by all classes, is the one of Ledoit and Wolf, which
+    The covariance for ``"mahalanobis"``, shared by all classes, is the Ledoit-Wolf estimate, which
     can always be inverted; that of [3]_ cannot if there are fewer rows than dimensions, or units
-    that are always 0. If the rows of each class are all the same, it is the identity. [3]_ adds
-    noise to the input and combines layers; here there is one layer. Rows in the training set are
-    their own nearest neighbours, so they score low. ReLU networks can be most confident far from
-    all data: there, ``"msp"`` and ``"energy"`` rate rows as known that the distances give away.
+    that are always 0. If all rows of each class are equal, it is the identity. [3]_ adds noise to
+    the input and combines layers; here there is one layer. Training rows are their own nearest
+    neighbours, so they score low. ReLU networks can be most confident far from all data: there
+    ``"msp"`` and ``"energy"`` rate rows as known that the distances expose.
 
     References
     ----------
@@ -120,14 +121,14 @@ def ood_auroc(scores_in: ArrayLike, scores_out: ArrayLike) -> float:
     Parameters
     ----------
     scores_in : array-like of shape (n_in,)
-        Scores of rows from the distribution of the training data, such as by `ood_scores`.
+        Scores of rows from the training distribution, such as from `ood_scores`.
     scores_out : array-like of shape (n_out,)
         Scores of other rows.
 
     Returns
     -------
     float
-        1.0 is perfect, 0.5 is chance. Does not depend on how many rows there are of each kind.
+        1.0 is perfect, 0.5 is chance. Does not depend on the number of rows of each kind.
 
     Raises
     ------
@@ -153,7 +154,7 @@ def fpr_at_95_tpr(scores_in: ArrayLike, scores_out: ArrayLike) -> float:
     Parameters
     ----------
     scores_in : array-like of shape (n_in,)
-        Scores of rows from the distribution of the training data, such as by `ood_scores`.
+        Scores of rows from the training distribution, such as from `ood_scores`.
     scores_out : array-like of shape (n_out,)
         Scores of other rows.
 
@@ -169,8 +170,8 @@ def fpr_at_95_tpr(scores_in: ArrayLike, scores_out: ArrayLike) -> float:
 
     Notes
     -----
-    Known rows are the positives in [1]_ and in OpenOOD 1.0 [2]_. OpenOOD 1.5 takes the unknown rows
-    for the positives: that number is ``fpr_at_95_tpr(-scores_out, -scores_in)``.
+    Known rows are the positives in [1]_ and in OpenOOD 1.0 [2]_. In OpenOOD 1.5 the unknown rows
+    are the positives: its figure is ``fpr_at_95_tpr(-scores_out, -scores_in)``.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""Random views of a batch, drawn per sample and computed on the batch's own device."""
+"""Random views of a batch, drawn per sample and computed on the batch's device."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from torch import Tensor
 class TableAugment:
     """Weak and strong views of tables; parameters as in :func:`jitter_and_mask`.
 
-    Keep `center` and `scale` on the device of the batches; elsewhere every call copies them.
+    Keep `center` and `scale` on the device of the batches; otherwise every call copies them.
     """
 
     center: Tensor
@@ -54,7 +54,7 @@ class ImageAugment:
 def jitter_and_mask(
     x: Tensor, center: Tensor, scale: Tensor, *, jitter: float, masking: float
 ) -> Tensor:
-    """Add Gaussian noise to a table and replace random entries by the feature's mean.
+    """Add Gaussian noise to a table and replace random entries with the feature's mean.
 
     Parameters
     ----------
@@ -77,11 +77,11 @@ def jitter_and_mask(
 
 
 def crop_and_flip(x: Tensor, *, padding: int, flip: bool = True) -> Tensor:
-    """Pad by reflection, crop back to the old size at random and mirror half of the images.
+    """Pad by reflection, crop randomly to the original size and mirror half of the images.
 
-    The weak view of [1]_. Every image draws its own offset, uniform on the ``(2 * padding + 1)**2``
-    possible ones, and its own flip. Padding, crop and flip are one gather of pixels, so the values
-    are those of ``F.pad(mode="reflect")`` to the bit.
+    The weak view of [1]_. Every image draws its own offset, uniform over the ``(2 * padding +
+    1)**2`` possible ones, and its own flip. Padding, crop and flip are one gather of pixels, so the
+    values are bit-identical to those of ``F.pad(mode="reflect")``.
 
     Parameters
     ----------
@@ -136,25 +136,25 @@ def rand_augment(
     padding: int = 0,
     flip: bool = True,
 ) -> Tensor:
-    """Crop, flip and distort images by random operations, drawn anew for every image.
+    """Crop, flip and distort images with random operations, drawn for every image.
 
-    RandAugment [1]_: every image draws `n_ops` of 14 operations independently and uniformly, and
-    a sign where the operation has one. Strengths are those of torchvision's ``RandAugment``.
+    RandAugment [1]_: every image draws `n_ops` of 14 operations independently and uniformly, and a
+    sign if the operation has one. Strengths are those of torchvision's ``RandAugment``.
 
     Parameters
     ----------
     x : Tensor of shape (n, C, H, W), uint8 or floating point
-        With three channels red, green and blue. With any other number the colour operation leaves
-        the image alone and contrast refers to the mean over the channels.
+        Three channels are red, green and blue. With any other number the colour operation leaves
+        the image unchanged and contrast refers to the mean over the channels.
     n_ops : int, default=2
         Operations per image.
     magnitude : int in [0, 30], default=10
-        Bin of the strength.
+        Index of the strength.
     value_range : tuple of two floats, default=(0.0, 255.0)
-        Black and white of float images, which are rounded to 256 levels in between. uint8 images
-        do not use it.
+        Black and white of float images, which are rounded to 256 levels in between. Not used for
+        uint8 images.
     padding, flip : int and bool
-        Crop and flip that come first, see :func:`crop_and_flip`.
+        Applied first, see :func:`crop_and_flip`.
 
     Returns
     -------
@@ -164,7 +164,7 @@ def rand_augment(
     Raises
     ------
     ValueError, TypeError
-        If an argument is out of range, or `x` neither uint8 nor floating point.
+        If an argument is out of range, or `x` is neither uint8 nor floating point.
 
     Notes
     -----
@@ -273,7 +273,7 @@ def _apply(x: Tensor, ops: Tensor, strengths: Tensor, *, dense: bool | None = No
 def _on_rows(
     chosen: Tensor, change: Callable[..., Tensor], x: Tensor, *args: Tensor, dense: bool
 ) -> Tensor:
-    """Replace the rows of `x` that are `chosen`, (n,) bool, by ``change(x, *args)``."""
+    """Replace the `chosen` rows of `x`, (n,) bool, with ``change(x, *args)``."""
     if dense:  # counting the chosen rows would make the host wait for the device
         return torch.where(chosen.view(-1, *[1] * (x.ndim - 1)), change(x, *args), x)
     rows = chosen.nonzero().squeeze(1)
@@ -330,7 +330,7 @@ def _saturate(x: Tensor, strength: Tensor) -> Tensor:
 
 
 def _sharpen(x: Tensor, strength: Tensor) -> Tensor:
-    """Move images away from their blur by a 3 x 3 kernel of ones with 5 in the middle."""
+    """Move images away from their blur with a 3 x 3 kernel of ones and 5 in the middle."""
     if min(x.shape[-2:]) < 3:
         return x
     wide = x.to(torch.int16)
@@ -355,7 +355,7 @@ def _all_levels(x: Tensor) -> Tensor:
 
 
 def _grey(x: Tensor) -> Tensor:
-    """Return the luma (ITU-R 601-2) in whole levels, or the mean of other than 3 channels."""
+    """Return the luma (ITU-R 601-2) in whole levels, or the mean if there are not 3 channels."""
     if x.shape[1] != 3:
         return x.float().mean(1, keepdim=True)
     red, green, blue = x.split(1, dim=1)

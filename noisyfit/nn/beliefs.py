@@ -1,4 +1,4 @@
-"""What is made of beliefs about the true classes and of given labels."""
+"""Functions of beliefs about the true classes and of given labels."""
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -7,40 +7,40 @@ __all__ = ["given_probability", "newest_share", "refurbish", "sharpen"]
 
 
 def given_probability(beliefs: Tensor, labels: Tensor) -> Tensor:
-    """Return what beliefs give to the given label of each row, (n_samples,).
+    """Return the belief in the given label of each row, (n_samples,).
 
     Parameters
     ----------
     beliefs : tensor of shape (n_samples, n_classes)
     labels : int64 tensor of shape (n_samples,)
-        Where there is none, -1, the value means nothing.
+        For a row without a label, -1, the value is meaningless.
     """
     return beliefs.gather(1, labels.clamp(min=0)[:, None])[:, 0]
 
 
 def newest_share(momentum: float, epoch: int) -> float:
-    """Return the weight of the newest epoch in a mean over epochs, free of its zero start.
+    """Return the weight of the newest epoch in a mean over epochs, corrected for its zero start.
 
     Parameters
     ----------
     momentum : float in [0, 1)
     epoch : int
-        From 0, whose weight is 1.
+        Counted from 0, whose weight is 1.
     """
     return (1 - momentum) / (1 - momentum ** (epoch + 1))
 
 
 def refurbish(clean: Tensor, labels: Tensor, probs: Tensor) -> Tensor:
-    """Return given labels as far as they are clean, else predictions.
+    """Mix given labels and predictions by the probability that the label is clean.
 
     Eq. 11 of the flywheel, Eq. 3 of DivideMix.
 
     Parameters
     ----------
     clean : tensor of shape (n_samples,)
-        Probability that each label is clean; 0 where there is none.
+        Probability that each label is clean; 0 for a row without a label.
     labels : tensor of shape (n_samples,) or (n_samples, n_classes)
-        Classes, or the probabilities of the classes that they stand for.
+        Classes, or the probabilities of the true classes they stand for.
     probs : tensor of shape (n_samples, n_classes)
     """
     if labels.ndim == 1:
@@ -55,7 +55,7 @@ def sharpen(probs: Tensor, temperature: float) -> Tensor:
     ----------
     probs : tensor of shape (n_samples, n_classes)
     temperature : float > 0
-        Below 1 moves the distributions towards their most probable class; 1 changes nothing.
+        Values below 1 move the distributions towards their most probable class; 1 changes nothing.
 
     Returns
     -------

@@ -26,7 +26,7 @@ def build_network(
     prefix: str = "module",
     independent: bool = False,
 ) -> nn.Module:
-    """Make a network that maps rows to logits.
+    """Build a network that maps rows to logits.
 
     Parameters
     ----------
@@ -39,9 +39,9 @@ def build_network(
         Passed to the class or factory; ``n_features`` / ``in_channels`` / ``n_classes`` are added
         if its signature has them.
     prefix : str
-        How the user writes these parameters, for messages.
+        Prefix of these parameters in messages, as the user writes them.
     independent : bool
-        The network must not share its start with another one made from ``module``.
+        Whether the network must start differently from another one built from ``module``.
 
     Raises
     ------
@@ -82,7 +82,7 @@ def _factory(module: ModuleLike, row_shape: tuple[int, ...]) -> Callable[..., nn
 
 
 def parameter_names(module: Any) -> set[str]:
-    """Return the names that may follow ``module__``; for None those of all networks by name."""
+    """Return the names that may follow ``module__``; for None, those of all named networks."""
     named = list(BACKBONES) if module is None else [module]
     factories = [BACKBONES.get(name) if isinstance(name, str) else name for name in named]
     return {name for f in factories if callable(f) for name in inspect.signature(f).parameters}
@@ -93,7 +93,7 @@ def _name(factory: Callable[..., nn.Module]) -> str:
 
 
 def _reset(network: nn.Module) -> nn.Module:
-    """Draw new parameters, or say why that would lose something."""
+    """Draw new parameters, or raise an error if that would lose something."""
     trained = any(
         isinstance(m, _NormBase) and m.num_batches_tracked is not None and m.num_batches_tracked > 0
         for m in network.modules()
@@ -114,7 +114,7 @@ def _reset(network: nn.Module) -> nn.Module:
 
 
 def projection_head(n_dims: int) -> nn.Sequential:
-    """Make the two layers between embeddings and a contrastive loss, 128 units each."""
+    """Build the two layers between embeddings and a contrastive loss, 128 units each."""
     return nn.Sequential(
         nn.Linear(n_dims, PROJECTION_SIZE), nn.ReLU(), nn.Linear(PROJECTION_SIZE, PROJECTION_SIZE)
     )

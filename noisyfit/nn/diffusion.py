@@ -1,9 +1,9 @@
-"""Diffusion of label logits, guided by what a classifier predicts (Reciprocal Label Diffusion).
+"""Diffusion of label logits, guided by a classifier's predictions (Reciprocal Label Diffusion).
 
-A label is a vector z of K standardised logits. `Schedule` adds noise to it and takes noise away,
-`Denoiser` predicts the noise, `guided_noise` bends the prediction towards the classifier, and
-`denoise` walks from a noisy label back to a clean one. Everything runs at least in single
-precision, under autocast too. The equations are those of the paper, "Reciprocal Label Diffusion for
+A label is a vector z of K standardised logits. `Schedule` adds noise to it and removes noise,
+`Denoiser` predicts the noise, `guided_noise` steers the prediction towards the classifier, and
+`denoise` walks from a noisy label back to a clean one. Everything runs in single precision or
+higher, also under autocast. The equations are those of the paper, "Reciprocal Label Diffusion for
 Learning with Noisy Labels".
 """
 
@@ -28,26 +28,26 @@ Pullback = Callable[[Tensor], Tensor]
 
 
 class Schedule(nn.Module):
-    """How much of a label is left after each step of diffusion.
+    """The share of a label that is left after each diffusion step.
 
-    The schedule of latent diffusion (Rombach et al., arXiv:2112.10752), of which `n_steps` evenly
-    spread steps are kept, the last one always. The methods take labels and noise of shape
-    (n_samples, n_classes) and for each label its step `t`, an integer tensor of shape (n_samples,),
+    The schedule of latent diffusion (Rombach et al., arXiv:2112.10752), reduced to `n_steps` evenly
+    spaced steps that always include the last. The methods take labels and noise of shape
+    (n_samples, n_classes) and the step `t` of each label, an integer tensor of shape (n_samples,)
     in ``0..n_steps``. Step 0 is the clean label.
 
     Parameters
     ----------
     n_steps : int, default=50
     n_train_steps : int >= n_steps, default=1000
-        Steps of the full schedule.
+        Number of steps in the full schedule.
     beta_start, beta_end : float in (0, 1), default=0.00085 and 0.012
-        Share of the variance that the first and the last step of the full schedule replace by
+        Share of the variance that the first and the last step of the full schedule replace with
         noise; the square roots in between are evenly spaced.
 
     Attributes
     ----------
     alpha_bar : tensor of shape (n_steps + 1,)
-        Share of the variance that is left of the label, falling from ``alpha_bar[0] = 1``.
+        Share of the variance left from the label, falling from ``alpha_bar[0] = 1``.
     """
 
     alpha_bar: Tensor
@@ -73,14 +73,14 @@ class Schedule(nn.Module):
         return alpha_bar.sqrt() * z_0 + (1 - alpha_bar).sqrt() * noise
 
     def remove_noise(self, z_t: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """Return what the clean labels are if `noise` is right (Eq. 4)."""
+        """Return the clean labels implied by `noise` (Eq. 4)."""
         alpha_bar = self.alpha_bar[t, None]
         return (z_t - (1 - alpha_bar).sqrt() * noise) / alpha_bar.sqrt()
 
     def posterior_mean(self, z_t: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """Return the mean of the labels at step ``t - 1`` (Eqs. 7 and 10).
 
-        Only for steps from 1 on: step 0 divides by zero, and the result is infinite or NaN.
+        Only for steps from 1 on: step 0 divides by zero, giving infinity or NaN.
         """
         alpha_bar = self.alpha_bar[t, None]
         alpha = alpha_bar / self.alpha_bar[t - 1, None]
@@ -97,9 +97,9 @@ class Schedule(nn.Module):
 class Denoiser(nn.Module):
     """Noise in a label, predicted by a perceptron with two hidden layers.
 
-    To the first layer are added linear functions of a sinusoidal code of the step and of features,
-    where there are any. The last layer starts at zero and predicts no noise. The paper does not
-    give the architecture of its noise predictor; this is our choice.
+    Linear functions of a sinusoidal code of the step, and of the features if there are any, are
+    added to the first layer. The last layer starts at zero, so at first no noise is predicted. The
+    paper does not give the architecture of its noise predictor; this is our choice.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ class Denoiser(nn.Module):
     hidden : int, default=256
         Units of each hidden layer.
     n_features : int, default=0
-        Size of the features that condition the prediction; 0 for none, as in the paper.
+        Size of the conditioning features; 0 for none, as in the paper.
     """
 
     frequencies: Tensor
@@ -130,9 +130,10 @@ class Denoiser(nn.Module):
         nn.init.zeros_(self.output.bias)
 
     def condition(self, features: Tensor) -> Tensor | None:
-        """Return what features (n_samples, n_features) add to the first layer, at all steps.
+        """Return the contribution of features (n_samples, n_features) to the first layer.
 
-        Shape (n_samples, hidden), or None if the denoiser takes no features.
+        It is the same at all steps. Shape (n_samples, hidden), or None if the denoiser takes no
+        features.
         """
         if self.features is None:
             return None
@@ -148,14 +149,14 @@ class Denoiser(nn.Module):
     ) -> tuple[Tensor, Pullback]:
         """Return the predicted noise and the product of its transposed Jacobian with a vector.
 
-        The Jacobian is that in `z_t`, written out: the product can be differentiated in the
+        The Jacobian, in `z_t`, is written out, so the product can be differentiated in the
         parameters like any other function.
 
         Returns
         -------
         noise : tensor of shape (n_samples, n_classes)
         pullback : callable
-            Makes of u, of shape (n_samples, n_classes), the product ``J^T u`` of the same shape.
+            Maps u, of shape (n_samples, n_classes), to the product ``J^T u`` of the same shape.
         """
         with torch.autocast(z_t.device.type, enabled=False):
             hidden = self.first(_at_least_single(z_t)) + self.time(self._code(t))
@@ -196,7 +197,7 @@ def _norm_silu(norm: nn.LayerNorm, x: Tensor) -> tuple[Tensor, Pullback]:
 class LogitScale(nn.Module):
     """Running mean and standard deviation of logits, two numbers for all classes.
 
-    Diffusion expects labels of about unit variance, which the logits of a classifier have not.
+    Diffusion expects labels of about unit variance, which a classifier's logits do not have.
 
     Parameters
     ----------
@@ -222,7 +223,7 @@ class LogitScale(nn.Module):
 
     @torch.no_grad()
     def update(self, logits: Tensor) -> None:
-        """Take in the logits (n_samples, n_classes) of a batch."""
+        """Update the statistics with the logits (n_samples, n_classes) of a batch."""
         logits = logits.to(self.mean.dtype)
         weight = torch.where(self.seen, self.momentum, 1.0).to(self.mean.dtype)
         self.mean.lerp_(logits.mean(), weight)
@@ -249,28 +250,29 @@ def guided_noise(
     *,
     guidance_scale: float = 1.0,
 ) -> Tensor:
-    """Predict the noise in a label, bent so that taking it away leads towards the target (Eq. 5).
+    """Predict the noise in a label, steered so that removing it leads to the target (Eq. 5).
 
     The guidance is the gradient in `z_t` of the squared distance between the probabilities of the
-    denoised label and the target (Eq. 3), written out: training need not differentiate twice.
+    denoised label and the target (Eq. 3). It is written out, so training need not differentiate
+    twice.
 
     Parameters
     ----------
     denoiser : Denoiser
     schedule : Schedule
     scale : LogitScale
-        Brings labels into the units of the logits, in which they are compared with the target.
+        Converts labels to the units of the logits, in which they are compared with the target.
     z_t : tensor of shape (n_samples, n_classes)
         Standardised labels at step `t`.
     t : integer tensor of shape (n_samples,)
         In ``1..n_steps``.
     target : tensor of shape (n_samples, n_classes)
-        What the classifier predicts: distributions over the classes.
+        The classifier's predictions: distributions over the classes.
     condition : tensor of shape (n_samples, hidden) or None, default=None
         From `Denoiser.condition`.
     guidance_scale : float, default=1.0
-        The gradient is multiplied by ``guidance_scale * sqrt(1 - alpha_bar)``, which the paper
-        leaves open; as in Bansal et al., arXiv:2302.07121. With 0 it is not computed.
+        The gradient is multiplied by ``guidance_scale * sqrt(1 - alpha_bar)``, as in Bansal et al.,
+        arXiv:2302.07121; the paper leaves the factor open. With 0 the gradient is not computed.
 
     Returns
     -------
@@ -309,10 +311,10 @@ def denoise(
     guidance_scale: float = 1.0,
     return_trajectory: bool = False,
 ) -> Tensor:
-    """Walk from noisy labels back to clean ones, guided by the target; without gradient.
+    """Walk from noisy labels back to clean ones, guided by the target, without gradient.
 
-    The loop is equally long for all batches and does not wait for the device, so that one captured
-    graph serves them all. A row keeps its value until the loop comes to its start.
+    The loop has the same length for all batches and does not wait for the device, so one captured
+    graph serves them all. A row keeps its value until the loop reaches its start.
 
     Parameters
     ----------
@@ -321,12 +323,12 @@ def denoise(
     z : tensor of shape (n_samples, n_classes)
         Standardised labels, each at the step `start`.
     start : integer tensor of shape (n_samples,)
-        In ``0..t_max``; a row that starts at 0 is left as it is.
+        In ``0..t_max``; a row that starts at 0 is unchanged.
     rule : {"ddim", "ddpm_mean"}, default="ddim"
-        "ddpm_mean" is that of the paper: all steps, and of each the mean (Eq. 10). "ddim" takes
-        few long steps; the first of a row is from `start` to the next one on the grid.
+        "ddpm_mean" is the paper's rule: every step, and the mean of each (Eq. 10). "ddim" takes a
+        few long steps; the first step of a row goes from `start` to the next one on the grid.
     n_steps : int >= 1, default=10
-        Steps from `t_max` down to 0 with "ddim", at most `t_max`; "ddpm_mean" ignores it.
+        Number of steps from `t_max` down to 0 with "ddim", at most `t_max`; "ddpm_mean" ignores it.
     t_max : int >= 1 or None, default=None
         Where the loop begins; None for the last step of the schedule.
     return_trajectory : bool, default=False
@@ -334,7 +336,7 @@ def denoise(
     Returns
     -------
     tensor of shape (n_samples, n_classes) or (steps + 1, n_samples, n_classes)
-        Standardised labels at step 0, or all those on the way, `z` first.
+        Standardised labels at step 0, or all those along the way, starting with `z`.
     """
     t_max = schedule.n_steps if t_max is None else t_max
     n_steps = min(n_steps, t_max) if rule == "ddim" else t_max
@@ -360,20 +362,20 @@ def label_contrastive(mean: Tensor, mean_view: Tensor, *, temperature: float = 0
     """Contrastive loss between the denoised labels of two views of a batch (Eqs. 8 and 9).
 
     Each label should be closer to that of its other view than to those of other samples. Unlike in
-    `contrastive`, the other view is not in the denominator, so that the loss can be negative.
+    `contrastive`, the other view is not in the denominator, so the loss can be negative.
 
     Parameters
     ----------
     mean, mean_view : tensors of shape (n_samples, n_classes)
         `Schedule.posterior_mean` of the two views, row by row.
     temperature : float > 0, default=0.1
-        Divides the cosine similarities.
+        Divisor of the cosine similarities.
 
     Returns
     -------
     tensor of shape ()
-        In nats, a mean over the rows. Zero for fewer than two rows: there is nothing to be told
-        apart from.
+        In nats, a mean over the rows. Zero for fewer than two rows, because there is nothing to
+        tell apart.
     """
     if len(mean) < 2:
         return 0.0 * (mean.sum() + mean_view.sum())
@@ -386,5 +388,5 @@ def label_contrastive(mean: Tensor, mean_view: Tensor, *, temperature: float = 0
 
 
 def _at_least_single(x: Tensor) -> Tensor:
-    """Return half-precision values in single precision, all others as they are."""
+    """Return half-precision values in single precision, all others unchanged."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -1,4 +1,4 @@
-"""Encoders of rows that no given label has touched."""
+"""Encoders of rows that use no given labels."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 @runtime_checkable
 class Embedder(Protocol):
-    """Maps rows to features in which alike rows have a high cosine similarity."""
+    """Maps rows to features in which similar rows have a high cosine similarity."""
 
     def embed(self, x: Tensor) -> Tensor:
         """Return features (n_samples, n_dims) of rows as `Modifier.modify` takes them."""
@@ -59,17 +59,17 @@ class StandardizedFeatures:
 class ContrastiveEmbedder:
     """Encoder of images that learns to recognise two views of the same image (SimCLR, [1]_).
 
-    No label takes part. Images are centred feature by feature before similarities are computed:
-    ``embed`` subtracts the mean embedding of the images of `fit`.
+    No labels are used. Embeddings are centred before similarities are computed: ``embed`` subtracts
+    the mean embedding of the images passed to `fit`.
 
     Parameters
     ----------
     module : str, default="cnn"
-        Name of a network of the package.
+        Name of a network in this package.
     n_train_steps : int >= 1, default=500
     batch_size : int >= 2, default=128
     lr : float > 0, default=1e-3
-        Of AdamW, cosine to zero.
+        Learning rate of AdamW, with a cosine to zero.
     temperature : float > 0, default=0.2
     flip : bool, default=False
         Whether the mirror image of a row counts as the same row.
@@ -116,8 +116,7 @@ class ContrastiveEmbedder:
         Raises
         ------
         ValueError
-            If a parameter is not what it must be, there is no such device, or the rows are no
-            images.
+            If a parameter is invalid, the device does not exist, or the rows are not images.
         """
         check_parameters(self._parameter_constraints, vars(self), type(self).__name__)
         resolve_device(self.device)
@@ -161,7 +160,7 @@ class ContrastiveEmbedder:
         return {"network": self.network_.state_dict(), "center": self.center_}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Take what `get_state` has returned of an encoder with the same parameters."""
+        """Restore the result of `get_state` from an encoder with the same parameters."""
         weights = state["network"]
         with seeded_generators(0):
             network = self._make_network(weights["mean"], weights["std"])
@@ -188,13 +187,13 @@ def _check_images(x: Tensor, owner: str) -> None:
 
 
 def zoom(x: Tensor, strength: float = 0.25) -> Tensor:
-    """Turn, shift and enlarge or shrink each image at random, and change its contrast.
+    """Randomly rotate, shift and scale each image, and change its contrast.
 
     Parameters
     ----------
     x : tensor of shape (n, C, H, W), any dtype
     strength : float in [0, 1], default=0.25
-        Largest relative change of size and contrast; the turn is half as many radians.
+        Largest relative change of size and contrast; the rotation is at most half as many radians.
 
     Returns
     -------
@@ -216,10 +215,10 @@ class CLIPEmbedder:
     Parameters
     ----------
     model : module, path or str
-        A model of open_clip or of transformers; or a local folder; or, last, a name on the hub such
-        as ``"openai/clip-vit-base-patch32"``, which downloads.
+        A model of open_clip or transformers, a local folder or, failing these, a name on the hub
+        such as ``"openai/clip-vit-base-patch32"``, which is downloaded.
     image_size : int >= 1, default=224
-        Pixels a side that the model takes; images are scaled bicubically.
+        Height and width in pixels that the model takes; images are scaled bicubically.
     value_range : tuple of float, default=(0, 255)
         Black and white of the rows.
     device : str or torch.device, default="cpu"
@@ -251,20 +250,19 @@ class CLIPEmbedder:
         self.device = device
 
     def fit(self, x: Tensor, generator: torch.Generator) -> Self:
-        """Load the model; images teach it nothing.
+        """Load the model; it learns nothing from the images.
 
         Raises
         ------
         ValueError
-            If a parameter is not what it must be, there is no such device, or the rows are no
-            images.
+            If a parameter is invalid, the device does not exist, or the rows are not images.
         """
         _check_images(x, type(self).__name__)
         self.set_state({})
         return self
 
     def get_state(self) -> dict[str, Any]:
-        """Return nothing: rows teach it nothing."""
+        """Return an empty state, because nothing is learned."""
         return {}
 
     def set_state(self, state: dict[str, Any]) -> None:

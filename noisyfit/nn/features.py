@@ -1,9 +1,9 @@
 """Logits and embeddings of any network.
 
-The embedding of a sample is what the classification layer of its network sees. A network can say
-so itself, with timm's pair of methods ``forward_features(x)`` and
-``forward_head(features, pre_logits=False)``; otherwise it is the input of the last ``nn.Linear`` in
-the order of ``module.modules()``.
+The embedding of a sample is the input of its network's classification layer. A network can define
+it with timm's pair of methods ``forward_features(x)`` and ``forward_head(features,
+pre_logits=False)``; otherwise it is the input of the last ``nn.Linear`` in the order of
+``module.modules()``.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -69,13 +69,13 @@ def embeddings(module: nn.Module, x: Tensor) -> Tensor:
 
 
 def embedding_size(module: nn.Module, x: Tensor) -> int:
-    """Count the dimensions of the embeddings by a forward pass that leaves no trace.
+    """Count the dimensions of the embeddings with a forward pass that leaves no trace.
 
     Parameters
     ----------
     module : module
     x : tensor of shape (n_samples, ...)
-        A sample of the data on the device of the module; two rows at most are used.
+        A sample of the data on the module's device; at most two rows are used.
 
     Returns
     -------

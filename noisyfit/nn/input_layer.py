@@ -1,4 +1,4 @@
-"""The layer in front of every network: whatever the user passes, the network sees unit scale."""
+"""The layer in front of every network, which brings any input to unit scale."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -11,7 +11,7 @@ __all__ = ["Standardized"]
 class Standardized(nn.Module):
     """A network that subtracts the mean of its input and divides by its standard deviation.
 
-    Integers become float; images become channels-last, the layout in which convolutions are
+    Integers become floats; images become channels-last, the layout in which convolutions are
     fastest. Mean and deviation are buffers: they are saved, moved and copied with the network.
 
     Parameters
@@ -19,7 +19,7 @@ class Standardized(nn.Module):
     network : module
         Maps standardised input to logits of shape (n_samples, n_classes).
     mean, std : tensors of shape (n_features,) for tables, (n_channels, 1, 1) for images
-        In the unit of the input. `std` must be positive; give near-constant columns 1.
+        In the units of the input. `std` must be positive; give near-constant columns 1.
     """
 
     mean: Tensor
@@ -33,7 +33,7 @@ class Standardized(nn.Module):
         self.register_buffer("std", std.detach().clone().float())
 
     def standardize(self, x: Tensor) -> Tensor:
-        """Input as the network sees it, of the shape of `x`."""
+        """Return the standardised input, in the shape of `x`."""
         if x.ndim == 4:
             # Before the conversion to float: bytes are cheaper to move.
             x = x.contiguous(memory_format=torch.channels_last)
@@ -48,7 +48,7 @@ class Standardized(nn.Module):
         return logits
 
     def autocast(self, device: torch.device) -> AbstractContextManager[None]:
-        """Context of one forward pass; autocast keeps converted weights no longer than that."""
+        """Context of one forward pass; autocast discards converted weights at its end."""
         if self.autocast_dtype is None:
             return nullcontext()
         return torch.autocast(device.type, self.autocast_dtype)  # type: ignore[return-value]

@@ -1,8 +1,8 @@
 """Networks that learn how much to trust each label, and the meta-gradient that teaches them.
 
-A meta-model changes the training loss of a classifier; it is judged by the outer loss of the
-classifier after one step on that changed loss. `WeightNet` weighs the loss of every sample,
-`Rectifier` scales its logits. Both give the loss and its derivative in the logits, so that the
+A meta-model changes the training loss of a classifier. It is judged by the outer loss of the
+classifier after one step on the changed loss. `WeightNet` weights the loss of every sample;
+`Rectifier` scales its logits. Both return the loss and its derivative in the logits, so the
 meta-gradient needs one differentiation of the network and no second-order graph: see `meta_loss`.
 """
 
@@ -36,7 +36,7 @@ class Batch(NamedTuple):
     labels : int64 tensor of shape (n_samples,) or tensor of shape (n_samples, n_classes)
         Class indices, or one distribution over the classes per sample.
     trusted : boolean tensor of shape (n_samples,)
-        Where the label is known to be right: the sample counts as in plain cross-entropy.
+        True if the label is known to be right: the sample then counts as in plain cross-entropy.
     """
 
     logits: Tensor
@@ -46,9 +46,9 @@ class Batch(NamedTuple):
 
 
 class MetaModel(nn.Module):
-    """What changes a training loss: weights of the samples and factors of their logits, here all 1.
+    """A change of the training loss: sample weights and factors of the logits, here all 1.
 
-    A meta-model is a subclass that computes one of them.
+    Subclasses compute one of them.
     """
 
     def weights(self, batch: Batch) -> Tensor:
@@ -56,11 +56,11 @@ class MetaModel(nn.Module):
         return torch.ones_like(batch.logits[:, 0])
 
     def factors(self, batch: Batch) -> Tensor:
-        """Return what the logits are multiplied by, (n_samples, n_classes); drawn, if random."""
+        """Return the factors of the logits, (n_samples, n_classes); drawn if they are random."""
         return torch.ones_like(batch.logits)
 
     def rectified(self, batch: Batch) -> Tensor:
-        """Return the logits (n_samples, n_classes) that are compared with the labels."""
+        """Return the logits (n_samples, n_classes) to compare with the labels."""
         return batch.logits
 
     def divergence(self, batch: Batch) -> Tensor:
@@ -68,25 +68,26 @@ class MetaModel(nn.Module):
         return batch.logits.new_zeros(())
 
     def loss(self, batch: Batch) -> Tensor:
-        """Return the changed cross-entropy, a mean over the batch; what changes it is constant."""
+        """Return the changed cross-entropy, a mean over the batch; the change is held constant."""
         weights, factors = self.weights(batch).detach(), self.factors(batch).detach()
         return (weights * cross_entropy(factors * batch.logits.float(), batch.labels)).mean()
 
     def logit_gradient(self, batch: Batch) -> Tensor:
         """Return the derivative of `loss` in the logits, ``w v (softmax(v z) - y) / n``.
 
-        Of shape (n_samples, n_classes), and differentiable in the meta-model's own parameters.
+        It has shape (n_samples, n_classes) and is differentiable in the meta-model's own
+        parameters.
         """
         weights, factors = self.weights(batch), self.factors(batch)
         residual = _residual(factors * batch.logits.detach().float(), batch.labels)
         return weights[:, None] * factors * residual / len(residual)
 
     def change(self, loss: Loss, batch: Batch) -> Tensor:
-        """Return another loss than the cross-entropy; what changes it is constant."""
+        """Return another loss, changed in the same way; the change is held constant."""
         return loss(batch.logits, self.weights(batch).detach(), self.factors(batch).detach())
 
     def logit_gradient_of(self, loss: Loss, batch: Batch) -> Tensor:
-        """Return the derivative of `change` in the logits, as `logit_gradient` that of `loss`."""
+        """Return the derivative of `change` in the logits, like `logit_gradient` for `loss`."""
         logits = batch.logits.detach().float().requires_grad_()
         changed = loss(logits, self.weights(batch), self.factors(batch))
         (gradient,) = torch.autograd.grad(changed, logits, create_graph=True)
@@ -96,16 +97,16 @@ class MetaModel(nn.Module):
 class WeightNet(MetaModel):
     """Weight of a sample from its loss ([1]_; the function Omega of [2]_).
 
-    The last layer starts at zero: all samples weigh the same. Weights are normalised class by
+    The last layer starts at zero, so all samples weigh the same. Weights are normalised within each
     class, so that no class is given up because its losses are high.
 
     Parameters
     ----------
     hidden : int, default=100
-        Units of the hidden layer.
+        Number of units of the hidden layer.
     max_weight : float >= 1, default=4.0
-        No sample weighs more than this many times what it weighs in a plain mean. Without a limit
-        the sum-normalised weights can go to a few samples, and training breaks down.
+        No sample weighs more than this many times its weight in a plain mean. Without a limit the
+        sum-normalised weights can concentrate on a few samples, and training breaks down.
 
     References
     ----------
@@ -124,9 +125,9 @@ class WeightNet(MetaModel):
         self.max_weight = max_weight
 
     def forward(self, losses: Tensor, labels: Tensor, n_classes: int) -> Tensor:
-        """Weights (n_samples,) from losses: of mean 1 in each class, about, before the cap.
+        """Weights (n_samples,) from losses, with a mean of about 1 in each class before the cap.
 
-        A class is compared with itself and once with the whole batch, which is what counts where it
+        A class is compared with itself and once with the whole batch, which decides if the class
         has a single row. A sample with a distribution belongs to each class by its share.
         """
         trust = self.output(self.hidden(losses[:, None]).relu()).sigmoid()[:, 0]
@@ -144,17 +145,17 @@ class WeightNet(MetaModel):
 class Rectifier(MetaModel):
     """Factors of the logits of a sample from its embedding and its label ([1]_).
 
-    A Gaussian whose sigmoid multiplies the logits elementwise before the cross-entropy; its prior
-    is the same network without the label. The divergence of the two is the regulariser of the
+    A Gaussian whose sigmoid multiplies the logits elementwise before the cross-entropy. Its prior
+    is the same network without the label. The divergence between the two regularises the
     meta-model.
 
     Parameters
     ----------
     n_dims : int
-        Of the embeddings.
+        Dimensions of the embeddings.
     n_classes : int
     hidden : int, default=128
-        Units of the two hidden layers.
+        Units in each of the two hidden layers.
 
     References
     ----------
@@ -212,20 +213,20 @@ def meta_loss(
     *,
     retain_graph: bool = True,
 ) -> Tensor:
-    """Return a scalar worth the outer loss after a virtual step; its gradient is the meta-gradient.
+    """Return the outer loss after a virtual step, as a scalar whose gradient is the meta-gradient.
 
-    The virtual step is that of the optimizer on a training loss whose derivative in the logits is
-    `logit_gradient`. With ``u`` the direction that the step makes of the outer loss's gradient, the
-    meta-gradient is that of ``-<logit_gradient, d logits / d u>``: exact, because the outer loss
-    is differentiated once, at the end of the step.
+    The virtual step is a step of the optimizer on a training loss whose derivative in the logits is
+    `logit_gradient`. If the step turns the gradient of the outer loss into the direction ``u``, the
+    meta-gradient is the gradient of ``-<logit_gradient, d logits / d u>``. It is exact, because the
+    outer loss is differentiated once, at the end of the step.
 
     Parameters
     ----------
     network : module
     optimizer : torch optimizer
-        Of the network; it is looked at, not moved.
+        The network's optimizer; it is read, not changed.
     logits : tensor of shape (n_samples, n_classes)
-        Of the training batch, with their graph.
+        Logits of the training batch, with their graph.
     logit_gradient : tensor of shape (n_samples, n_classes)
         Differentiable in the parameters of the meta-model.
     outer : callable
@@ -258,5 +259,5 @@ def _distribution(labels: Tensor, n_classes: int) -> Tensor:
 
 
 def _mean_of(values: Tensor, labels: Tensor) -> Tensor:
-    """Return the value of the class of every sample, or the mean under its distribution."""
+    """Return the value for each sample's class, or the mean under its distribution."""
     return values[labels] if labels.ndim == 1 else labels @ values

@@ -1,14 +1,14 @@
-"""Gradients of a loss after a training step with respect to what weighted that step.
+"""Gradients of a loss after a training step with respect to the weights of that step.
 
 A meta-model with parameters psi weights the losses of a training batch, or corrects its logits z.
 One step on that loss would move the parameters of the network to `VirtualStep.parameters`. The
-gradient there of a loss on trusted samples says whether the step was a good one, and psi follows:
-with the `VirtualStep.direction` of that gradient and the `logit_jvp` along it,
+gradient, at that point, of a loss on trusted samples says whether the step was good. With the
+`VirtualStep.direction` of that gradient and the `logit_jvp` along it, psi gets the gradient
 
     d outer / d psi = - d / d psi sum_i <d l_i / d z_i, zdot_i>,  zdot_i constant.
 
-This is exact, and no graph of second order is built: z and its derivative zdot come from one
-forward pass (forward-mode differentiation).
+This is exact and builds no second-order graph: z and its derivative zdot come from one forward pass
+(forward-mode differentiation).
 """
 
 import warnings
@@ -48,22 +48,22 @@ def logit_jvp(
 ) -> tuple[Tensor, Tensor]:
     """Logits of a batch and their derivative along a direction in parameter space.
 
-    Normalisation layers in training mode use the statistics of `x` and write none, and the state of
-    the random numbers is left as it was found. For the dropout masks of an earlier pass, call
-    inside `replayed`; masks inside fused attention kernels cannot be repeated.
+    Normalisation layers in training mode use the statistics of `x` and write none, and the random
+    state is left unchanged. To repeat the dropout masks of an earlier pass, call inside `replayed`;
+    masks inside fused attention kernels cannot be repeated.
 
     Parameters
     ----------
     network : module
-        In the mode of the training pass. ``torch.compile`` is ignored.
+        In the mode used for training. ``torch.compile`` is ignored.
     x : tensor of shape (n_samples, ...)
     direction : mapping of str to tensor
-        By name, as in ``network.named_parameters()``; all other parameters stand still.
+        By name, as in ``network.named_parameters()``; all other parameters are fixed.
 
     Returns
     -------
     logits, tangents : tensors of shape (n_samples, n_classes)
-        Without graph, in single precision at least. Zero tangents where the logits do not depend
+        Without graph, in single precision or higher. Tangents are zero if the logits do not depend
         on the named parameters.
 
     Raises
@@ -73,8 +73,8 @@ def logit_jvp(
 
     Notes
     -----
-    Costs as much as a forward and a backward pass; somewhat more where a layer has no rule for
-    forward mode, such as weight normalisation.
+    Costs as much as a forward and a backward pass, and somewhat more if a layer has no forward-mode
+    rule, such as weight normalisation.
     """
     parameters = dict(network.named_parameters())
     primals = {name: parameters[name].detach() for name in direction}
@@ -95,14 +95,14 @@ def logit_jvp(
 
 
 def head_jvp(embeddings: Tensor, direction: Mapping[str, Tensor]) -> Tensor:
-    """Differentiate the logits along a direction that moves nothing but the last layer.
+    """Differentiate the logits along a direction that moves only the last layer.
 
     Parameters
     ----------
     embeddings : tensor of shape (n_samples, n_dims)
-        Input of that layer, whose output is the logits.
+        Input of the last layer, whose output is the logits.
     direction : mapping of str to tensor
-        One name that ends in ``weight``, perhaps one that ends in ``bias``.
+        A name that ends in ``weight``, and optionally one that ends in ``bias``.
 
     Returns
     -------
@@ -118,7 +118,7 @@ def head_jvp(embeddings: Tensor, direction: Mapping[str, Tensor]) -> Tensor:
 def call_with(
     network: nn.Module, parameters: Mapping[str, Tensor], function: Callable[..., T], *args: Any
 ) -> T:
-    """Call ``function(network, *args)`` while the network has other parameters.
+    """Call ``function(network, *args)`` with other parameters in the network.
 
     As in `logit_jvp`, statistics are those of the batch, no buffers are written, and
     ``torch.compile`` is ignored. Dropout draws new masks.
@@ -137,7 +137,7 @@ def call_with(
     Returns
     -------
     object
-        What the function returns.
+        The result of the function.
     """
     swapped = {f"network.{name}": value for name, value in parameters.items()}
     # Compiled code can drop tangents without a word (torch 2.11), and has no second derivative.
@@ -180,7 +180,7 @@ def norm_fp32(network: nn.Module) -> Iterator[None]:
 
 
 def rng_state(device: torch.device) -> dict[torch.device, Tensor]:
-    """State of the global random numbers that a network on the device draws, for `replayed`."""
+    """Return the global random state that a network on the device uses, for `replayed`."""
     state = {torch.device("cpu"): torch.get_rng_state()}
     if device.type == "cuda":
         state[device] = torch.cuda.get_rng_state(device)
@@ -189,7 +189,7 @@ def rng_state(device: torch.device) -> dict[torch.device, Tensor]:
 
 @contextmanager
 def replayed(state: Mapping[torch.device, Tensor]) -> Iterator[None]:
-    """Draw the random numbers that followed `state` again, then go on as if none was drawn."""
+    """Draw the random numbers that followed `state` again, then restore the current state."""
     found = {device: rng_state(device)[device] for device in state}
     try:
         set_rng_state(state)
@@ -201,7 +201,7 @@ def replayed(state: Mapping[torch.device, Tensor]) -> Iterator[None]:
 def meta_parameter_names(network: nn.Module, part: str) -> list[str]:
     """Name the parameters that take part in the virtual step.
 
-    A step of a part of the network asks another question than a step of the whole: the three are
+    A step of part of the network asks a different question than a step of the whole: the three are
     different estimators of how useful a sample is, and none approximates another.
 
     Parameters
@@ -209,8 +209,8 @@ def meta_parameter_names(network: nn.Module, part: str) -> list[str]:
     network : module
     part : {"all", "last_stage", "head"}
         The head is the last ``nn.Linear``. The last stage is the last child module with a weight
-        matrix or kernel before the head, and all that follows: a residual block or a group of
-        them, or a hidden layer. Where that is all there is, its own children count.
+        matrix or kernel before the head, and everything after it: a residual block or a group of
+        them, or a hidden layer. If that is the only one, its own children count.
 
     Returns
     -------
@@ -255,7 +255,7 @@ def _has_kernel(module: nn.Module) -> bool:
 
 
 class _Call(nn.Module):
-    """A function of a network as a module, which is what `functional_call` takes."""
+    """A function of a network as a module, as `functional_call` requires."""
 
     def __init__(self, network: nn.Module, function: Callable[..., Any]) -> None:
         super().__init__()
@@ -273,7 +273,7 @@ def _logits(network: nn.Module, x: Tensor) -> Tensor:
 
 @cache
 def _load_rules_of_forward_mode() -> None:
-    """Have torch compile its rules, once, without its warning of the compiler that it uses."""
+    """Have torch compile its rules once, without its warning about the compiler."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".torch.jit.script. is deprecated")
         with forward_ad.dual_level():
@@ -293,7 +293,7 @@ def _forward_mode(
 def _double_vjp(
     network: nn.Module, x: Tensor, primals: dict[str, Tensor], tangents: dict[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Logits and tangents by two backward passes, the only graph of second order here.
+    """Return logits and tangents by two backward passes, the only second-order graph here.
 
     The first pass, ``J^T u`` for any u of the shape of the logits, is linear in u; the derivative
     of its product with the direction is therefore the tangent.
@@ -329,7 +329,7 @@ def _double_vjp(
 def _forbids_derivative(tensors: Sequence[Tensor]) -> bool:
     """Whether a function marked with ``once_differentiable`` computed one of the tensors.
 
-    Its inputs are cut off, and so the error that it leaves behind is on no path to them.
+    Its inputs are cut off, so the error that it leaves behind is on no path to them.
     """
     nodes, seen = [tensor.grad_fn for tensor in tensors], set()
     for node in nodes:  # which grows
@@ -347,7 +347,7 @@ def _single_precision(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def set_rng_state(state: Mapping[torch.device, Tensor]) -> None:
-    """Put the states back that `rng_state` returned."""
+    """Restore the states that `rng_state` returned."""
     for device, value in state.items():
         if device.type == "cuda":
             torch.cuda.set_rng_state(value, device)

@@ -1,4 +1,4 @@
-"""The best networks of a training, kept to be averaged."""
+"""The best networks of a training run, kept for averaging."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Snapshots(nn.ModuleList):
     Parameters
     ----------
     networks : iterable of modules
-        As many as there are places.
+        One for each place.
     """
 
     score: Tensor
@@ -28,7 +28,7 @@ class Snapshots(nn.ModuleList):
         self.register_buffer("epoch", torch.full((len(self),), -1))
 
     def offer(self, network: nn.Module, score: float, epoch: int) -> None:
-        """Let a network take the place of the worst one if its score is lower."""
+        """Replace the worst network if the score is lower."""
         worst = int(self.score.argmax())
         if score < self.score[worst]:
             self.score[worst], self.epoch[worst] = score, epoch

@@ -1,11 +1,12 @@
-"""How classes are mistaken for each other, from what out-of-sample predictions say of given labels.
+"""How classes are mistaken for each other, from out-of-sample predictions of given labels.
 
-A network that has not seen a row predicts its *given* label: ``q = p @ T``, where ``p`` are the
+A network that has not seen a row predicts its *given* label: ``q = p @ T``, where ``p`` is the
 probabilities of the true classes and ``T`` is the transition matrix. Neither is observed. Here
-``T`` is the matrix that, with the best ``p`` for each row, makes the given labels most probable:
-rows that are all split between two classes in one proportion are explained by mistakes, rows that
-are split in many proportions by classes that look alike. Where the likelihood does not tell, the
-matrix with more mistakes is taken, as in the minimum-volume principle of [1]_, and the simpler one.
+``T`` is the matrix that, with the best ``p`` for each row, makes the given labels most probable.
+Rows that are all split between two classes in one proportion are explained by mistakes; rows that
+are split in many proportions are explained by classes that look alike. Where the likelihood does
+not decide, the matrix with more mistakes is taken, following the minimum-volume principle of [1]_,
+and the simpler one.
 
 References
 ----------
@@ -48,7 +49,8 @@ class Transition(NamedTuple):
     Attributes
     ----------
     matrix : Tensor of shape (n_classes, n_classes)
-        True class by given class, rows sum to 1; no mistake is more frequent than the right label.
+        True classes in rows, given classes in columns; rows sum to 1. No mistake is more frequent
+        than the right label.
     beliefs : Tensor of shape (n_samples, n_classes)
     """
 
@@ -57,19 +59,19 @@ class Transition(NamedTuple):
 
 
 def calibrate(probs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Mix predictions with the class shares as far as that makes the given labels more probable.
+    """Mix predictions with the class shares as far as it makes the given labels more probable.
 
     Parameters
     ----------
     probs : Tensor of shape (n_samples, n_classes)
-        Out of sample.
+        Out-of-sample predictions.
     labels : Tensor of shape (n_samples,)
-        -1 where there is none.
+        -1 for rows without a label.
 
     Returns
     -------
     Tensor of shape (n_samples, n_classes), Tensor of shape (n_labelled,)
-        The mixture, and the logarithm of what it gives to each label.
+        The mixture, and the logarithm of the probability it gives to each label.
     """
     known = labels >= 0
     given = labels[known]
@@ -84,7 +86,7 @@ def calibrate(probs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 def deconvolve(probs: Tensor, matrix: Tensor) -> Tensor:
     """Return the probabilities of the true classes, from those of the given labels.
 
-    A few steps of Richardson's and Lucy's rule, which lowers the divergence of ``beliefs @ matrix``
+    A few steps of Richardson and Lucy's rule, which lowers the divergence of ``beliefs @ matrix``
     from ``probs`` and stays a distribution; each step goes almost twice as far.
 
     Parameters
@@ -100,13 +102,13 @@ def deconvolve(probs: Tensor, matrix: Tensor) -> Tensor:
 
 
 def posterior(beliefs: Tensor, labels: Tensor, matrix: Tensor) -> Tensor:
-    """Return the probabilities of the true classes, knowing the given labels as well.
+    """Return the probabilities of the true classes, given the labels as well.
 
     Parameters
     ----------
     beliefs : Tensor of shape (n_samples, n_classes)
     labels : Tensor of shape (n_samples,)
-        Where there is none, -1, the beliefs are returned as they are.
+        For rows without a label, -1, the beliefs are returned unchanged.
     matrix : Tensor of shape (n_classes, n_classes)
     """
     joint = beliefs * matrix.T[labels.clamp(min=0)]
@@ -116,19 +118,19 @@ def posterior(beliefs: Tensor, labels: Tensor, matrix: Tensor) -> Tensor:
 
 
 def fit_transition(probs: Tensor, labels: Tensor) -> Transition:
-    """Find the transition matrix that explains the given labels best.
+    """Find the transition matrix that best explains the given labels.
 
-    Three forms compete, the likelihood against the number of their parameters: each class has its
-    own share of mistakes, spread over all others; some classes have a partner that most of their
-    mistakes go to; every entry is free. The result is their mean, each with the weight of its
-    likelihood: few rows do not tell a circle of mistakes from one that runs the other way.
+    Three forms compete, by likelihood against number of parameters: each class has its own share of
+    mistakes, spread over all others; some classes have a partner that most of their mistakes go to;
+    or every entry is free. The result is their mean, weighted by likelihood, because few rows do
+    not distinguish a circle of mistakes from one that runs the other way.
 
     Parameters
     ----------
     probs : Tensor of shape (n_samples, n_classes)
         Calibrated out-of-sample probabilities of the given labels.
     labels : Tensor of shape (n_samples,)
-        -1 where there is none.
+        -1 for rows without a label.
     """
     rows = (labels >= 0).nonzero()[:, 0][:LARGEST_SAMPLE]
     evidence = _Evidence(probs[rows], labels[rows])
@@ -154,7 +156,7 @@ def _cheapest(found: Sequence[_Fitted]) -> _Fitted:
 
 
 def _mean(found: Sequence[_Fitted], n: int) -> Tensor:
-    """Return the mean of the matrices, e times the weight for `NATS` of likelihood more."""
+    """Return the mean of the matrices; `NATS` more likelihood gives e times the weight."""
     matrices = torch.stack([fitted.matrix for fitted in found])
     costs = matrices.new_tensor([fitted.cost for fitted in found]) * n
     return torch.einsum("f,fij->ij", (-costs / NATS).softmax(0), matrices)
@@ -165,16 +167,16 @@ class _Evidence(NamedTuple):
     labels: Tensor
 
     def allows(self, matrix: Tensor) -> bool:
-        """Whether right labels lead in each class, and most rows keep their most probable class.
+        """Whether right labels lead in each class and most rows keep their most probable class.
 
-        Otherwise classes that are mistaken for each other in a circle can change places.
+        Otherwise classes that are mistaken for each other in a circle can swap places.
         """
         leads = matrix.diagonal() >= matrix.amax(1) - 1e-6
         kept = deconvolve(self.probs, matrix).argmax(1) == self.probs.argmax(1)
         return bool(leads.all()) and bool(kept.float().mean() > MOST)
 
     def cost(self, matrix: Tensor) -> Tensor:
-        """Return the negative log-likelihood of the labels, with volume and a prior of rates."""
+        """Return the negative log-likelihood of the labels, with volume and a prior on rates."""
         explained = deconvolve(self.probs, matrix) @ matrix
         likelihood = explained.gather(1, self.labels[:, None]).clamp(min=SMALLEST).log().mean()
         volume = torch.linalg.slogdet(matrix)[1] / len(matrix)
@@ -193,7 +195,7 @@ def _rates(matrix: Tensor) -> Tensor:
 def _with_partners(
     partners: Sequence[int | None], rates: Tensor, spread: Tensor | float = SPREAD
 ) -> Tensor:
-    """Return the matrix whose mistakes go to the partner of a class, where it has one."""
+    """Return the matrix in which mistakes go to the partner of a class, if it has one."""
     n_classes = len(partners)
     same = torch.eye(n_classes, device=rates.device)
     others = (1 - same) / (n_classes - 1)
@@ -208,7 +210,7 @@ def _price_of_partners(partners: Sequence[int | None]) -> float:
 
 @torch.no_grad()
 def _partners(evidence: _Evidence) -> list[int | None]:
-    """Choose the partner of each class, one class after the other, if one explains more."""
+    """Choose a partner for each class in turn, if one explains more."""
     probs, n_classes = evidence.probs, evidence.probs.shape[1]
     predicted = F.one_hot(probs.argmax(1), n_classes).to(probs.dtype)
     together = predicted.T @ probs
@@ -232,7 +234,7 @@ def _partners(evidence: _Evidence) -> list[int | None]:
 
 
 def _fit_partners(evidence: _Evidence, partners: Sequence[int | None], rate: float) -> _Fitted:
-    """Fit the share of mistakes in each class, and how many of them spread."""
+    """Fit the share of mistakes in each class, and the share of these that spread."""
     n_classes, price = len(partners), _price_of_partners(partners) / len(evidence.labels)
     start = evidence.probs.new_tensor([rate, SPREAD]).logit()
     raw = start[:, None].repeat(1, n_classes)
@@ -264,7 +266,7 @@ def _climb(
     matrix: Callable[[Tensor], Tensor],
     cost: Callable[[Tensor, Tensor], Tensor],
 ) -> _Fitted:
-    """Lower the cost, and return the best matrix that is allowed; an infinite cost without one."""
+    """Lower the cost, and return the best allowed matrix; infinite cost if there is none."""
     raw = raw.detach().clone().requires_grad_(True)
     optimizer, best = torch.optim.Adam([raw], lr=LR), _Fitted(inf, matrix(raw).detach())
     for _ in range(STEPS + 1):

@@ -1,4 +1,4 @@
-"""One step of an optimizer that is looked at and not taken."""
+"""A step of an optimizer that is computed but not taken."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,23 +14,23 @@ Step = tuple[Tensor, Any]  # what is subtracted, and its elementwise derivative:
 
 
 class VirtualStep:
-    """One step of an optimizer that is looked at and not taken.
+    """A step of an optimizer that is computed but not taken.
 
     For `SGD`, `Adam` and `AdamW` it is the step that ``optimizer.step()`` would take, from the
-    momenta and moments gathered so far. For all other optimizers, subclasses of the three included,
-    it is a plain gradient step with the learning rate of the group. Nothing is written: neither
-    parameters nor their ``grad`` nor the state of the optimizer.
+    momenta and moments accumulated so far. For all other optimizers, including subclasses of the
+    three, it is a plain gradient step with the learning rate of the group. Nothing is written:
+    neither parameters nor their ``grad`` nor the optimizer's state.
 
     Parameters
     ----------
     network : module
     optimizer : optimizer
-        Parameters that it does not hold stay where they are.
+        Parameters that it does not hold do not move.
     loss : tensor of shape ()
         Training loss, with its graph.
     names : sequence of str or None, default=None
         Parameters that move, as in ``network.named_parameters()``; None means all that require a
-        gradient. One that the loss does not use stays where it is.
+        gradient. A parameter that the loss does not use does not move.
     retain_graph : bool, default=True
         Whether `loss` can be differentiated again, as for the actual step.
 
@@ -78,7 +78,7 @@ class VirtualStep:
         Parameters
         ----------
         gradient : mapping of str to tensor
-            Gradient of the outer loss, by name; what it does not name is left out.
+            Gradient of the outer loss, by name; missing names are left out.
 
         Returns
         -------

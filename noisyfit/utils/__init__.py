@@ -1,1 +1,1 @@
-"""What every floor may use: checks of what users pass, files, devices, names."""
+"""Utilities for every floor: checks of user input, files, devices, names."""

@@ -1,4 +1,4 @@
-"""Where and how precisely to compute."""
+"""Devices and precision."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import torch
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """Return the device that ``"auto"`` stands for: a CUDA GPU if there is one.
+    """Return a device; ``"auto"`` is a CUDA GPU if there is one, else the CPU.
 
     Raises
     ------
     ValueError
-        If there is no such device.
+        If the device does not exist.
     """
     try:
         resolved = named_device(device)
@@ -25,7 +25,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 
 def named_device(device: str | torch.device) -> torch.device:
-    """Return what `resolve_device` does, without trying whether it is there."""
+    """Return what `resolve_device` does, without checking that the device exists."""
     if isinstance(device, str) and device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(device)
@@ -37,7 +37,7 @@ def _devices() -> list[str]:
 
 
 def device_name(device: str | torch.device) -> str:
-    """Return ``"cpu"``, or the name of the GPU, by which times can be compared."""
+    """Return ``"cpu"`` or the name of the GPU, to tell which times are comparable."""
     resolved = resolve_device(device)
     return torch.cuda.get_device_name(resolved) if resolved.type == "cuda" else resolved.type
 
@@ -47,7 +47,7 @@ def resolve_precision(
 ) -> torch.dtype | None:
     """Return the autocast dtype of training, None for float32.
 
-    ``"auto"`` takes bfloat16 where it pays: on GPUs that have it, and for square images on CPUs
+    ``"auto"`` uses bfloat16 where it pays: on GPUs that support it, and for square images on CPUs
     with bfloat16 instructions.
     """
     if precision == "auto":

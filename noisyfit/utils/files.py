@@ -1,27 +1,26 @@
-"""Files that are written whole or not at all, and believed only if they are what was written."""
+"""Files that are written whole or not at all, and read only if they are unchanged."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from noisyfit.exceptions import NoisyFitWarning
+from noisyfit.exceptions import warn
 
 DIGEST_SIZE = hashlib.sha256().digest_size
 
 
 def write_sealed(file: Path, content: bytes, temporary: Path) -> None:
-    """Write a file under a checksum, whole or not at all.
+    """Write a file with a checksum, whole or not at all.
 
     Raises
     ------
     OSError
-        With the name of the file, if it cannot be written. Nothing of it is left.
+        With the name of the file, if it cannot be written. Nothing of it remains.
     """
     try:
         with whole_file(file, temporary) as stream:
@@ -33,12 +32,12 @@ def write_sealed(file: Path, content: bytes, temporary: Path) -> None:
 
 @contextmanager
 def whole_file(file: Path, temporary: Path) -> Iterator[BinaryIO]:
-    """Open a file to write that takes its name when all of it is on the disk, or never.
+    """Open a file for writing that takes its name only once all of it is on the disk.
 
     Parameters
     ----------
     file, temporary : path
-        In one folder. Nothing is left under the second name.
+        In the same folder. Nothing remains under the temporary name.
     """
     try:
         with open(temporary, "wb") as stream:
@@ -51,7 +50,7 @@ def whole_file(file: Path, temporary: Path) -> Iterator[BinaryIO]:
 
 
 def read_sealed(file: Path) -> bytes | None:
-    """Return what was written; None if there is no file, or a damaged one, which is set aside."""
+    """Return what was written; None if the file is missing, or damaged, and then set aside."""
     try:
         found = file.read_bytes()
     except FileNotFoundError:
@@ -68,21 +67,19 @@ def set_aside(file: Path) -> None:
     damaged = file.with_name(f"{file.name}.damaged")
     with suppress(FileNotFoundError):  # another process was faster
         os.replace(file, damaged)
-    warnings.warn(
+    warn(
         f"A stored file must be what was written. Got {file} with other contents; it is now "
-        f"{damaged.name}, and what it held is computed anew. Delete it, and check the disk.",
-        NoisyFitWarning,
-        stacklevel=6,
+        f"{damaged.name}, and what it held is computed anew. Delete it, and check the disk."
     )
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder, with an error that says what it is for.
+    """Create a folder, with an error that says what it is for.
 
     Raises
     ------
     OSError
-        If it cannot be made.
+        If it cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

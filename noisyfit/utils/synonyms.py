@@ -1,4 +1,4 @@
-"""What scikit-learn, skorch and Keras call the parameters, and what to do here instead."""
+"""What other libraries call the parameters, and what to use here instead."""
 
 from __future__ import annotations
 
@@ -96,16 +96,16 @@ def did_you_mean(name: str, known: Collection[str], prefix: str = "") -> str:
 
 
 def remedy(name: str, known: Collection[str], prefix: str = "") -> str:
-    """Return what to do instead of passing ``name``, by other libraries' names or by spelling.
+    """Return what to pass instead of ``name``, by other libraries' names or by spelling.
 
     Parameters
     ----------
     name : str
-        What came, without its prefix.
+        The name that was passed, without its prefix.
     known : collection of str
-        What could have come, without the prefix.
+        The names that are known, without the prefix.
     prefix : str
-        Such as ``"module__"``.
+        For example ``"module__"``.
     """
     other = name.lower()
     if other in NAMES and _exists(NAMES[other], known, prefix):

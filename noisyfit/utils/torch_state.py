@@ -1,6 +1,6 @@
-"""What torch has once a process: generators, default dtype and device, gradients.
+"""torch's state per process: generators, default dtype and device, gradients.
 
-Whatever the caller has set is put aside while the package works, and given back.
+Whatever the caller has set is put aside while the package works, and restored afterwards.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _shared = _Shared()
 
 
 def _renew() -> None:
-    """Open, in a forked process, the locks of threads that are not in it."""
+    """Release, in a forked process, the locks of threads that do not exist in it."""
     _shared.generators, _shared.dtype = RLock(), Lock()
 
 
@@ -37,9 +37,9 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def torch_defaults() -> Iterator[None]:
-    """Work in float32, on the CPU where no device is named, and with gradients where asked for.
+    """Work in float32, on the CPU unless a device is named, and with gradients if requested.
 
-    Also a decorator. Threads may be within it at the same time.
+    Also a decorator. Several threads may be inside at the same time.
     """
     elsewhere = torch.get_default_device().type != "cpu"
     device = torch.device("cpu") if elsewhere else nullcontext()
@@ -49,7 +49,7 @@ def torch_defaults() -> Iterator[None]:
 
 @contextmanager
 def _float32() -> Iterator[None]:
-    """Keep float32 as the default dtype until the last thread that needs it has ended."""
+    """Keep float32 as the default dtype until the last thread that needs it is done."""
     with _shared.dtype:
         if not _shared.dtype_users:
             _shared.dtype_before = torch.get_default_dtype()
@@ -68,15 +68,15 @@ def _float32() -> Iterator[None]:
 def seeded_generators(
     seed: int, device: torch.device | None = None, *, deterministic: bool = False
 ) -> Iterator[None]:
-    """Have torch's generators alone, from a seed; other threads of the package wait.
+    """Have exclusive use of torch's generators, seeded; other threads of the package wait.
 
     Parameters
     ----------
     seed : int
     device : torch.device, optional
-        A GPU whose generator is needed as well.
+        A GPU whose generator is also needed.
     deterministic : bool
-        Use deterministic algorithms, as also where the caller has chosen them.
+        Use deterministic algorithms. They are also used if the caller has chosen them.
     """
     gpus = [device] if device is not None and device.type == "cuda" else []
     with _shared.generators, torch.random.fork_rng(devices=gpus):

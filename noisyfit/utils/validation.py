@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from noisyfit.exceptions import NoisyFitWarning
+from noisyfit.exceptions import warn
 
 CLASS_KINDS = "OUbiuMm"  # of numpy's dtypes, beside whole floats
 EXACT_TYPES: dict[str, Any] = {"f": float | np.floating, "U": str}  # what such arrays say in full
@@ -18,7 +17,7 @@ CLASS_FAMILIES = (str, PLAIN_TYPES)
 
 
 def row_names(X: Any, y: Any, n: int) -> NDArray[Any]:
-    """Return the index of X, else of y, else the numbers of the ``n`` rows."""
+    """Return the index of X, else of y, else the positions of the ``n`` rows."""
     for rows in (X, y):
         if hasattr(rows, "iloc"):
             return np.asarray(rows.index)
@@ -26,7 +25,7 @@ def row_names(X: Any, y: Any, n: int) -> NDArray[Any]:
 
 
 def check_given(y: Any, owner: str) -> None:
-    """Refuse a fit without labels, in scikit-learn's words; ``owner`` is named."""
+    """Refuse a fit without labels, in scikit-learn's words, naming ``owner``."""
     if y is None:
         raise ValueError(
             f"This {owner} estimator requires y to be passed, but the target y is None."
@@ -34,7 +33,7 @@ def check_given(y: Any, owner: str) -> None:
 
 
 def check_lengths(n_rows: int, n_labels: int) -> None:
-    """Refuse labels that are more or fewer than the rows."""
+    """Refuse labels that do not match the number of rows."""
     if n_rows != n_labels:
         raise ValueError(
             "X and y must have as many rows. Got inconsistent numbers of samples: "
@@ -43,10 +42,10 @@ def check_lengths(n_rows: int, n_labels: int) -> None:
 
 
 def as_column(y: Any) -> NDArray[Any]:
-    """Return labels of any container as an array that says no less than they did.
+    """Return labels in any container as an array, without losing information.
 
-    ``numpy.asarray`` makes floats of whole numbers with gaps, and text of a NaN among strings. Here
-    such labels stay objects, and what stands for no label in objects is None.
+    ``numpy.asarray`` turns whole numbers with gaps into floats, and a NaN among strings into text.
+    Here such labels stay objects, and every marker of a missing label in objects becomes None.
 
     Parameters
     ----------
@@ -56,7 +55,7 @@ def as_column(y: Any) -> NDArray[Any]:
     Returns
     -------
     ndarray
-        Of the shape of ``y``; that of a frame of one column is (n_samples,).
+        The shape of ``y``; for a frame of one column, (n_samples,).
     """
     if hasattr(y, "detach"):
         y = y.detach().cpu().numpy()
@@ -90,7 +89,7 @@ def _array_of(y: Any) -> NDArray[Any]:
 
 
 def is_null(value: Any) -> bool:
-    """Tell whether a value is None, NaN, NaT or pandas' NA, in whatever type."""
+    """Whether a value of any type is None, NaN, NaT or pandas' NA."""
     try:
         return value is None or bool(value != value)
     except TypeError:  # NA is neither equal to itself nor not
@@ -113,7 +112,7 @@ def is_missing(y: NDArray[Any], missing_label: Any) -> NDArray[np.bool_]:
     ----------
     y : ndarray of shape (n_samples,)
     missing_label : scalar or None
-        None means that every row has a label; NaN, NaT and pandas' NA find each other and None.
+        None means that every row has a label. NaN, NaT and pandas' NA match each other and None.
 
     Returns
     -------
@@ -130,16 +129,16 @@ def is_missing(y: NDArray[Any], missing_label: Any) -> NDArray[np.bool_]:
 def present_labels(
     y: NDArray[Any], missing: NDArray[np.bool_] | None = None, name: str = "y"
 ) -> NDArray[Any]:
-    """Return the labels there are; numbers among objects get numpy's own type.
+    """Return the labels that are not missing; numbers among objects get numpy's own type.
 
     Parameters
     ----------
     y : ndarray of shape (n_samples,)
-        As `as_column` returns it.
+        As returned by `as_column`.
     missing : ndarray of bool of shape (n_samples,) or None
-        Rows without a label; None where every row must have one.
+        Rows without a label; None if every row must have one.
     name : str
-        What errors call ``y``.
+        Name of ``y`` in errors.
 
     Raises
     ------
@@ -194,26 +193,25 @@ def _family(kind: type[Any]) -> Any:
 
 
 def find_classes(labels: NDArray[Any]) -> NDArray[Any]:
-    """Return the distinct labels in order, and warn of one that looks like the lack of one.
+    """Return the distinct labels in order, and warn if one looks like a missing label.
 
     Parameters
     ----------
     labels : ndarray of shape (n_samples,)
-        As `present_labels` returns them.
+        As returned by `present_labels`.
 
     Raises
     ------
     ValueError
-        If the labels are numbers on a scale, or of a type that scikit-learn takes for no class.
+        If the labels are numbers on a scale, or of a type that scikit-learn does not accept as
+        classes.
     """
     _check_kind(labels)
     classes = np.unique(labels)
     for label in _suspects(classes):
-        warnings.warn(
+        warn(
             f"Label {label!r} is learned as a class of its own. Set missing_label={label!r} if it "
-            "marks rows without a label.",
-            NoisyFitWarning,
-            stacklevel=5,
+            "marks rows without a label."
         )
     return classes
 
@@ -235,7 +233,7 @@ def _check_kind(labels: NDArray[Any]) -> None:
 
 
 def _suspects(classes: NDArray[Any]) -> list[Any]:
-    """Return the classes that often stand for no label: -1 beside 0..K-1, and nulls as text."""
+    """Return classes that often mean a missing label: -1 beside 0..K-1, and nulls as text."""
     if classes.dtype.kind in "if":
         beside_others = len(classes) > 2 and classes[0] == -1 and classes[1] >= 0
         return classes[:1].tolist() if beside_others else []
@@ -250,7 +248,7 @@ def encode(
     Raises
     ------
     ValueError
-        If a label is none of the classes, or `present_labels` refuses it.
+        If a label is not one of the classes, or `present_labels` refuses it.
     """
     codes = np.full(len(y), -1, dtype=np.int64)
     present = present_labels(y, missing, name)
@@ -288,12 +286,12 @@ def check_finite_rows(X: NDArray[Any]) -> None:
 
 
 def check_clean_mask(clean_mask: Any, codes: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return the mask of trusted rows; None trusts nothing.
+    """Return the mask of trusted rows; None trusts no row.
 
     Raises
     ------
     ValueError
-        If the mask is not one boolean a row, or trusts a row without a label.
+        If the mask does not hold one boolean per row, or trusts a row without a label.
     """
     if clean_mask is None:
         return np.zeros(len(codes), dtype=bool)
@@ -313,7 +311,7 @@ def check_clean_mask(clean_mask: Any, codes: NDArray[np.int64]) -> NDArray[np.bo
 
 
 def check_sample_weight(sample_weight: Any, n: int) -> NDArray[np.float64] | None:
-    """Return one weight a row; None weighs nothing.
+    """Return one weight per row; None means no weights.
 
     Raises
     ------
@@ -335,7 +333,7 @@ def check_sample_weight(sample_weight: Any, n: int) -> NDArray[np.float64] | Non
 
 
 def checked_value_range(given: Any) -> tuple[float, float]:
-    """Return black and white of images as two numbers.
+    """Return the values of black and white as two numbers.
 
     Raises
     ------

@@ -171,7 +171,7 @@ def test_without_auxiliary_network__main_network_learns_eq_7_on_labelled_rows_al
             hook = self.module_.register_forward_hook(lambda *call: self.logits.append(call[2]))
             super()._train_main(data, labels, weights)
             hook.remove()
-            seen.append((self._losses["optimizer"][-1], self.logits, weights, data.labels))
+            seen.append((self._run.losses["train_loss"][-1], self.logits, weights, data.labels))
 
     clf = Recorder(max_epochs=2, warmup_epochs=1, auxiliary=False, augmentation=None,
                    cr_weight=1.0, missing_label=-1, random_state=0).fit(X, y)  # fmt: skip

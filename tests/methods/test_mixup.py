@@ -21,10 +21,10 @@ def test_loss_of_a_batch_is_that_of_mixed_rows_and_labels() -> None:
     seen: list[tuple[torch.Tensor, torch.Tensor, float]] = []
 
     class Recorder(MixUpClassifier):
-        def _descend(self, loss: Any, optimizer: Any = None) -> None:
+        def _descend(self, loss: Any, network: str = "module") -> None:
             with torch.no_grad():
                 seen.append((self.inputs, self.module_.network.last.clone(), float(loss)))
-            super()._descend(loss, optimizer)
+            super()._descend(loss, network)
 
         @property
         def inputs(self) -> torch.Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import warnings
 from collections.abc import Mapping
 from typing import Any, BinaryIO, ClassVar, Self
 
@@ -12,7 +11,7 @@ from noisyfit.estimator.persistence import file as model_file
 from noisyfit.estimator.persistence.models import Model, pass_to_load
 from noisyfit.estimator.persistence.packer import ModelPacker
 from noisyfit.estimator.persistence.unpacker import ModelUnpacker
-from noisyfit.exceptions import NoisyFitWarning
+from noisyfit.exceptions import warn
 from noisyfit.utils.torch_state import torch_defaults
 
 
@@ -79,7 +78,7 @@ def save(estimator: Savable, path: str | os.PathLike[str]) -> None:
     packer = ModelPacker()
     members = packer.members(estimator)
     for message in packer.losses():
-        warnings.warn(message, NoisyFitWarning, stacklevel=3)
+        warn(message)
     model_file.write(members, target)
 
 
@@ -88,11 +87,9 @@ def load(cls: Any, path: str | os.PathLike[str], *, device: Any, params: Mapping
     with open(path, "rb") as file:
         unpacker, estimator = _loaded(cls, file, os.fsdecode(path), device, params)
     if unpacker.missing:
-        warnings.warn(
+        warn(
             f"The model was fitted with {', '.join(unpacker.missing)}, which the file does not "
-            f"hold: the defaults stand in their place. {pass_to_load(unpacker.missing)}",
-            NoisyFitWarning,
-            stacklevel=3,
+            f"hold: the defaults stand in their place. {pass_to_load(unpacker.missing)}"
         )
     return estimator
 

@@ -1,1 +1,1 @@
-"""EchoAlign: the classifier, and the transformers that it is made of."""
+"""EchoAlign: the classifier and the transformers it consists of."""

@@ -1,4 +1,4 @@
-"""EchoAlign: take labels as right, and change the rows that they do not fit."""
+"""EchoAlign: take labels as right, and change the rows that do not fit them."""
 
 from __future__ import annotations
 
@@ -9,31 +9,25 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin
-from sklearn.utils import _safe_indexing, check_consistent_length, check_random_state
+from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils._param_validation import (
     Interval,
     StrOptions,
 )
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted, column_or_1d, has_fit_parameter
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, has_fit_parameter
 
-from noisyfit import quality
 from noisyfit.data.rows import unwrapped
 from noisyfit.estimator.fitted import all_or_nothing
-from noisyfit.estimator.labels import LabelProtocol
+from noisyfit.estimator.labels import LabelProtocol, as_labels
 from noisyfit.estimator.persistence.savable import Savable
 from noisyfit.estimator.warmup import PILOT_MINIMUM
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 from noisyfit.methods.echoalign.transformers import EchoSelect, seeded
 from noisyfit.methods.flywheel import FlywheelClassifier
 from noisyfit.utils.validation import (
-    as_column,
     check_clean_mask,
-    check_given,
-    encode,
-    is_missing,
     present_labels,
-    row_names,
 )
 
 FINE_TUNING_RATE = 0.01  # of the learning rate: what two steps by ten have left of it
@@ -53,15 +47,16 @@ def _has(method: str) -> Any:
 class EchoAlignClassifier(
     LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Savable, BaseEstimator
 ):
-    """Learn from rows that were changed to fit their labels, where they did not.
+    """Learn from rows that were changed to fit their labels.
 
     Labels are not corrected but taken as right: a generator modifies each row until it fits its
-    label ("EchoMod"). A row that stays alike had a right label and is kept as it was; of the others
-    the modified row is taken ("EchoSelect"). Any classifier then learns from the refined rows.
+    label ("EchoMod"). A row that stays similar had a right label and is kept unchanged; the others
+    are replaced by their modified rows ("EchoSelect"). Any classifier then learns from the refined
+    rows.
 
-    Step by step (Algorithm 1 of [1]_): 1. modify all rows; 2. similarities of the features of
-    original and modified rows (Eq. 1); 3. originals where they are at least the threshold, modified
-    rows elsewhere; 4. fit the classifier on the union.
+    Step by step (Algorithm 1 of [1]_): 1. modify all rows; 2. compute the similarity between the
+    features of original and modified rows (Eq. 1); 3. keep originals whose similarity is at least
+    the threshold, and take modified rows elsewhere; 4. fit the classifier on the union.
 
     Parameters
     ----------
@@ -69,50 +64,53 @@ class EchoAlignClassifier(
         Any classifier of this package or of scikit-learn, cloned. None is
         `CrossEntropyClassifier`.
     selector : EchoSelect or None, default=None
-        Holds generator, encoder, threshold and memory; cloned. None takes the defaults; but on
-        tables of 100 labels and more `FlywheelClassifier` tells which originals to keep, not the
-        similarity (``rating``).
+        Holds generator, encoder, threshold and memory; cloned. None uses the defaults, except that
+        on tables with at least 100 labels `FlywheelClassifier` instead of the similarity decides
+        which originals to keep (``rating``).
     include_modified : {"rejected", "all", "none"}, default="rejected"
-        Which modified rows are learned from: those whose original is not kept, as in the paper's
-        Algorithm 1; all of them, as in the released code; or none of them.
+        Which modified rows are learned from: ``"rejected"``, those whose original is not kept, as
+        in the paper's Algorithm 1; ``"all"``, as in the released code; or ``"none"``.
     include_originals : bool, default=True
-        Whether the originals that were kept are learned from. False with
-        ``include_modified="all"`` is the paper's ablation "modification only".
+        Whether the kept originals are learned from. False with ``include_modified="all"`` is the
+        paper's ablation "modification only".
     domain_weighting : bool, default=False
-        Weigh the rows so that originals and modified rows count alike in total, as the released
+        Weight the rows so that originals and modified rows count the same in total, as the released
         code does. The mean weight is 1. Only for classifiers whose ``fit`` takes ``sample_weight``.
     finetune_epochs : int >= 0, default=0
-        Epochs on the kept originals alone afterwards, at a hundredth of the learning rate; 40 in
-        the released code. Only for classifiers with ``fine_tune``, as `CrossEntropyClassifier`.
+        Epochs of fine-tuning on the kept originals alone, at a hundredth of the learning rate; 40
+        in the released code. Only for classifiers with ``fine_tune``, such as
+        `CrossEntropyClassifier`.
     missing_label : scalar or None, default=None
         Marks rows without a label, for example -1 or "". NaN marks None, NaN, NaT and pandas' NA.
-        They are predicted, but neither modified nor learned from.
+        Such rows are predicted, but neither modified nor learned from.
     random_state : int, RandomState instance or None, default=None
-        Of the classifier and the selector where they have none of their own.
+        Passed to the classifier and the selector if they have none of their own.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
     estimator_ : classifier
     selector_ : EchoSelect
-        With ``similarities_``, ``threshold_`` and ``modified_`` of the rows with a label.
+        The fitted selector, with ``similarities_``, ``threshold_`` and ``modified_`` of the rows
+        with a label.
     support_ : ndarray of bool of shape (n_samples,)
         Rows whose originals were kept.
     label_quality_ : ndarray of shape (n_samples,)
-        That of ``selector_``: ``(1 + similarity) / 2``, or what its ``rater_`` says; 1 for trusted
-        rows, NaN without a label. Low means suspicious.
+        The quality from ``selector_``: ``(1 + similarity) / 2``, or the rating of its ``rater_``; 1
+        for trusted rows, NaN without a label. Low means suspicious.
     label_distribution_ : ndarray of shape (n_samples, n_classes)
-        What the classifier predicts of the original row; where it is kept, mixed with the given
-        label, which has the weight of its quality.
+        The classifier's prediction for the original row; if the row is kept, mixed with the given
+        label, weighted by its quality.
     corrected_labels_ : ndarray of shape (n_samples,)
     transition_matrix_ : ndarray of shape (n_classes, n_classes)
     given_labels_ : ndarray of shape (n_samples,)
 
     Notes
     -----
-    The three rows of Table 3 of [1]_ are ``include_originals=False, include_modified="all"``,
+    The three rows of Table 3 in [1]_ are ``include_originals=False, include_modified="all"``,
     ``include_modified="none"`` and ``include_modified="rejected"``. Differences from the paper are
-    listed on the page of this method in the documentation.
+    listed on the page of this method in the documentation. Cost: a diffusion model trained twice,
+    then as the classifier; a modified copy of each row.
 
     References
     ----------
@@ -133,7 +131,6 @@ class EchoAlignClassifier(
     """
 
     __metadata_request__fit: ClassVar = {"clean_mask": True}
-    correction_margin: float = 0.0  # what the label protocol reads; not offered here
     _made_of: ClassVar[Mapping[str, str]] = {"estimator_": "estimator", "selector_": "selector"}
     _needed: ClassVar[tuple[str, ...]] = ("classes_", "estimator_", "n_features_in_", "selector_")
     _module_parameter: ClassVar = "estimator__module"
@@ -181,13 +178,13 @@ class EchoAlignClassifier(
         y : array-like of shape (n_samples,)
             Given labels of any type.
         clean_mask : array-like of bool of shape (n_samples,), default=None
-            Rows whose label is known to be right: their originals are kept.
+            Rows whose label is known to be right; their originals are kept.
 
         Raises
         ------
         ValueError
-            If a parameter, the classifier or the data cannot be used, or if no row is left to
-            learn from. After any break, Ctrl-C as well, the estimator is what it was.
+            If a parameter, the classifier or the data cannot be used, or if no row is left to learn
+            from. After any interruption, including Ctrl-C, the estimator is left unchanged.
         """
         with all_or_nothing(self):
             self._align(X, y, clean_mask)
@@ -200,7 +197,9 @@ class EchoAlignClassifier(
         self._check_estimator(estimator)
         X = unwrapped(X)
         seed = check_random_state(self.random_state).randint(2**31 - 1)
-        self.given_labels_, has_label = self._read_labels(X, y)
+        has_label = ~self._read_labels(X, y)
+        if not has_label.all():
+            check_consistent_length(X, self.given_labels_)
         labels, trusted = present_labels(self.given_labels_, ~has_label), clean_mask
         if clean_mask is not None and not has_label.all():
             trusted = check_clean_mask(clean_mask, np.where(has_label, 0, -1))[has_label]
@@ -227,18 +226,6 @@ class EchoAlignClassifier(
             self.feature_names_in_ = self.selector_.feature_names_in_
         self._rate_labels(X, has_label, clean_mask)
 
-    def _read_labels(self, X: Any, y: Any) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Return the given labels and where there are any."""
-        check_given(y, type(self).__name__)
-        given, y = y, column_or_1d(as_column(y), warn=True)
-        self.sample_index_ = row_names(X, given, len(y))
-        has_label = ~is_missing(y, self.missing_label)
-        if len(y) and not has_label.any():
-            raise ValueError(f"y must have labels. Got {self.missing_label!r} in every row.")
-        if not has_label.all():
-            check_consistent_length(X, y)
-        return y, has_label
-
     def _read(self, X: Any) -> NDArray[Any]:
         """Return X as the selector reads it: an array, whatever ``set_output`` says."""
         return self.selector_._read_rows(X, reset=False)
@@ -252,7 +239,7 @@ class EchoAlignClassifier(
         return EchoSelect()
 
     def _check_estimator(self, estimator: Any) -> None:
-        """Refuse, before a generator is trained, what the classifier cannot do."""
+        """Refuse what the classifier cannot do before a generator is trained."""
         name = type(estimator).__name__
         if self.domain_weighting and not has_fit_parameter(estimator, "sample_weight"):
             raise ValueError(
@@ -269,7 +256,7 @@ class EchoAlignClassifier(
     def _refined(
         self, X: NDArray[Any], y: NDArray[Any]
     ) -> tuple[NDArray[Any], NDArray[Any], dict[str, NDArray[Any]]]:
-        """Return the rows to learn from, their labels and, as fit takes it, their weights."""
+        """Return the rows to learn from, their labels and, as arguments of fit, their weights."""
         support = self.selector_.support_
         modified_rows = {
             "rejected": np.flatnonzero(~support),
@@ -301,7 +288,7 @@ class EchoAlignClassifier(
 
     def _rate_labels(self, X: NDArray[Any], has_label: NDArray[np.bool_], clean_mask: Any) -> None:
         """Write what the label protocol promises."""
-        codes = encode(self.given_labels_, self.classes_, ~has_label)
+        codes = self._encoded(self.given_labels_)
         rating = np.full(len(X), np.nan)
         rating[has_label] = self.selector_.label_quality_
         rating[check_clean_mask(clean_mask, codes)] = 1.0
@@ -312,32 +299,30 @@ class EchoAlignClassifier(
             guesses = np.searchsorted(self.classes_, self.estimator_.predict(X))
             predicted = np.eye(len(self.classes_))[guesses]
         beliefs = trust * np.eye(len(self.classes_))[codes] + (1 - trust) * predicted
-        self.label_quality_, self.label_distribution_ = rating, beliefs
-        self.corrected_labels_ = self.classes_[quality.corrected_labels(codes, beliefs)]
-        self.transition_matrix_ = quality.transition_matrix(codes, beliefs)
+        self._write_beliefs(codes, rating, beliefs)
 
     def label_issues(self) -> Any:
-        """Return a frame of the training rows: which labels are wrong, and what they should be.
+        """Return a frame of the training rows: which labels are wrong, and the right ones.
 
-        An issue is a row whose original was not kept and whose most believed class is another.
+        An issue is a row whose original was not kept and whose most likely class is another.
 
         Returns
         -------
         pandas.DataFrame
             Columns ``is_label_issue``, ``label_quality``, ``given_label``, ``predicted_label``, one
-            row per row of X, under the index of X, or else of y.
+            row per row of X, with the index of X or, if it has none, of y.
         """
         frame = super().label_issues()
         differs = frame["predicted_label"].to_numpy() != self.given_labels_
-        has_label = ~is_missing(self.given_labels_, self.missing_label)
+        has_label = ~self._lacks_label(self.given_labels_)
         frame["is_label_issue"] = ~self.support_ & differs & has_label
         return frame
 
     def score_labels(self, X: Any, y: Any) -> NDArray[np.float64]:
         """Rate the labels of new rows as `EchoSelect.score_labels` does; NaN without a label."""
         check_is_fitted(self)
-        y = column_or_1d(as_column(y))
-        has_label, rating = ~is_missing(y, self.missing_label), np.full(len(y), np.nan)
+        y = as_labels(y)
+        has_label, rating = ~self._lacks_label(y), np.full(len(y), np.nan)
         rows = _rows(X, has_label)
         rating[has_label] = self.selector_.score_labels(rows, present_labels(y, ~has_label))
         return rating
@@ -345,7 +330,7 @@ class EchoAlignClassifier(
     # ------------------------------------------------------------------------------- predict
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """Return the class of each row, as the classifier sees it."""
+        """Return the classifier's class for each row."""
         check_is_fitted(self)
         return self.estimator_.predict(self._read(X))
 
@@ -357,7 +342,7 @@ class EchoAlignClassifier(
 
     @available_if(_has("decision_function"))
     def decision_function(self, X: Any) -> NDArray[Any]:
-        """Return what the classifier says."""
+        """Return the classifier's decision values."""
         check_is_fitted(self)
         return self.estimator_.decision_function(self._read(X))
 

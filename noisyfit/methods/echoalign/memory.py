@@ -1,35 +1,32 @@
-"""What a memory keeps of trained generators, encoders and raters: no code."""
+"""What a memory keeps of trained generators, encoders and raters, without code."""
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
 from noisyfit.estimator.checkpoint import decode, encode
 from noisyfit.estimator.persistence.models import learned, teach
 from noisyfit.estimator.persistence.savable import Savable, dumps, loads
-from noisyfit.exceptions import NoisyFitError, NoisyFitWarning
+from noisyfit.exceptions import NoisyFitError, warn
 from noisyfit.utils.files import read_sealed, set_aside
 
 
 def stored(trained: Any, code: list[str]) -> bytes | None:
-    """Return what training has made as bytes without code, None where that cannot be."""
+    """Return the result of training as bytes without code, None if that is impossible."""
     try:
         return dumps(trained) if isinstance(trained, Savable) else encode(learned(trained, code))
     except (NoisyFitError, TypeError, ValueError) as error:
-        warnings.warn(
+        warn(
             f"memory keeps no code. Got a {type(trained).__name__} that has more than numbers: "
             f"{error} It is trained again in the next fit. Give it get_state() and "
-            "set_state(state); see noisyfit.nn.generators.Trainable.",
-            NoisyFitWarning,
-            stacklevel=6,
+            "set_state(state); see noisyfit.nn.generators.Trainable."
         )
         return None
 
 
 def restored(model: Any, file: Path) -> Any:
-    """Return the model as it was when it was trained; None if that is not known."""
+    """Return the model in its trained state, None if that is unknown."""
     content = read_sealed(file)
     if content is None:
         return None

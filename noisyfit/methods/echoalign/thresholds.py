@@ -1,4 +1,4 @@
-"""From which similarity, or quality, a row is kept."""
+"""The similarity, or quality, from which a row is kept."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GRID = 1000  # points between the two means where a mixture's boundary is looked
 
 
 def check_threshold(threshold: Any) -> None:
-    """Refuse what is no rule for a threshold."""
+    """Refuse an invalid threshold rule."""
     if isinstance(threshold, str) and threshold in ("otsu", "gmm"):
         return
     if is_number(threshold) and -1 <= threshold <= 1:
@@ -53,12 +53,12 @@ def find_threshold(
 
 
 def otsu(values: NDArray[np.float64]) -> float:
-    """Split values into two groups of the largest variance between them (Otsu, 1979).
+    """Split values into two groups with the largest variance between them (Otsu, 1979).
 
     Returns
     -------
     float
-        The smallest value of the upper group; of constant values, the value.
+        The smallest value of the upper group; if all values are equal, that value.
     """
     ordered = np.sort(values)
     n, sums = len(ordered), np.cumsum(ordered)

@@ -1,4 +1,4 @@
-"""Change rows until they fit their labels, and see from the change which labels were wrong."""
+"""Change rows until they fit their labels, and tell from the change which labels were wrong."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from noisyfit.estimator.checkpoint import Checkpoint
 from noisyfit.estimator.fitted import FittedAttributes, all_or_nothing
 from noisyfit.estimator.format import check_row_shape, image_layout
 from noisyfit.estimator.identity import fingerprint
+from noisyfit.estimator.labels import as_labels
 from noisyfit.estimator.persistence.models import code_in, learned
 from noisyfit.estimator.persistence.savable import Savable
 from noisyfit.methods.echoalign.memory import restored, stored
@@ -58,34 +59,34 @@ from noisyfit.utils.validation import (
 class EchoMod(FittedAttributes, OneToOneFeatureMixin, TransformerMixin, Savable, BaseEstimator):
     """Modify every row until it fits its label: the first part of EchoAlign ([1]_, section 4.1).
 
-    ``fit_transform(X, y)`` returns modified rows for training. ``transform(X)`` returns rows as
-    they are: there is nothing to align them with when a classifier predicts. Both differ, as they
-    do for scikit-learn's ``TargetEncoder``.
+    ``fit_transform(X, y)`` returns modified rows for training. ``transform(X)`` returns rows
+    unchanged, because at prediction there are no labels to align them with. The two differ, as in
+    scikit-learn's ``TargetEncoder``.
 
     Parameters
     ----------
     modifier : None, `Modifier` or callable, default=None
-        Generator with ``modify(x, y, generator)``, or a function of the same arguments. None is
+        Generator with ``modify(x, y, generator)``, or a function with the same arguments. None is
         `noisyfit.nn.generators.ConditionalDiffusion`, trained on the rows and their labels. A
         generator with ``fit`` is copied and trained.
     batch_size : int >= 1, default=512
-        Rows modified at once, and the unit in which `memory` is written.
+        Number of rows modified at once; `memory` is written in the same batches.
     memory : path or None, default=None
-        Folder that keeps trained generators and modified rows, under their content, label, seed,
-        settings of the generator and all that it was trained on. A killed fit called again goes on
-        where it was, in the training of the generator or with the rows that are missing; another
-        fold or other labels never find these rows.
+        Folder that keeps trained generators and modified rows, keyed by their content, label, seed,
+        the settings of the generator and everything it was trained on. If a fit was killed, calling
+        it again resumes where it stopped, in the training of the generator or with the rows that
+        are missing. Another fold or other labels never find these rows.
     image_layout : {"auto", "HW", "HWC", "CHW"}, default="auto"
         Order of the axes of one image.
     device : str or torch.device, default="auto"
-        Of the default generator and encoder; others choose their own.
+        Device of the default generator and encoder; others choose their own.
     random_state : int, RandomState instance or None, default=None
-        With None every fit is another one, and finds nothing in `memory`.
+        With None every fit is different and finds nothing in `memory`.
 
     Attributes
     ----------
     modifier_ : object
-        The generator, trained.
+        The trained generator.
     n_features_in_ : int
     layout_ : str
         ``"table"`` or the order of the axes of one image.
@@ -180,7 +181,7 @@ class EchoMod(FittedAttributes, OneToOneFeatureMixin, TransformerMixin, Savable,
         self._check_parameters()
         check_given(y, type(self).__name__)
         X = self._read_rows(X, reset=True)
-        y = column_or_1d(as_column(y), warn=True)
+        y = as_labels(y)
         check_lengths(len(X), len(y))
         y = present_labels(y)
         self.classes_ = find_classes(y)
@@ -234,7 +235,7 @@ class EchoMod(FittedAttributes, OneToOneFeatureMixin, TransformerMixin, Savable,
         return self._kept("generator", modifier, x, y, self._generator(b"fit"))
 
     def _kept(self, name: str, model: Any, *data: Any) -> Any:
-        """Return what was trained before from the same origin, or train it and keep it."""
+        """Return what was trained before from the same origin, or train and keep it."""
         if self._folder is None:
             return model.fit(*data)
         file = self._folder / f"{name}.pt"
@@ -255,25 +256,25 @@ class EchoMod(FittedAttributes, OneToOneFeatureMixin, TransformerMixin, Savable,
         return trained
 
     def _state_of(self, attribute: str) -> Any:
-        """Return what a generator of the user's own has learned."""
+        """Return what a user's own generator has learned."""
         if not isinstance(self.modifier_, Trainable):
             return None
         return learned(self.modifier_, code_in(self.modifier))
 
     def _remember(self, *origin: Any) -> None:
-        """Choose the folder of what comes of this origin; `memory` keeps nothing else in it."""
+        """Choose the folder for this origin; `memory` keeps nothing else in it."""
         self._folder = None
         if self.memory is not None:
             self._folder = Path(self.memory) / fingerprint(*origin)
             make_folder(self._folder)
 
     def _generator(self, purpose: bytes) -> torch.Generator:
-        """Return a generator of random numbers that depends on the seed and a purpose alone."""
+        """Return a random generator that depends only on the seed and a purpose."""
         digest = hashlib.sha1(self.seed_.to_bytes(8, "little") + purpose).digest()
         return torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
 
     def _modified(self, x: Tensor, y: NDArray[Any]) -> Tensor:
-        """Modify rows batch by batch; with `memory`, only those that it does not hold."""
+        """Modify rows batch by batch; with `memory`, only those it does not hold."""
         keys = _row_keys(x, y)
         first = {key: i for i, key in reversed(list(enumerate(keys)))}
         if self._folder is None:
@@ -308,44 +309,44 @@ class EchoMod(FittedAttributes, OneToOneFeatureMixin, TransformerMixin, Savable,
 
 
 class EchoSelect(EchoMod):
-    """Keep the rows that their modification leaves alike, replace the others ([1]_, Algorithm 1).
+    """Keep rows that stay similar when modified, replace the others ([1]_, Algorithm 1).
 
-    A row whose label is right is changed little when it is aligned with the label, one whose label
-    is wrong has to become something else. The cosine similarity of the features of the original and
-    the modified row (Eq. 1 of [1]_) tells them apart.
+    Aligning a row with its label changes little if the label is right; if it is wrong, the row has
+    to become something else. The cosine similarity between the features of the original and the
+    modified row (Eq. 1 of [1]_) tells the two apart.
 
     ``fit_transform(X, y)`` returns the refined rows for training: the original where the similarity
-    is at least the threshold, the modified row below. Number of rows and labels stay as they are,
-    so that it can stand before a classifier in a ``Pipeline``. ``transform(X)`` returns rows as
-    they are.
+    is at least the threshold, the modified row elsewhere. The number of rows and the labels do not
+    change, so it can precede a classifier in a ``Pipeline``. ``transform(X)`` returns rows
+    unchanged.
 
-    Step by step: 1. train the generator on all rows (or take an external one); 2. modify every row;
-    3. compare original and modified row; 4. train the generator again, on the half of each label's
-    rows that is the most similar, and repeat from 2., `n_rounds` in all; 5. threshold.
+    Step by step: 1. train the generator on all rows (or use an external one); 2. modify every row;
+    3. compare original and modified rows; 4. train the generator again, on the most similar half of
+    each label's rows, and repeat from 2., `n_rounds` times in all; 5. apply the threshold.
 
     Parameters
     ----------
     modifier : None, `Modifier` or callable, default=None
         As in `EchoMod`.
     embedder : None, `Embedder`, fitted transformer or callable, default=None
-        What similarity is measured in. None takes standardised columns for tables and standardised
-        pixels for images of up to 1,024 values, and for larger ones an encoder that has learned
-        from them without labels. Objects with ``embed`` are handed tensors, and trained first if
-        they have ``fit``; those with ``transform``, and functions, arrays of the user's shape.
-        Where the selector is cloned, as in `EchoAlignClassifier`, a fitted transformer stays fitted
-        in scikit-learn's ``FrozenEstimator``. Never pass a classifier trained on the same labels.
+        The features in which similarity is measured. None uses standardised columns for tables,
+        standardised pixels for images of up to 1,024 values, and for larger images an encoder
+        trained on them without labels. Objects with ``embed`` receive tensors and are trained first
+        if they have ``fit``; objects with ``transform``, and functions, receive arrays in your own
+        shape. When the selector is cloned, as in `EchoAlignClassifier`, wrap a fitted transformer
+        in scikit-learn's ``FrozenEstimator`` to keep it fitted. Never pass a classifier trained on
+        the same labels.
     rating : "similarity" or classifier, default="similarity"
-        What tells which originals to keep. A classifier of this package, or any with
-        ``score_labels`` whose ``fit`` leaves ``label_quality_``, is cloned, fitted on the rows and
-        rates their labels instead:
-        ``CrossEntropyClassifier(max_epochs=70)`` is the small-loss selector of the released code,
-        by mean probabilities of the given labels in place of mean losses. It is not told which
-        rows are trusted: they are kept whatever their rating.
+        What decides which originals to keep. A classifier of this package, or any with
+        ``score_labels`` whose ``fit`` sets ``label_quality_``, is cloned, fitted on the rows, and
+        rates their labels instead: ``CrossEntropyClassifier(max_epochs=70)`` is the small-loss
+        selector of the released code, with mean probabilities of the given labels in place of mean
+        losses. It is not told which rows are trusted; these are kept whatever their rating.
     threshold : float in [-1, 1], {"otsu", "gmm"} or ("quantile", float), default="otsu"
-        Similarity, or quality in [0, 1] where a classifier rates, from which an original is kept.
-        "otsu" splits them into the two groups of least variance, "gmm" where the posteriors of a
-        mixture of two normals are equal. ("quantile", q) drops the share `q` of each label's rows,
-        for ratings that differ between labels.
+        Similarity, or quality in [0, 1] if a classifier rates, from which an original is kept.
+        "otsu" splits the values into the two groups of least variance; "gmm" splits where the
+        posteriors of a mixture of two normals are equal. ("quantile", q) drops the share `q` of
+        each label's rows, for ratings that differ between labels.
     n_rounds : int >= 1, default=2
         How often the generator is trained; 1 is the paper's algorithm. Generators without ``fit``
         have one round.
@@ -357,17 +358,17 @@ class EchoSelect(EchoMod):
     similarities_ : ndarray of shape (n_samples,)
         In [-1, 1]; low means suspicious.
     label_quality_ : ndarray of shape (n_samples,)
-        In [0, 1]: ``(1 + similarity) / 2``, or what ``rater_`` says.
+        In [0, 1]: ``(1 + similarity) / 2``, or the rating of ``rater_``.
     support_ : ndarray of bool of shape (n_samples,)
         Rows whose originals are kept.
     threshold_ : float or ndarray of shape (n_classes,)
-        The latter, in the order of ``classes_``, for quantiles.
+        An array, in the order of ``classes_``, for quantiles.
     modified_ : ndarray of the shape of X
         All modified rows.
     classes_ : ndarray of shape (n_classes,)
     modifier_, embedder_ : objects
     rater_ : classifier or None
-        The fitted `rating`; None for the similarity.
+        The fitted `rating`; None for similarity.
     n_features_in_ : int
     layout_ : str
 
@@ -461,14 +462,14 @@ class EchoSelect(EchoMod):
 
     @torch_defaults()
     def similarity(self, X: Any, y: Any) -> NDArray[np.float64]:
-        """Return how alike new rows stay when they are aligned with labels, (n_samples,)."""
+        """Return how similar new rows stay when aligned with their labels, (n_samples,)."""
         check_is_fitted(self)
         x = self._as_tensor(self._read_rows(X, reset=False))
         y = present_labels(column_or_1d(as_column(y)))
         return self._similarities(self._features(x), self._modified(x, y))
 
     def score_labels(self, X: Any, y: Any) -> NDArray[np.float64]:
-        """Rate the labels of new rows, in [0, 1], low = suspicious."""
+        """Rate the labels of new rows, in [0, 1]; low means suspicious."""
         check_is_fitted(self)
         if self.rater_ is None:
             return (1 + self.similarity(X, y)) / 2
@@ -502,7 +503,7 @@ class EchoSelect(EchoMod):
         return X
 
     def _state_of(self, attribute: str) -> Any:
-        """Return what a generator or an encoder of the user's own has learned."""
+        """Return what a user's own generator or encoder has learned."""
         if attribute == "modifier_":
             return super()._state_of(attribute)
         if attribute == "rater_":
@@ -510,7 +511,7 @@ class EchoSelect(EchoMod):
         return learned(self.embedder_, code_in(self.embedder)) if _learns(self.embedder_) else None
 
     def _trained_rater(self, X: NDArray[Any], y: NDArray[Any]) -> Any:
-        """Return the classifier that rates the labels, None where the similarity does."""
+        """Return the classifier that rates the labels, None if the similarity does."""
         if isinstance(self.rating, str):
             return None
         rater = seeded(self.rating, self.seed_)
@@ -556,18 +557,18 @@ class EchoSelect(EchoMod):
 class EchoSelectSampler(FittedAttributes, BaseEstimator):
     """Drop the rows whose originals `EchoSelect` does not keep.
 
-    A sampler in the manner of imbalanced-learn, for its ``Pipeline``.
+    A sampler for imbalanced-learn's ``Pipeline``.
 
     Parameters
     ----------
     selector : EchoSelect or None, default=None
-        Cloned at fit. None takes the defaults.
+        Cloned at fit. None uses the defaults.
 
     Attributes
     ----------
     selector_ : EchoSelect
     sample_indices_ : ndarray of shape (n_kept,)
-        Numbers of the rows that are kept.
+        Indices of the rows that are kept.
     n_features_in_ : int
 
     Examples
@@ -605,7 +606,7 @@ class EchoSelectSampler(FittedAttributes, BaseEstimator):
 
 
 def check_rating(rating: Any) -> None:
-    """Refuse what can rate no labels."""
+    """Refuse what cannot rate labels."""
     rates = hasattr(rating, "fit") and hasattr(rating, "score_labels")
     if not rates and not (isinstance(rating, str) and rating == "similarity"):
         raise ValueError(
@@ -615,7 +616,7 @@ def check_rating(rating: Any) -> None:
 
 
 def seeded(estimator: Any, seed: int) -> Any:
-    """Return a clone; it gets the seed if it has none of its own."""
+    """Return a clone, with the seed if it has none of its own."""
     estimator = clone(estimator)
     if estimator.get_params(deep=False).get("random_state", 0) is None:
         estimator.set_params(random_state=seed)
@@ -623,17 +624,17 @@ def seeded(estimator: Any, seed: int) -> Any:
 
 
 def _learns(embedder: Any) -> bool:
-    """Whether an encoder is trained on the rows; a transformer has been, elsewhere."""
+    """Whether an encoder is trained on the rows; a transformer was fitted elsewhere."""
     return isinstance(embedder, Embedder) and hasattr(embedder, "fit")
 
 
 def _identity(thing: Any) -> Any:
-    """Return what a generator or encoder is recognised by."""
+    """Return the identity of a generator or encoder."""
     return thing.identity() if hasattr(thing, "identity") else thing
 
 
 def _row_keys(x: Tensor, y: NDArray[Any]) -> list[bytes]:
-    """Return a digest of 20 bytes of each row and its label."""
+    """Return a 20-byte digest of each row and its label."""
     rows = np.ascontiguousarray(x.numpy())
     return [
         hashlib.sha1(row.tobytes() + repr(label).encode()).digest()
@@ -646,5 +647,5 @@ def _at(threshold: float | NDArray[np.float64], codes: NDArray[Any]) -> Any:
 
 
 def _column(mask: NDArray[np.bool_], X: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return one value a row, to be broadcast against rows."""
+    """Return one value per row, to broadcast against rows."""
     return mask.reshape(-1, *[1] * (X.ndim - 1))

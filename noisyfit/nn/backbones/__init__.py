@@ -1,4 +1,4 @@
-"""Networks by name, and which of them suits which data."""
+"""Networks by name, and the default for each kind of data."""
 
 from collections.abc import Callable, Sequence
 
@@ -28,7 +28,7 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
 
 
 def default_backbone(shape: Sequence[int]) -> str:
-    """Name the network for data that comes without one.
+    """Name the default network for data of a given shape.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Pre-activation ResNets for images of about 32 pixels, and the block they are made of."""
+"""Pre-activation ResNets for images of about 32 pixels, and their building block."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ class PreActBlock(nn.Module):
     ----------
     in_channels, out_channels : int
     stride : int
-        Divides height and width, rounding up.
+        Divisor of height and width, rounding up.
 
     References
     ----------
@@ -55,8 +55,8 @@ class PreActResNet(nn.Sequential):
     stem_channels : int
         Channels of the first convolution, which keeps height and width.
     stage_channels : sequence of int
-        Channels of each stage, the last one also the number of dimensions of the embeddings. Every
-        stage but the first halves height and width.
+        Channels of each stage; the last is also the number of embedding dimensions. Every stage but
+        the first halves height and width.
     blocks_per_stage : sequence of int
         Number of blocks in each stage.
     """
@@ -92,7 +92,7 @@ def preact_resnet18(in_channels: int, n_classes: int, width: int = 64) -> PreAct
     """Build the PreAct ResNet-18 of the noisy-label literature.
 
     At the default width, with three channels and ten classes: 11.17 M parameters, and 1.111 GFLOP
-    for one forward pass of one 32x32 image, a multiply-add counted as two.
+    for one forward pass of one 32x32 image, counting a multiply-add as two.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def preact_resnet34(in_channels: int, n_classes: int, width: int = 64) -> PreAct
     """Build the PreAct ResNet-34, with twice the blocks of `preact_resnet18`.
 
     At the default width, with three channels and ten classes: 21.28 M parameters, and 2.319 GFLOP
-    for one forward pass of one 32x32 image, a multiply-add counted as two.
+    for one forward pass of one 32x32 image, counting a multiply-add as two.
 
     Parameters
     ----------

@@ -1,11 +1,11 @@
-"""Networks of torchvision, for any number of channels and classes and for small images too.
+"""torchvision networks, for any number of channels and classes, including small images.
 
 They share these parameters:
 
 in_channels : int
-    Other than three channels get a first convolution with random weights.
+    With other than three channels, the first convolution is new and has random weights.
 n_classes : int
-    The last layer is made for them and has random weights.
+    Number of classes; the last layer is new and has random weights.
 small_stem : bool, default=False
     Adapt the network to images of about 32 pixels. A ResNet then starts with a 3x3 convolution of
     stride 1, with random weights, and no pooling; VGG ends in global average pooling and one linear

@@ -1,4 +1,4 @@
-"""The embedded generator: class-conditional diffusion, trained on the user's own rows."""
+"""The built-in generator: class-conditional diffusion, trained on the user's own rows."""
 
 from __future__ import annotations
 
@@ -43,39 +43,41 @@ STEPS_AT_RISK = 200  # between two times that the state of training is written
 
 @dataclass
 class ConditionalDiffusion:
-    """Modify rows by diffusion under their label, learned from the same rows and labels.
+    """Modify rows by label-conditional diffusion, learned from the same rows and labels.
 
     A row is turned into noise along the path on which it would have come out of noise without a
-    label (DDIM inversion, [1]_), up to `strength`; from there it is denoised under its label with
-    classifier-free guidance ([2]_). A row that fits its label comes back much as it was; one that
-    does not is drawn to its label's class.
+    label (DDIM inversion, [1]_), up to `strength`. From there it is denoised under its label with
+    classifier-free guidance ([2]_). A row that fits its label comes back nearly unchanged; one that
+    does not is drawn towards the class of its label.
 
-    It learns from wrong labels too, so a label stands for a mixture of classes, of which guidance
-    prefers the one where the label is most frequent. It is therefore strong. Where half of a class
-    carries the same wrong label there is nothing to prefer: an external generator is then needed.
+    It learns from wrong labels too, so a label stands for a mixture of classes; guidance prefers
+    the class in which the label is most frequent, and is therefore strong by default. If half of a
+    class carries the same wrong label, there is nothing to prefer, and an external generator is
+    needed.
 
     Parameters
     ----------
     strength : float in (0, 1], default=0.9
-        Part of the way to pure noise. Less keeps more of the row, and aligns it less.
+        Fraction of the way to pure noise. Less keeps more of the row and aligns it less.
     guidance : float >= 0, default=10.0
-        Weight of the label; 1 samples what was learned under the label, 0 ignores it.
+        Weight of the label; 1 samples what was learned under the label, and 0 ignores the label.
     n_steps : int >= 1, default=10
-        Steps to the noise, and as many back.
+        Number of steps to the noise, and as many back.
     network : {None, "mlp", "unet"}, default=None
-        What denoises images. None is a perceptron on their pixels up to 1,024 values, else a U-Net;
-        with `control` always a U-Net. Tables have the perceptron.
+        The network that denoises images. None is a perceptron on the pixels for up to 1,024 values
+        and otherwise a U-Net; with `control` it is always a U-Net. Tables always use the
+        perceptron.
     control : {None, "edges"}, default=None
-        "edges" lets a map of the edges of the row guide the denoising of images, the embedded
-        stand-in for ControlNet ([3]_): outlines stay, and rows change less.
+        "edges" guides the denoising of images with an edge map of the row, the built-in counterpart
+        of ControlNet ([3]_): outlines stay, and rows change less.
     n_train_steps : int >= 1 or None, default=None
-        Of training. None is 1,000, and 500 for a perceptron on images, which memorises wrong labels
-        in more.
+        Number of training steps. None is 1,000, or 500 for a perceptron on images, which memorises
+        wrong labels when trained for longer.
     batch_size : int >= 1, default=128
     lr : float > 0, default=1e-3
-        Of AdamW, with a warm-up and a cosine to zero.
+        Learning rate of AdamW, with a warm-up and a cosine to zero.
     width : int >= 1 or None, default=None
-        Units of the perceptron, or channels of the U-Net, a multiple of 8. None is 192 or 16, what
+        Units of the perceptron, or channels of the U-Net, a multiple of 8. None is 192 or 16, which
         a CPU can train; 64 channels suit a GPU.
     device : str or torch.device, default="cpu"
         "auto" is a GPU if there is one.
@@ -86,8 +88,8 @@ class ConditionalDiffusion:
     network_ : torch.nn.Module
         The average of the weights over the training steps (EMA).
     mean_, scale_, low_, high_ : tensors
-        Of each feature or channel, in which the network sees rows standardised; modified rows stay
-        between the lowest and the highest value seen.
+        Statistics of each feature or channel. The network sees rows standardised by the first two;
+        modified rows stay between the lowest and the highest value seen.
 
     References
     ----------
@@ -147,13 +149,12 @@ class ConditionalDiffusion:
     ) -> Self:
         """Train the network on rows and their labels; see `Trainable.fit`.
 
-        With a `checkpoint` a training that was stopped resumes, and ends with the
-        same weights.
+        With a `checkpoint`, a training that was stopped resumes and ends with the same weights.
 
         Raises
         ------
         ValueError
-            If a parameter is not what it must be, or there is no such device.
+            If a parameter is invalid, or the device does not exist.
         """
         self._check_parameters()
         self.classes_ = np.unique(y)
@@ -175,7 +176,7 @@ class ConditionalDiffusion:
         return learned | {"network_": self.network_.state_dict()}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Take what `get_state` has returned of a modifier with the same parameters."""
+        """Restore the result of `get_state` from a modifier with the same parameters."""
         vars(self).update({name: value for name, value in state.items() if name != "network_"})
         with seeded_generators(0):
             network = self._make_network(tuple(self.mean_.shape[1:]))
@@ -205,7 +206,7 @@ class ConditionalDiffusion:
         return self.network or ("mlp" if prod(row_shape) <= SMALL_IMAGE else "unet")
 
     def _as_seen(self, x: Tensor) -> Tensor:
-        """Return rows in the shape the network takes."""
+        """Return rows in the shape that the network takes."""
         return x.flatten(1) if self.kind_ == "mlp" else x
 
     def _measure(self, x: Tensor) -> None:
@@ -265,7 +266,7 @@ class ConditionalDiffusion:
         return trained
 
     def _loss(self, network: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
-        """Squared error of the velocity at random angles, some rows without their label."""
+        """Return the squared error of the velocity at random angles, some rows without label."""
         angle = torch.rand(len(x), device=x.device) * (pi / 2)
         noise = torch.randn_like(x)
         cos, sin = _along(angle.cos(), x), _along(angle.sin(), x)
@@ -278,7 +279,7 @@ class ConditionalDiffusion:
 
     @torch.no_grad()
     def modify(self, x: Tensor, y: NDArray[Any], generator: torch.Generator) -> Tensor:
-        """Return rows drawn to their labels; see `Modifier.modify`. Nothing is random in it."""
+        """Return rows drawn to their labels; see `Modifier.modify`. Deterministic."""
         self._check_parameters()
         labels = torch.as_tensor(encode(y, self.classes_, np.zeros(len(y), dtype=bool)))
         parts = zip(self._as_seen(x).split(CHUNK), labels.split(CHUNK), strict=True)
@@ -332,10 +333,10 @@ class ConditionalDiffusion:
 
 
 def _moving_average(average: Tensor, current: Tensor, n_averaged: Tensor | int) -> Tensor:
-    """Forget the first steps sooner than a fixed decay would."""
+    """Average the weights, forgetting the first steps sooner than a fixed decay would."""
     return average.lerp(current, max(1 - EMA_DECAY, 9 / (10 + float(n_averaged))))
 
 
 def _along(values: Tensor, x: Tensor) -> Tensor:
-    """Return one value a row, to be multiplied with rows."""
+    """Return one value per row, to multiply with rows."""
     return values.view(-1, *[1] * (x.ndim - 1))

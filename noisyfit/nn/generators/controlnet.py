@@ -1,9 +1,8 @@
-"""Stable Diffusion under a ControlNet: the paper's generator, for images."""
+"""Stable Diffusion with a ControlNet: the paper's generator, for images."""
 
 from __future__ import annotations
 
 import os
-import warnings
 from numbers import Integral
 from typing import Any, ClassVar
 
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from noisyfit.exceptions import NoisyFitWarning
+from noisyfit.exceptions import warn
 from noisyfit.nn.generators.edges import canny
 from noisyfit.utils.devices import resolve_device
 from noisyfit.utils.parameters import (
@@ -32,46 +31,46 @@ FACTOR = 8  # between the sides of a drawing and those of its latent image
 class ControlNetGenerator:
     """Draw each image anew from its label, along its own edges ([1]_; appendix of [2]_).
 
-    Needs the extra ``generators`` (diffusers and transformers). Edges are found by Canny's
-    detector, the prompt names the label, and the drawing is brought back to the size of the data by
-    averaging areas.
+    Needs the extra ``generators`` (diffusers and transformers). Canny's detector finds the edges,
+    the prompt names the label, and the drawing is shrunk to the size of the data by area averaging.
 
     Parameters
     ----------
     pipeline : object, path or str
-        A ``StableDiffusionControlNetPipeline`` of diffusers; or a local folder with one; or, last,
-        a name on the hub, which downloads.
+        A ``StableDiffusionControlNetPipeline`` from diffusers, a local folder with one or, failing
+        these, a name on the hub, which is downloaded.
     controlnet : path, str or None, default=None
-        Folder or name of the ControlNet, such as ``"lllyasviel/sd-controlnet-canny"``, where
+        Folder or name of the ControlNet, such as ``"lllyasviel/sd-controlnet-canny"``, if
         `pipeline` names a Stable Diffusion without one.
     prompt : str, default="a photo of {label}"
-        ``{label}`` is replaced by the label, or by what `class_names` has for it.
+        ``{label}`` is replaced with the label, or with its entry in `class_names`.
     class_names : dict or None, default=None
-        From labels, as in y, to words: all of them. Needed where labels are no text.
+        Maps every label, as in y, to words. Needed if labels are not text.
     n_steps : int >= 1, default=20
     guidance : float >= 0, default=7.5
-        Weight of the prompt, diffusers' default; the paper does not give it.
+        Weight of the prompt; diffusers' default, as the paper does not give it.
     image_size : int, default=512
-        Pixels a side of the drawing, a multiple of 8.
+        Height and width of the drawing in pixels, a multiple of 8.
     low_threshold, high_threshold : float >= 0, default=75
-        Of Canny's detector.
+        Thresholds of Canny's detector.
     edges_at : {"drawing", "data"}, default="drawing"
-        Where edges are looked for. ``"drawing"``, the paper's, is the image enlarged to
-        `image_size`: its gradients are as much smaller as it is larger, so that hardly any edge of
-        a 32-pixel image is found at 512. ``"data"`` finds them in the image as it is and enlarges
-        them.
+        Where edges are found. ``"drawing"``, as in the paper, uses the image enlarged to
+        `image_size`. Enlarging makes its gradients smaller by the same factor, so hardly any edge
+        of a 32-pixel image is found at 512. ``"data"`` finds edges in the image as it is and
+        enlarges them.
     value_range : tuple of float, default=(0, 255)
         Black and white of the rows.
     batch_size : int >= 1, default=8
-        Images drawn at once; halved while they do not fit into the GPU's memory.
+        Number of images drawn at once; halved as long as they do not fit into the GPU's memory.
     device : str or torch.device, default="cuda" if there is a GPU, else "cpu"
     progress : bool, default=True
-        Show a progress bar over batches of every call.
+        Show a progress bar over the batches of every call.
 
     Attributes
     ----------
     n_blanked_ : int
-        Images that the safety checker has blanked so far; the original was returned instead.
+        Number of images that the safety checker has blanked so far; the original was returned
+        instead.
 
     References
     ----------
@@ -143,12 +142,12 @@ class ControlNetGenerator:
         return copied
 
     def modify(self, x: Tensor, y: NDArray[Any], generator: torch.Generator) -> Tensor:
-        """Return drawings of images (n_samples, C, H, W) under labels; see `Modifier.modify`.
+        """Return drawings of images (n_samples, C, H, W) for labels; see `Modifier.modify`.
 
         Raises
         ------
         ValueError
-            If a parameter is not what it must be, the rows are no images, or a label has no word.
+            If a parameter is invalid, the rows are not images, or a label has no word.
         ImportError
             If diffusers is missing.
         """
@@ -207,12 +206,10 @@ class ControlNetGenerator:
             edges = canny(enlarged, *thresholds).float()
         share = float(edges.mean())
         if share < FEWEST_EDGES:
-            warnings.warn(
+            warn(
                 f"At least {FEWEST_EDGES:.1%} of the pixels should be edges, or nothing but the "
                 f"label says what is drawn. Got {share:.2%}. Lower the thresholds, or pass "
-                'edges_at="data" for images much smaller than the drawing.',
-                NoisyFitWarning,
-                stacklevel=3,
+                'edges_at="data" for images much smaller than the drawing.'
             )
         return edges
 
@@ -225,7 +222,7 @@ class ControlNetGenerator:
     def _drawn(
         self, pipeline: Any, edges: Tensor, prompts: list[str], seeds: list[int]
     ) -> list[Tensor | None]:
-        """Draw image by image, None for those that were blanked; half the batch on exhaustion."""
+        """Return drawings, None for blanked ones; halve the batch when memory runs out."""
         from tqdm.auto import tqdm
 
         drawn: list[Tensor | None] = []
@@ -262,7 +259,7 @@ class ControlNetGenerator:
         return [None if flag else image.cpu() for image, flag in zip(images, flags, strict=True)]
 
     def _at_data_size(self, drawn: list[Tensor | None], x: Tensor) -> Tensor:
-        """Shrink drawings by averaging areas; where there is none, the original stays."""
+        """Shrink drawings by area averaging; the original replaces a missing drawing."""
         low, high = checked_value_range(self.value_range)
         height, width = x.shape[2:]
         rows = x.float().clone()
@@ -279,12 +276,10 @@ class ControlNetGenerator:
         if n_blanked == 0:
             return
         self.n_blanked_ += n_blanked
-        warnings.warn(
+        warn(
             f"The safety checker has blanked {n_blanked} images; their originals count as modified "
             "rows, which makes their labels look right. Load the pipeline with safety_checker=None "
-            "if the images are harmless.",
-            NoisyFitWarning,
-            stacklevel=4,
+            "if the images are harmless."
         )
 
     # ------------------------------------------------------------------------------- loading
@@ -324,7 +319,7 @@ class ControlNetGenerator:
 
 
 def _weights(pipeline: Any) -> Any:
-    """Return what tells one pipeline from another: its name, or sums of its weights."""
+    """Return what identifies a pipeline: its name, or sums of its weights."""
     if isinstance(pipeline, str | os.PathLike):
         return os.fspath(pipeline)
     parts = getattr(pipeline, "components", {})

@@ -1,4 +1,4 @@
-"""Networks that denoise rows at a given angle of the diffusion, under a label or under none."""
+"""Networks that denoise rows at a given diffusion angle, with or without a label."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Condition(nn.Module):
     Parameters
     ----------
     n_classes : int
-        Label ``n_classes`` stands for none.
+        Label ``n_classes`` means no label.
     width : int
         Dimensions of the embedding.
     """
@@ -46,7 +46,7 @@ class TableDenoiser(nn.Module):
     n_features, n_classes : int
     width : int, default=192
     depth : int, default=3
-        Residual blocks of two layers each.
+        Number of residual blocks, of two layers each.
     dropout : float in [0, 1), default=0.1
     """
 
@@ -85,7 +85,7 @@ def _perceptron_block(width: int, dropout: float) -> nn.Sequential:
 
 
 class UNet(nn.Module):
-    """Small U-Net for images; patches of 2 x 2 pixels are taken as channels at the entry.
+    """Small U-Net for images; at the input, patches of 2 x 2 pixels become channels.
 
     Parameters
     ----------
@@ -168,7 +168,7 @@ class ResidualBlock(nn.Module):
 
 
 def _zeroed(layer: Any) -> Any:
-    """Let a layer start at zero, so that the network starts as a smaller one."""
+    """Initialise a layer to zero, so that the network starts as a smaller one."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

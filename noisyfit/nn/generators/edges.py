@@ -1,4 +1,4 @@
-"""Edges of images: a soft map for the embedded generator, Canny's binary one for ControlNet."""
+"""Edges of images: a soft map for the built-in generator, Canny's binary one for ControlNet."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 
 def edge_map(x: Tensor) -> Tensor:
-    """Return the size of the gradient by Sobel's filters, channel by channel.
+    """Return the magnitude of the gradient with Sobel's filters, channel by channel.
 
     Parameters
     ----------
@@ -17,7 +17,7 @@ def edge_map(x: Tensor) -> Tensor:
     Returns
     -------
     tensor of shape (n_samples, C, H, W)
-        In units of the intensity: a step of height 1 has edges of 1/2 on both of its sides.
+        In units of intensity: a step of height 1 has edges of 1/2 on both sides.
     """
     horizontal, vertical = _sobel(x)
     return (horizontal.square() + vertical.square()).sqrt()
@@ -31,8 +31,8 @@ def canny(x: Tensor, low: float = 75.0, high: float = 75.0) -> Tensor:
     x : tensor of shape (n_samples, 1, H, W)
         Grey levels from 0 to 255.
     low, high : float
-        Thresholds of the gradient ``|dx| + |dy|`` with Sobel's unnormalised filters, as in OpenCV.
-        Pixels above `high` are edges, and those above `low` that are connected to one.
+        Thresholds for the gradient ``|dx| + |dy|`` with Sobel's unnormalised filters, as in OpenCV.
+        Pixels above `high` are edges, and so are connected pixels above `low`.
 
     Returns
     -------
@@ -54,7 +54,7 @@ def canny(x: Tensor, low: float = 75.0, high: float = 75.0) -> Tensor:
 
 
 def _sobel(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return horizontal and vertical derivatives by Sobel's filters divided by 8."""
+    """Return horizontal and vertical derivatives with Sobel's filters, divided by 8."""
     kernel = x.new_tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 8
     n_channels = x.shape[1]
     padded = F.pad(x, (1, 1, 1, 1), mode="replicate")

@@ -13,8 +13,8 @@ from torch import Tensor
 class PrecomputedModifier:
     """Look modified rows up.
 
-    A row is found by its content and its label, so that folds and shuffled rows get what belongs
-    to them; of several equal ones the last counts.
+    A row is found by its content and its label, so folds and shuffled rows get the right modified
+    rows; of several equal rows the last counts.
 
     Parameters
     ----------
@@ -23,12 +23,13 @@ class PrecomputedModifier:
     y : array-like of shape (n_samples,)
         Their given labels.
     X_modified : array-like of the shape of `X`
-        What a generator has made of them.
+        The rows as modified by a generator.
 
     Raises
     ------
     ValueError
-        If the three do not have as many rows, or, in `modify`, for a row that is not among them.
+        If the three do not have the same number of rows or, in `modify`, if a row is not among
+        them.
 
     Examples
     --------
@@ -48,7 +49,7 @@ class PrecomputedModifier:
         self._position = {key: i for i, key in enumerate(_keys(self.X, self.y))}
 
     def modify(self, x: Tensor, y: NDArray[Any], generator: torch.Generator) -> Tensor:
-        """Return the modified rows that belong to rows and labels."""
+        """Return the modified rows for the given rows and labels."""
         keys = _keys(x.cpu().numpy(), np.asarray(y))
         unknown = [i for i, key in enumerate(keys) if key not in self._position]
         if unknown:

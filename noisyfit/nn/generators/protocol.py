@@ -1,4 +1,4 @@
-"""What is asked of a generator."""
+"""The protocol of a generator."""
 
 from typing import Any, Protocol, Self, runtime_checkable
 
@@ -9,9 +9,9 @@ from torch import Tensor
 
 @runtime_checkable
 class Modifier(Protocol):
-    """Changes rows so that they fit their labels, and as little else as it can.
+    """Changes rows so that they fit their labels, and changes as little else as possible.
 
-    Kept rows are found again by a hash of the modifier as it was passed. One with parts that are
+    Stored rows are found by a hash of the modifier as it was passed. A modifier with parts that are
     costly or impossible to hash has a method ``identity()`` that returns what its rows depend on.
     """
 
@@ -23,10 +23,10 @@ class Modifier(Protocol):
         x : tensor of shape (n_samples, n_features) or (n_samples, C, H, W)
             float32, or uint8 for images that came as bytes.
         y : ndarray of shape (n_samples,)
-            Labels as the user writes them.
+            Labels in the user's type.
         generator : torch.Generator
-            On the CPU, the only source of randomness. Its state depends on the rows, the labels and
-            the seed of the fit alone, not on what was modified before.
+            On the CPU, and the only source of randomness. Its state depends only on the rows, the
+            labels and the seed of the fit, not on what was modified before.
 
         Returns
         -------
@@ -35,27 +35,27 @@ class Modifier(Protocol):
 
 
 class Progress(Protocol):
-    """Keeps how far a training has come."""
+    """Stores the progress of a training."""
 
     def read(self) -> dict[str, Any] | None:
-        """Return the state that was written last, or None."""
+        """Return the last written state, or None."""
 
     def hold(self, state: dict[str, Any]) -> None:
         """Keep a copy of the state until `flush`."""
 
     def flush(self) -> None:
-        """Write it."""
+        """Write the held state."""
 
 
 @runtime_checkable
 class Trainable(Protocol):
-    """A modifier that learns from the user's own rows first.
+    """A modifier that first learns from the user's own rows.
 
-    If its ``fit`` takes a ``checkpoint`` as well, a `Progress`, a training that was killed goes on.
+    If its ``fit`` also takes a ``checkpoint``, a `Progress`, a training that was killed resumes.
 
-    What was learned is kept as tensors, arrays, numbers and text, never as code. Where attributes
-    are more than that, such as a network, ``get_state()`` returns a dict of what was learned, and
-    ``set_state(state)`` puts it into a modifier that was not trained.
+    What was learned is stored as tensors, arrays, numbers and text, never as code. If attributes
+    are anything else, such as a network, ``get_state()`` returns a dict of what was learned, and
+    ``set_state(state)`` restores it in an untrained modifier.
     """
 
     def fit(self, x: Tensor, y: NDArray[Any], generator: torch.Generator) -> Self:

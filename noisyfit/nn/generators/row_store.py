@@ -1,4 +1,4 @@
-"""Modified rows on disk, found again by what they were made of."""
+"""Modified rows on disk, found by their origin."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ KEY_SIZE = 20  # bytes; as many of a digest of the key and its row follow in the
 
 
 class RowStore:
-    """A folder of rows, each under a key of 20 bytes.
+    """A folder of rows, each under a 20-byte key.
 
-    Every writer appends to a pair of files of its own, rows and keys, so that processes can share a
-    folder. A row counts as soon as its key is complete: what a killed process has finished is
-    there for the next one. Files with rows other than those that were written are set aside.
+    Every writer appends to its own pair of files, rows and keys, so processes can share a folder. A
+    row counts once its key is complete: what a killed process has finished is available to the next
+    one. Files whose rows are not what was written are set aside.
 
     Parameters
     ----------
     folder : path
-        Made when the first row is written. Rows of other shapes in it are passed over.
+        Created when the first row is written. Rows of other shapes in it are skipped.
     row_shape : tuple of int
     dtype : dtype
         Of the rows in the files.
@@ -63,7 +63,7 @@ class RowStore:
                 file.close()
 
     def get(self, keys: list[bytes]) -> NDArray[Any]:
-        """Return the rows under keys that are in the store."""
+        """Return the rows for those keys that are in the store."""
         found = np.empty((len(keys), *self.row_shape), self.dtype)
         for i, key in enumerate(keys):
             rows, position = self._places[key]
@@ -108,7 +108,7 @@ class RowStore:
         self._places |= {key: (rows, i) for i, key in enumerate(keys)}
 
     def _rows(self, file: Path, n_rows: int) -> NDArray[Any]:
-        """Map the rows that a file has, at most so many."""
+        """Map the rows of a file, up to a maximum number."""
         row_size = self.dtype.itemsize * int(np.prod(self.row_shape))
         n_found = min(n_rows, file.stat().st_size // row_size) if file.exists() else 0
         shape = (n_found, *self.row_shape)

@@ -1,0 +1,158 @@
+"""What fit is given: rows with labels, checked, encoded and put on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from math import ceil
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.model_selection import train_test_split
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from noisyfit.data.rows import Rows, dataset_labels
+from noisyfit.data.training import TrainingData
+from noisyfit.data.views import Augment, CallableAugment, NoAugment
+from noisyfit.estimator.format import InputReader
+from noisyfit.estimator.labels import LabelProtocol, as_labels
+from noisyfit.exceptions import warn
+from noisyfit.nn.augment import ImageAugment, TableAugment
+from noisyfit.utils.validation import (
+    check_clean_mask,
+    check_lengths,
+    encode,
+    find_classes,
+    present_labels,
+)
+
+
+class Reader(InputReader, LabelProtocol):
+    """Turns arrays of the user into `TrainingData`."""
+
+    batch_size: int
+    augmentation: str | Callable[[Tensor], Tensor] | None
+    jitter: float
+    masking: float
+    flip: bool
+    validation_fraction: float | None
+    n_classes_: int
+    seed_: int
+    _uses_meta: ClassVar[bool]
+
+    def _read_training_rows(self, X: Any, y: Any, clean_mask: Any) -> TrainingData:
+        """Learn the format of X and the classes of y."""
+        rows = self._read(X, reset=True)
+        y = dataset_labels(X) if y is None and isinstance(X, Dataset) else y
+        missing = self._read_labels(X, y)
+        check_lengths(len(rows), len(missing))
+        self.classes_ = find_classes(present_labels(self.given_labels_, missing))
+        self.n_classes_ = len(self.classes_)
+        if self.n_classes_ < 2:
+            raise ValueError(
+                "y must have at least two classes. Classifier can't train when only one class is "
+                f"present: {self.classes_[0]!r}."
+            )
+        codes = encode(self.given_labels_, self.classes_, missing)
+        return self._as_data(rows, codes, check_clean_mask(clean_mask, codes))
+
+    def _labelled(self, X: Any, y: Any, name: str) -> TrainingData:
+        """Read rows with labels of the known classes: a validation set or a meta set."""
+        if X is None or y is None:
+            got = f"{name} alone" if X is None else "None"
+            raise ValueError(f"{name} must come with its rows. Got {got}. Pass both.")
+        rows = self._read(X, reset=False)
+        y = as_labels(y)
+        if len(y) != len(rows):
+            raise ValueError(
+                f"{name} must have as many rows as its X. Got {len(y)} labels for {len(rows)} rows."
+            )
+        codes = self._encoded(y, name)
+        return self._as_data(rows, codes, np.zeros(len(codes), dtype=bool))
+
+    def _learnable(self, X: Any, y: Any, name: str) -> TrainingData:
+        """Read rows of which some have a label."""
+        data = self._labelled(X, y, name)
+        if not data.has_label.any():
+            raise ValueError(
+                f"{name} must have labels. Got {self.missing_label!r} in every row. Leave it out."
+            )
+        return data
+
+    def _read_validation(self, X_val: Any, y_val: Any) -> TrainingData | None:
+        if X_val is None and y_val is None:
+            return None
+        return self._learnable(X_val, y_val, "y_val")
+
+    def _read_meta(self, n: int, X_meta: Any, y_meta: Any) -> TrainingData | None:
+        if X_meta is None and y_meta is None:
+            return None
+        if X_meta is not None and not self._has_meta_set():
+            warn(
+                f"{type(self).__name__} has no meta set and ignores X_meta. Append its rows to X "
+                "and mark them in clean_mask."
+            )
+        if X_meta is not None and len(X_meta) == n:
+            warn(
+                "X_meta has as many rows as X: scikit-learn's cross-validation takes such metadata "
+                "for aligned with X and slices it. Drop a row of X_meta."
+            )
+        return self._learnable(X_meta, y_meta, "y_meta")
+
+    def _has_meta_set(self) -> bool:
+        """Whether the method learns from ``X_meta``; it may depend on its parameters."""
+        return self._uses_meta
+
+    def _as_data(
+        self, rows: Rows, codes: NDArray[np.int64], trusted: NDArray[np.bool_]
+    ) -> TrainingData:
+        return TrainingData(
+            rows,
+            torch.as_tensor(codes, device=self.device_),
+            torch.as_tensor(trusted, device=self.device_),
+            self.n_classes_,
+            self.batch_size,
+            self._augment(),
+        )
+
+    def _split(self, everything: TrainingData) -> tuple[TrainingData, TrainingData | None]:
+        """Hold out ``validation_fraction`` of the rows, each class in proportion if it can be."""
+        if self.validation_fraction is None:
+            return replace(everything), None
+        codes = everything.labels.cpu().numpy()
+        counts = np.unique(codes, return_counts=True)[1]
+        n_held_out = ceil(self.validation_fraction * len(codes))
+        n_kept = len(codes) - n_held_out
+        if n_kept < 2:
+            raise ValueError(
+                f"validation_fraction must leave two rows to learn from. Got "
+                f"{self.validation_fraction} of {len(codes)} rows. Lower it, or pass X_val and "
+                "y_val to fit."
+            )
+        stratified = counts.min() > 1 and min(n_held_out, n_kept) >= len(counts)
+        parts = train_test_split(
+            np.arange(len(codes)),
+            test_size=self.validation_fraction,
+            stratify=codes if stratified else None,
+            random_state=self.seed_,
+        )
+        train, held_out = (torch.as_tensor(np.sort(p), device=self.device_) for p in parts)
+        return everything.subset(train), everything.subset(held_out)
+
+    def _augment(self) -> Augment:
+        if self.augmentation is None:
+            return NoAugment()
+        if callable(self.augmentation):
+            return CallableAugment(self.augmentation)
+        if self.layout_ == "table":
+            mean, scale = (
+                torch.as_tensor(a, device=self.device_)
+                for a in (self.feature_mean_, self.feature_scale_)
+            )
+            return TableAugment(mean, scale, self.jitter, self.masking)
+        side = min(self.row_shape_[1:])
+        padding = min(max(1, side // 8), side - 1)
+        return ImageAugment(padding, flip=self.flip, value_range=self.value_range_)
