@@ -13,9 +13,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     no_gpu = pytest.mark.skip(reason="needs a CUDA device")
     no_data = pytest.mark.skip(reason="needs the folder named by NOISYFIT_DATA")
     for item in items:
-        if "gpu" in item.keywords and not torch.cuda.is_available():
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(no_gpu)
-        if "data" in item.keywords and "NOISYFIT_DATA" not in os.environ:
+        if item.get_closest_marker("data") and "NOISYFIT_DATA" not in os.environ:
             item.add_marker(no_data)
 
 

@@ -9,7 +9,7 @@ import pytest
 from noisyfit import __version__
 from noisyfit.benchmark.usage import NOBODY_READS
 from noisyfit.cli import main
-from tests.common import blobs
+from tests.helpers import blobs
 
 COMMAND = [sys.executable, "-c", "import sys; from noisyfit.cli import main; sys.exit(main())"]
 

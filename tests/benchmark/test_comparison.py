@@ -9,7 +9,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from noisyfit import CrossEntropyClassifier, benchmark, neg_clid
 from noisyfit.benchmark import compare
 from noisyfit.benchmark.cells import held_out
-from tests.common import blobs, noisy_blobs
+from tests.helpers import blobs, noisy_blobs
 
 
 def quick(methods: Any, *args: Any, **params: Any) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from noisyfit.benchmark.contenders import (
 )
 from noisyfit.benchmark.variants import VARIANTS
 from noisyfit.metrics import detection_auroc
-from tests.common import all_estimators, images, noisy_blobs
+from tests.helpers import all_estimators, images, noisy_blobs
 
 
 def test_methods_of_the_package_are_found_by_folder() -> None:

@@ -17,7 +17,7 @@ from noisyfit.benchmark.demo import (
     draw_suspects,
 )
 from noisyfit.cli import main
-from tests.common import all_estimators
+from tests.helpers import all_estimators
 
 METHODS = [
     (kind, method)

@@ -16,7 +16,7 @@ from noisyfit.benchmark.measuring import COLUMNS, run_cell
 from noisyfit.benchmark.report import write_report
 from noisyfit.benchmark.sources import Source
 from noisyfit.benchmark.table import Table
-from tests.common import blobs
+from tests.helpers import blobs
 
 GRID = Grid(
     ("cross_entropy", "cleanlab+mlp"),

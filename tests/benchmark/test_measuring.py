@@ -10,7 +10,7 @@ from noisyfit.benchmark.cells import Cell, Problem, held_out, pose, source_of
 from noisyfit.benchmark.measuring import COLUMNS, measure, run_cell
 from noisyfit.metrics import detection_auroc, detection_average_precision
 from tests.benchmark.test_cells import CELL, SETTINGS
-from tests.common import Predictions, blobs
+from tests.helpers import Predictions, blobs
 
 
 def test_row__holds_what_a_direct_fit_says() -> None:

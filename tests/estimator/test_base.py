@@ -32,7 +32,7 @@ from noisyfit.nn.build import parameter_names
 from noisyfit.noise import symmetric
 from noisyfit.utils.devices import resolve_device, resolve_precision
 from noisyfit.utils.synonyms import NAMES, REMEDIES
-from tests.common import LearningRates, Linear, Perceptron, blobs, images, optimizers, quick
+from tests.helpers import LearningRates, Linear, Perceptron, blobs, images, optimizers, quick
 
 
 class Plain(NoisyLabelClassifier):

@@ -22,10 +22,8 @@ from noisyfit import (
     CoTeachingClassifier,
     CrossEntropyClassifier,
     DivideMixClassifier,
-    ELRClassifier,
     FlywheelClassifier,
     GCEClassifier,
-    MixUpClassifier,
     NoisyFitWarning,
     NoisyLabelClassifier,
 )
@@ -34,7 +32,7 @@ from noisyfit.estimator.identity import fingerprint
 from noisyfit.estimator.warmup import WarmUp
 from noisyfit.noise import symmetric
 from noisyfit.utils.files import write_sealed
-from tests.common import (
+from tests.helpers import (
     Arrays,
     CLIDDivideMixClassifier,
     Doom,
@@ -51,32 +49,26 @@ from tests.common import (
     seeded_perceptron,
 )
 
-FLYWHEEL: dict[str, Any] = {"warmup_epochs": 3}
 RUNS = {
     "cross-entropy": (CrossEntropyClassifier, {}),
-    "flywheel": (FlywheelClassifier, FLYWHEEL),
-}
-KILLED: dict[str, Any] = RUNS | {
-    "elr": (ELRClassifier, {}),
-    "elr+": (ELRClassifier, {"n_networks": 2}),
-    "gce": (GCEClassifier, {"truncation": 0.5}),
-    "mixup": (MixUpClassifier, {}),
-    "co-teaching": (CoTeachingClassifier, {"warmup_epochs": 3}),
-    "clid": (CLIDMetaClassifier, {"warmup_epochs": 2, "meta_patience": 1}),
-    "clid by labels": (
-        CLIDMetaClassifier,
-        {"warmup_epochs": 3, "meta_objective": "ce_pseudo_clean"},
-    ),
-    "dividemix": (DivideMixClassifier, {"warmup_epochs": 3}),
-    "dividemix+wnet": (DivideMixClassifier, {"warmup_epochs": 3, "meta_model": "wnet"}),
-    "dividemix+vri": (DivideMixClassifier, {"warmup_epochs": 3, "meta_model": "vri"}),
+    "flywheel": (FlywheelClassifier, {"warmup_epochs": 3}),
 }
 EVERY_METHOD = [*all_estimators(), ELRPlusClassifier, CLIDDivideMixClassifier]
-WITH_PILOT = [cls for cls in EVERY_METHOD if issubclass(cls, WarmUp)]
+WITH_PILOT: list[Any] = [cls for cls in EVERY_METHOD if issubclass(cls, WarmUp)]
+IN_BRIEF = CoTeachingClassifier  # whose pilot is checked in every run; the others' are slow
+OTHER_STATE: dict[str, Any] = {  # than a method has with its defaults
+    "gce, pruned": (GCEClassifier, {"truncation": 0.5}),
+    "clid, patient": (CLIDMetaClassifier, {"warmup_epochs": 2, "meta_patience": 1}),
+    "clid, by labels": (
+        CLIDMetaClassifier,
+        {"warmup_epochs": 2, "meta_objective": "ce_pseudo_clean"},
+    ),
+    "dividemix, wnet": (DivideMixClassifier, {"warmup_epochs": 2, "meta_model": "wnet"}),
+}
 MOMENTS = {  # epoch, batches of it that were begun
     "in the warm-up": (1, 2),
-    "at the phase boundary": (3, 0),
-    "after the phase boundary": (6, 1),
+    "at the phase boundary": (2, 0),
+    "after the phase boundary": (4, 1),
 }
 
 every_method = pytest.mark.parametrize("cls", EVERY_METHOD, ids=lambda cls: cls.__name__)
@@ -94,7 +86,7 @@ def no_fate() -> Iterator[None]:
 def processes() -> Any:
     """Processes that are forked from one that has the package loaded and has not trained."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.common", "noisyfit.methods.flywheel"])
+    context.set_forkserver_preload(["tests.helpers", "noisyfit.methods.flywheel"])
     return context
 
 
@@ -146,44 +138,42 @@ def assert_same_run(found: Any, expected: Any, X: Any) -> None:
 # SIGKILL.
 
 
-@pytest.mark.parametrize("cls, own", KILLED.values(), ids=KILLED)
-@every_moment
-def test_killed__fitted_again__ends_bit_identical(
-    cls: Any, own: dict[str, Any], epoch: int, batch: int, processes: Any, tmp_path: Path
-) -> None:
-    data = noisy_blobs()
-    params = settings(tmp_path, **own)
-    killed(processes, cls, params, data, epoch, batch)
-    resumed = cls(callbacks=[Doom()], **params)
-    assert epochs_begun(resumed, *data) == list(range(epoch, 9))
-    whole = cls(callbacks=[Doom()], **settings(None, **own)).fit(*data)
-    assert_same_run(resumed, whole, data[0])
-    assert list(tmp_path.rglob("*.pt")) == []
-
-
 def assert_goes_on_after_a_kill(
-    processes: Any, cls: Any, folder: Path, epoch: int, **own: Any
+    processes: Any, cls: Any, folder: Path, epoch: int, batch: int, **own: Any
 ) -> None:
     data = noisy_blobs()
-    killed(processes, cls, settings(folder, **own), data, epoch, 1)
+    killed(processes, cls, settings(folder, **own), data, epoch, batch)
     resumed = cls(callbacks=[Doom()], **settings(folder, **own))
     assert epochs_begun(resumed, *data) == list(range(epoch, own["max_epochs"]))
     whole = cls(callbacks=[Doom()], **settings(None, **own)).fit(*data)
     assert_same_run(resumed, whole, data[0])
+    assert list(folder.rglob("*.pt")) == []
 
 
 @every_method
-def test_every_method__killed__ends_bit_identical(cls: Any, processes: Any, tmp_path: Path) -> None:
-    own = {"warmup_epochs": 2} if hasattr(cls(), "warmup_epochs") else {}
-    assert_goes_on_after_a_kill(processes, cls, tmp_path, epoch=3, max_epochs=5, **own)
+@every_moment
+def test_killed__fitted_again__ends_bit_identical(
+    cls: Any, epoch: int, batch: int, processes: Any, tmp_path: Path
+) -> None:
+    own = {"warmup_epochs": 2} if issubclass(cls, WarmUp) else {}
+    assert_goes_on_after_a_kill(processes, cls, tmp_path, epoch, batch, max_epochs=6, **own)
+
+
+@pytest.mark.parametrize("cls, own", OTHER_STATE.values(), ids=OTHER_STATE)
+def test_killed__with_more_state__ends_bit_identical(
+    cls: Any, own: dict[str, Any], processes: Any, tmp_path: Path
+) -> None:
+    assert_goes_on_after_a_kill(processes, cls, tmp_path, 4, 1, max_epochs=6, **own)
 
 
 @pytest.mark.filterwarnings("ignore:The warm-up")
-@pytest.mark.parametrize("cls", WITH_PILOT, ids=lambda cls: cls.__name__)
-def test_every_method_with_a_pilot__killed__ends_bit_identical(
-    cls: Any, processes: Any, tmp_path: Path
-) -> None:
-    assert_goes_on_after_a_kill(processes, cls, tmp_path, epoch=2, max_epochs=4)
+@pytest.mark.parametrize(
+    "cls",
+    [pytest.param(cls, marks=() if cls is IN_BRIEF else pytest.mark.slow) for cls in WITH_PILOT],
+    ids=lambda cls: cls.__name__,
+)
+def test_killed__with_a_pilot__ends_bit_identical(cls: Any, processes: Any, tmp_path: Path) -> None:
+    assert_goes_on_after_a_kill(processes, cls, tmp_path, 2, 1, max_epochs=4)
 
 
 @every_run
@@ -443,7 +433,7 @@ def test_other_class__never_shares_a_checkpoint(tmp_path: Path) -> None:
     data = noisy_blobs()
     params = settings(tmp_path, callbacks=[Doom()])
     interrupted(CrossEntropyClassifier(**params), *data, epoch=5)
-    assert epochs_begun(FlywheelClassifier(**params), *data) == list(range(9))
+    assert epochs_begun(GCEClassifier(**params), *data) == list(range(9))
 
 
 @pytest.mark.parametrize("kind", ["dataset", "dataset of tensors", "tensor", "memmap"])
@@ -538,7 +528,7 @@ def test_dataset_with_rows_in_another_order__never_shares_a_checkpoint(tmp_path:
 
 def test_no_stopped_run_of_the_method__is_not_spoken_of(tmp_path: Path) -> None:
     params = settings(tmp_path, callbacks=[Doom()])
-    interrupted(FlywheelClassifier(**params), X, Y, epoch=5)
+    interrupted(GCEClassifier(**params), X, Y, epoch=5)
     with warnings.catch_warnings():
         warnings.simplefilter("error", NoisyFitWarning)
         for data in (X, Y), (X[:-1], Y[:-1]):

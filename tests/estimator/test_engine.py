@@ -19,7 +19,7 @@ from skorch.callbacks import Callback
 
 from noisyfit import CLIDMetaClassifier, ELRClassifier, FlywheelClassifier, HRPClassifier
 from noisyfit.estimator.engine import NOT_CALLED, NOT_INHERITED, NOT_OFFERED, PRIVATE
-from tests.common import blobs, quick
+from tests.helpers import blobs, quick
 from tests.test_floors import MODULES
 
 X, y = blobs(120)

@@ -157,7 +157,7 @@ def test_fingerprint__in_another_process__is_the_same() -> None:
     for _ in range(100):  # Python rewrites functions that are called often
         seeded_net()(torch.zeros(1, 2))
     program = (
-        "from tests.test_identity import *; "
+        f"from {__name__} import *; "
         "print(fingerprint(Net, seeded_net(), make_net, {'a', 'b', 'c'}, Holder(ROWS)))"
     )
     found = subprocess.run(

@@ -35,7 +35,15 @@ from noisyfit import (
 )
 from noisyfit.nn.embedders import ContrastiveEmbedder, StandardizedFeatures
 from noisyfit.nn.generators import ConditionalDiffusion, PrecomputedModifier
-from tests.common import BRIEF, Perceptron, blobs, images, make_perceptron, quick, seeded_perceptron
+from tests.helpers import (
+    BRIEF,
+    Perceptron,
+    blobs,
+    images,
+    make_perceptron,
+    quick,
+    seeded_perceptron,
+)
 
 
 class Own(CrossEntropyClassifier):

@@ -78,6 +78,7 @@ def test_pilot__unseen_labels__do_not_reach_beliefs_by_the_row_itself() -> None:
     assert abs((guessed == y).mean() - 0.5) < 0.08
 
 
+@pytest.mark.slow
 def test_warm_up__table_that_is_memorised__ends_early() -> None:
     """Rows of many 0/1 columns are told apart after a few epochs, whatever their labels."""
     for seed in range(3):
@@ -120,6 +121,7 @@ def test_pilot__trusted_rows__keep_their_labels_and_do_not_count_as_mistakes() -
     assert (clf.label_quality_[trusted] == 1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls", [CLIDMetaClassifier, FlywheelClassifier, RLDClassifier])
 def test_class_dependent_noise_of_a_table__is_seen_through(cls: type) -> None:
     """Next class in order, two in five: cross-entropy cannot tell, the pilot finds the pattern."""

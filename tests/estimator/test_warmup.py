@@ -8,7 +8,7 @@ import pytest
 from noisyfit import NoisyFitWarning, noise
 from noisyfit.estimator.warmup import WarmUp
 from noisyfit.metrics import detection_auroc
-from tests.common import all_estimators, images
+from tests.helpers import all_estimators, images
 
 METHODS = [cls for cls in all_estimators() if issubclass(cls, WarmUp)]
 

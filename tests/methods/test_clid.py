@@ -16,7 +16,7 @@ from noisyfit.data.training import TrainingData
 from noisyfit.metrics import detection_auroc
 from noisyfit.nn import losses
 from noisyfit.nn.features import logits_and_embeddings
-from tests.common import LearningRates, blobs, noisy_blobs
+from tests.helpers import LearningRates, blobs, noisy_blobs
 
 SEEDS = (0, 1, 2)
 
@@ -26,6 +26,7 @@ def quick(**params: Any) -> CLIDMetaClassifier:
     return CLIDMetaClassifier(**settings | {"device": "cpu"} | params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("meta_model", ["wnet", "vri"])
 def test_digits__symmetric_noise__is_far_better_than_cross_entropy(meta_model: str) -> None:
     X, y = load_digits(return_X_y=True)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from noisyfit import CoTeachingClassifier, CrossEntropyClassifier, noise
 from noisyfit.methods.coteaching import disagreement, small_loss
-from tests.common import blobs, digits_scores, noisy_blobs, quick
+from tests.helpers import blobs, digits_scores, noisy_blobs, quick
 
 LOSSES = torch.tensor([0.3, 9.0, 0.1, 2.0, 0.1, 5.0])
 NOBODY = torch.zeros(6, dtype=torch.bool)
@@ -74,7 +74,10 @@ def test_each_network_learns_from_the_rows_the_other_one_keeps() -> None:
         assert found == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.2, 0.4])
+@pytest.mark.parametrize(
+    "rate",
+    [pytest.param(0.0, marks=pytest.mark.slow), pytest.param(0.2, marks=pytest.mark.slow), 0.4],
+)
 def test_forget_rate_is_near_the_share_of_wrong_labels(rate: float) -> None:
     X, y = blobs(600, 4)
     found, wrong = [], []
@@ -93,6 +96,7 @@ def test_forget_rate__no_epoch_after_the_warm_up__is_zero() -> None:
         quick(CoTeachingClassifier, max_epochs=2, warmup_epochs=2).fit(X, y)
 
 
+@pytest.mark.slow
 def test_digits__symmetric__is_better_than_cross_entropy() -> None:
     methods = [CrossEntropyClassifier(max_epochs=30), CoTeachingClassifier(max_epochs=30)]
     plain, ours = digits_scores(methods)

@@ -25,7 +25,7 @@ from noisyfit import (
 )
 from noisyfit.data.rows import Rows
 from noisyfit.data.training import TrainingData
-from tests.common import Arrays, Doom, Fate, Linear, all_estimators, blobs, images, quick
+from tests.helpers import Arrays, Doom, Fate, Linear, all_estimators, blobs, images, quick
 
 WEIGHING: dict[str, Any] = {
     "cross-entropy": (CrossEntropyClassifier, {}),

@@ -21,7 +21,7 @@ from noisyfit.nn.beliefs import refurbish
 from noisyfit.nn.features import logits_and_embeddings
 from noisyfit.nn.meta import Batch, MetaModel, Rectifier, WeightNet, meta_loss
 from noisyfit.nn.metagrad import logit_jvp, meta_parameter_names
-from tests.common import blobs, digits_scores, images, noisy_blobs, quick
+from tests.helpers import blobs, digits_scores, images, noisy_blobs, quick
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.2, 0.3], [-3.0, 3.0, 0.0], [0.0, 0.0, 1.0]])
 TARGETS = torch.tensor([[0.7, 0.1, 0.2], [0.0, 0.0, 1.0], [0.2, 0.3, 0.5], [1.0, 0.0, 0.0]])
@@ -298,6 +298,7 @@ def test_meta_model__images__are_learned() -> None:
 # Learning.
 
 
+@pytest.mark.slow
 def test_digits__is_far_better_than_cross_entropy() -> None:
     methods = [CrossEntropyClassifier(), DivideMixClassifier()]
     for kind, margin in (("symmetric", 0.02), ("pairflip", 0.05)):
@@ -305,6 +306,7 @@ def test_digits__is_far_better_than_cross_entropy() -> None:
         assert np.mean(ours - plain) > margin
 
 
+@pytest.mark.slow
 def test_digits__meta_models__are_far_better_than_cross_entropy() -> None:
     kinds = [DivideMixClassifier(max_epochs=30, meta_model=kind) for kind in ("wnet", "vri")]
     plain, *ours = digits_scores([CrossEntropyClassifier(max_epochs=30), *kinds])

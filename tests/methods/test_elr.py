@@ -11,7 +11,7 @@ import torch
 
 from noisyfit import CrossEntropyClassifier, ELRClassifier
 from noisyfit.nn.losses import early_learning_regularizer
-from tests.common import digits_scores, noisy_blobs, quick
+from tests.helpers import digits_scores, noisy_blobs, quick
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.2, 0.3], [-40.0, 40.0, 0.0]])
 TARGETS = torch.tensor([[0.5, 0.25, 0.25], [0.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
@@ -58,6 +58,7 @@ def test_targets_are_a_running_mean_of_the_predictions_of_each_row() -> None:
     np.testing.assert_allclose(clf.label_distribution_, total, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_digits__is_far_better_than_cross_entropy() -> None:
     methods = [CrossEntropyClassifier(max_epochs=30), ELRClassifier(max_epochs=30)]
     for kind, margin in (("symmetric", 0.05), ("pairflip", 0.05)):

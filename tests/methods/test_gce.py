@@ -13,7 +13,7 @@ from noisyfit import CrossEntropyClassifier, GCEClassifier
 from noisyfit.data.rows import Rows
 from noisyfit.data.training import TrainingData
 from noisyfit.nn.losses import generalized_cross_entropy
-from tests.common import digits_scores, noisy_blobs, quick
+from tests.helpers import digits_scores, noisy_blobs, quick
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.2, 0.3], [-40.0, 40.0, 0.0]])
 LABELS = torch.tensor([0, 2, 0])
@@ -44,12 +44,14 @@ def test_loss__implausible_label__has_a_finite_small_gradient() -> None:
     assert float(logits.grad[2].norm()) < 1e-10 < float(logits.grad[1].norm())
 
 
+@pytest.mark.slow
 def test_digits__symmetric__is_better_than_cross_entropy() -> None:
     methods = [CrossEntropyClassifier(max_epochs=30), GCEClassifier(max_epochs=30)]
     plain, ours = digits_scores(methods)
     assert np.mean(ours - plain) > 0.03
 
 
+@pytest.mark.slow
 def test_truncation__pairflip__is_better_than_without() -> None:
     methods = [GCEClassifier(max_epochs=30), GCEClassifier(max_epochs=30, truncation=0.5)]
     whole, truncated = digits_scores(methods, "pairflip")

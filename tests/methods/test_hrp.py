@@ -29,7 +29,7 @@ from noisyfit.methods.hrp import (
 )
 from noisyfit.metrics import detection_auroc
 from noisyfit.nn.metagrad import logit_jvp
-from tests.common import blobs, noisy_blobs
+from tests.helpers import blobs, noisy_blobs
 
 SEEDS = (0, 1, 2)
 
@@ -39,6 +39,7 @@ def quick(**params: Any) -> HRPClassifier:
     return HRPClassifier(**settings | {"device": "cpu"} | params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_trusted", [True, False], ids=["trusted rows", "none"])
 def test_digits__pairflip__is_far_better_than_cross_entropy(with_trusted: bool) -> None:
     X, y = load_digits(return_X_y=True)

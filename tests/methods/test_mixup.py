@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from noisyfit import CrossEntropyClassifier, MixUpClassifier
-from tests.common import digits_scores, noisy_blobs, quick
+from tests.helpers import digits_scores, noisy_blobs, quick
 
 
 def test_loss_of_a_batch_is_that_of_mixed_rows_and_labels() -> None:
@@ -63,6 +63,7 @@ def test_loss_of_a_batch_is_that_of_mixed_rows_and_labels() -> None:
     assert loss == pytest.approx(total / 8, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_digits__symmetric__is_better_than_cross_entropy() -> None:
     methods = [CrossEntropyClassifier(max_epochs=30), MixUpClassifier(max_epochs=30)]
     plain, ours = digits_scores(methods)

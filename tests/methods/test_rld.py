@@ -22,7 +22,7 @@ from noisyfit.methods.rld import (
     standardized_one_hot,
 )
 from noisyfit.metrics import detection_auroc
-from tests.common import blobs, noisy_blobs
+from tests.helpers import blobs, noisy_blobs
 
 SEEDS = (0, 1, 2)
 PUBLISHED: dict[str, Any] = {
@@ -44,6 +44,7 @@ def plain_mlp(n_features: int, n_classes: int) -> nn.Module:
     return nn.Sequential(nn.Linear(n_features, 128), nn.ReLU(), nn.Linear(128, n_classes))
 
 
+@pytest.mark.slow
 def test_digits__pairflip__is_far_better_than_cross_entropy_and_never_falls_back() -> None:
     X, y = load_digits(return_X_y=True)
     gained, found, fallen = [], [], []

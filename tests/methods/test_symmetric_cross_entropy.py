@@ -12,7 +12,7 @@ import torch
 
 from noisyfit import CrossEntropyClassifier, SymmetricCrossEntropyClassifier
 from noisyfit.nn.losses import reverse_cross_entropy
-from tests.common import digits_scores, noisy_blobs, quick
+from tests.helpers import digits_scores, noisy_blobs, quick
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.2, 0.3], [-40.0, 40.0, 0.0], [40.0, 0.0, 0.0]])
 LABELS = torch.tensor([0, 2, 0, 0])
@@ -72,6 +72,7 @@ def test_without_the_reverse__is_cross_entropy() -> None:
     np.testing.assert_allclose(ours.predict_proba(X), plain.predict_proba(X), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_digits__symmetric__is_better_than_cross_entropy() -> None:
     methods = [
         CrossEntropyClassifier(max_epochs=30),

@@ -13,7 +13,7 @@ from skorch.callbacks import Checkpoint, EarlyStopping, EpochScoring
 
 from noisyfit import CrossEntropyClassifier, neg_clid, noise
 from noisyfit.metrics import divergence, standardized_clid
-from tests.common import Arrays, blobs, quick
+from tests.helpers import Arrays, blobs, quick
 
 
 class Remembered:

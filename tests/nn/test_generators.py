@@ -19,7 +19,7 @@ from noisyfit.nn.generators import ConditionalDiffusion, ControlNetGenerator
 from noisyfit.nn.generators.denoisers import TableDenoiser, UNet
 from noisyfit.nn.generators.edges import canny, edge_map
 from noisyfit.nn.generators.row_store import RowStore
-from tests.common import full_disk, images
+from tests.helpers import full_disk, images
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from noisyfit.nn import losses
 from noisyfit.nn.mixing import mixup
-from tests.common import LiveMemory
+from tests.helpers import LiveMemory
 
 
 def make(*shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:

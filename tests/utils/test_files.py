@@ -7,7 +7,7 @@ import pytest
 
 from noisyfit import NoisyFitWarning
 from noisyfit.utils.files import make_folder, read_sealed, write_sealed
-from tests.common import full_disk
+from tests.helpers import full_disk
 
 
 def test_sealed__comes_back_as_it_was_written(tmp_path: Path) -> None:

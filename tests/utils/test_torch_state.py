@@ -24,7 +24,7 @@ from noisyfit import (
 from noisyfit.estimator.base import NoisyLabelClassifier
 from noisyfit.nn.generators import ConditionalDiffusion
 from noisyfit.utils.torch_state import seeded_generators, torch_defaults
-from tests.common import all_estimators, blobs, quick
+from tests.helpers import all_estimators, blobs, quick
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from noisyfit import (
     quality,
 )
 from noisyfit.utils.validation import as_column, encode, find_classes, is_missing, present_labels
-from tests.common import blobs, quick
+from tests.helpers import blobs, quick
 
 X, CODES = blobs(40, 2)
 GAPS = np.arange(40) % 5 == 0

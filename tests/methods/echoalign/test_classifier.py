@@ -330,6 +330,7 @@ def test_class_without_a_row__is_an_error_that_names_it() -> None:
         clf.fit(X, labels)
 
 
+@pytest.mark.slow
 def test_default_selector__tables__is_a_classifier_that_sees_class_dependent_noise() -> None:
     """The generator learns the noise: here similarities were no better than chance."""
     gained, found = [], []

@@ -45,7 +45,7 @@ from noisyfit.metrics import detection_auroc
 from noisyfit.nn.embedders import ContrastiveEmbedder, StandardizedFeatures
 from noisyfit.nn.generators import ConditionalDiffusion, PrecomputedModifier
 from noisyfit.utils.files import write_sealed
-from tests.common import images
+from tests.helpers import images
 
 BRIEF = ConditionalDiffusion(n_train_steps=20, n_steps=3, width=16)
 WHY = "as in TargetEncoder, training rows are transformed otherwise than rows to predict"

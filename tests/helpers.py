@@ -31,6 +31,8 @@ from noisyfit import (
     methods,
     noise,
 )
+from noisyfit.data.rows import Rows
+from noisyfit.data.training import TrainingData
 from noisyfit.estimator.base import NoisyLabelClassifier
 from noisyfit.estimator.warmup import WarmUp
 from noisyfit.nn.generators import ConditionalDiffusion
@@ -38,6 +40,7 @@ from noisyfit.nn.generators import ConditionalDiffusion
 torch.set_num_threads(1)  # also in processes that import nothing else of the tests
 
 Arrays = tuple[NDArray[Any], NDArray[Any]]
+CPU = torch.device("cpu")
 
 
 def all_estimators() -> list[type[NoisyLabelClassifier]]:
@@ -92,9 +95,15 @@ def quick(cls: type[Any], **params: Any) -> Any:
         inner = quick(CrossEntropyClassifier, **params)
         return EchoAlignClassifier(inner, EchoSelect(BRIEF, n_rounds=1), random_state=0)
     settings: dict[str, Any] = {"max_epochs": 6, "random_state": 0, "device": "cpu"}
-    if issubclass(cls, WarmUp) and not issubclass(cls, DivideMixClassifier):  # which needs more
-        settings["warmup_epochs"] = max(1, round(params.get("max_epochs", 6) / 6))
+    if issubclass(cls, WarmUp):
+        share = 1 / 2 if issubclass(cls, DivideMixClassifier) else 1 / 6  # it learns little later
+        settings["warmup_epochs"] = max(1, round(params.get("max_epochs", 6) * share))
     return cls(**settings | params)
+
+
+def small_fit(X: Any, y: Any) -> Any:
+    """Fit for an epoch."""
+    return CrossEntropyClassifier(max_epochs=1, random_state=0, device="cpu").fit(X, y)
 
 
 def blobs(n: int = 240, n_classes: int = 3, seed: int = 0) -> Arrays:
@@ -292,3 +301,42 @@ def digits_scores(
         fitted = [clone(clf).set_params(random_state=seed).fit(X_train, given) for clf in methods]
         scores.append([clf.score(X_test, y_test) for clf in fitted])
     return list(np.array(scores).T)
+
+
+def table(n: int = 10, d: int = 3) -> NDArray[Any]:
+    """A table in which every number tells its place."""
+    return np.arange(n * d, dtype=np.float64).reshape(n, d)
+
+
+def training(n: int, batch_size: int, labels: Any = None, **params: Any) -> TrainingData:
+    """Numbered rows of two classes, as a method sees them."""
+    codes = torch.arange(n) % 2 if labels is None else torch.as_tensor(labels)
+    rows = Rows(table(n), "table", CPU)
+    trusted = torch.zeros(len(codes), dtype=torch.bool)
+    return TrainingData(rows, codes, trusted, 2, batch_size, **params)
+
+
+class Mapped(torch.utils.data.Dataset[Any]):
+    """A Dataset of rows without labels."""
+
+    def __init__(self, rows: list[Any]) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> Any:
+        return self.rows[i]
+
+
+def network_outputs(
+    n_samples: int, seed: int = 0, n_dims: int = 16, n_classes: int = 4, spread: float = 0.4
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Embeddings around one center a class, and confident predictions of that class."""
+    rng = np.random.default_rng(seed)
+    classes = rng.integers(n_classes, size=n_samples)
+    centers = np.maximum(rng.normal(size=(n_classes, n_dims)), 0)
+    noise = spread * rng.normal(size=(n_samples, n_dims))
+    logits = 3 * np.eye(n_classes)[classes] + rng.normal(size=(n_samples, n_classes))
+    probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return np.maximum(centers[classes] + noise, 0), probs
