@@ -19,6 +19,7 @@ TYPICAL = [GCEClassifier, CoTeachingClassifier]  # one network, and two after a 
 HOOKS = {
     "_beliefs",
     "_callbacks_stop",
+    "_conclude",
     "_copies",
     "_fit",
     "_has_meta_set",
@@ -30,6 +31,7 @@ HOOKS = {
     "_rate",
     "_set_training",
     "_uses_meta",
+    "_whole_state",
     "fit",
     "initialize_module",
     "initialize_optimizer",
