@@ -6,7 +6,7 @@ import pkgutil
 import resource
 import signal
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -289,7 +289,7 @@ class LiveMemory(TorchDispatchMode):
 
 
 def digits_scores(
-    methods: list[NoisyLabelClassifier], kind: str = "symmetric"
+    methods: Sequence[NoisyLabelClassifier], kind: str = "symmetric"
 ) -> list[NDArray[np.float64]]:
     """Accuracy on clean digits of each method, three seeds, four in ten training labels wrong."""
     X, y = load_digits(return_X_y=True)

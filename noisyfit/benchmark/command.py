@@ -1,15 +1,56 @@
-"""The command ``noisyfit benchmark``."""
+"""The commands ``noisyfit demo`` and ``noisyfit benchmark``: what they can be told."""
 
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from noisyfit.benchmark import usage
 
+QUICK_EPOCHS = 6
+say_at_once = partial(print, flush=True)  # seen even if the process is killed right after
 
-def add_command(commands: Any) -> None:
+
+def add_demo(commands: Any) -> None:
+    """Add ``demo`` to the commands of ``noisyfit``."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "demo",
+        help="find the wrong labels among 1257 handwritten digits",
+        description="Compare plain cross-entropy with the flywheel on scikit-learn's digits with "
+        "40 % wrong labels and on two of its tables, and draw the most suspicious digits. Needs no "
+        "network.",
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("noisyfit-demo.png"), help="picture to write, a PNG"
+    )
+    parser.add_argument(
+        "--all", action="store_true", help="every method of the package, and no picture"
+    )
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--epochs", type=usage.epochs, metavar="N", help="epochs of each fit")
+    length.add_argument(
+        "--quick", action="store_true", help=f"{QUICK_EPOCHS} epochs: too few for good figures"
+    )
+    parser.set_defaults(run=run_demo, parser=parser)
+
+
+def run_demo(options: argparse.Namespace) -> int:
+    """Run the demonstration."""
+    epochs = QUICK_EPOCHS if options.quick else options.epochs
+    if not options.all:
+        usage.check_writable(options.output, "--output")
+    from noisyfit.benchmark import demo
+
+    if options.all:
+        demo.compare_all(epochs)
+    else:
+        demo.compare_two(options.output, epochs)
+    return 0
+
+
+def add_benchmark(commands: Any) -> None:
     """Add ``benchmark`` to the commands of ``noisyfit``."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "benchmark",
@@ -33,7 +74,7 @@ def add_command(commands: Any) -> None:
         "them anew",
     )
     parser.add_argument("--dry-run", action="store_true", help="say what it would cost, and stop")
-    parser.set_defaults(run=run, parser=parser)
+    parser.set_defaults(run=run_benchmark, parser=parser)
 
 
 def _add_grid(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +84,8 @@ def _add_grid(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=["package"],
         help="names such as cross_entropy, cross_entropy_clean or sklearn+forest; 'package' (the "
-        "default) for all of this package, 'all' for those beside it as well",
+        "default) for all of this package, 'all' for those beside it as well; hrp:base for a "
+        "variant, hrp:all for all of a method",
     )
     parser.add_argument(
         "--data",
@@ -85,6 +127,12 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         help="share of the rows that are left out of training, to choose an epoch on; default 0.1",
     )
     parser.add_argument(
+        "--trusted",
+        type=usage.count,
+        metavar="N",
+        help="training rows that are given their true label; methods that can use it are told",
+    )
+    parser.add_argument(
         "--module",
         metavar="NAME",
         help="network of all methods, such as preact_resnet18; default: that of the data",
@@ -95,10 +143,10 @@ def _rate(text: str) -> float | None:
     return None if text == "auto" else usage.share(text)
 
 
-def run(options: argparse.Namespace) -> int:
+def run_benchmark(options: argparse.Namespace) -> int:
     """Run the grid and write the report; return 1 if a cell failed, 130 if it was stopped."""
     from noisyfit.benchmark.contenders import method_names
-    from noisyfit.benchmark.grid import run_grid, say_at_once, say_cost
+    from noisyfit.benchmark.grid import run_grid, say_cost
     from noisyfit.benchmark.report import write_report
 
     with usage.as_usage_errors():
@@ -106,7 +154,7 @@ def run(options: argparse.Namespace) -> int:
         again = method_names(options.again)
     try:
         if options.dry_run:
-            say_cost(grid, options.out, jobs=options.jobs)
+            say_cost(grid, options.out, jobs=options.jobs, say=say_at_once)
             return 0
         failures = run_grid(grid, options.out, again=again, jobs=options.jobs, say=say_at_once)
     except KeyboardInterrupt:
@@ -135,6 +183,7 @@ def _grid(options: argparse.Namespace) -> Any:
         module=options.module,
         device=options.device,
         label=options.label,
+        trusted=options.trusted,
     )
     methods = method_names(options.methods)
     if options.module not in (None, *BACKBONES):
@@ -148,6 +197,10 @@ def _grid(options: argparse.Namespace) -> Any:
         if source.X_test is None and not options.holdout:
             raise ValueError(
                 f"{name} has no test rows: --holdout must be greater than 0. Got 0. Leave it out."
+            )
+        if source.y_clean is None and options.trusted:
+            raise ValueError(
+                f"--trusted needs data whose true labels are known. Got {name}. Leave it out."
             )
     grid = Grid(methods, data, options.noise, options.rates, options.seeds, settings)
     grid.check()

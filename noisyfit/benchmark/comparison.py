@@ -10,13 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.model_selection import KFold, StratifiedKFold
-from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length
 
-from noisyfit.benchmark.cells import Problem, held_out, measure, one_thread
+from noisyfit.benchmark.cells import Problem, held_out
 from noisyfit.benchmark.contenders import CLEAN, make, method_names
+from noisyfit.benchmark.measuring import measure, one_thread
 from noisyfit.utils.devices import resolve_device
 from noisyfit.utils.parameters import AT_LEAST_ONE, Interval, check_number, check_parameters
+from noisyfit.utils.validation import take_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -125,9 +127,9 @@ def compare(
     with one_thread():
         for fit, held in _splits(labels, holdout, cv, seed):
             problem = Problem(
-                _safe_indexing(rows, fit),
+                take_rows(rows, fit),
                 labels[fit],
-                X_val=_safe_indexing(rows, held),
+                X_val=take_rows(rows, held),
                 y_val=labels[held],
                 X_test=X_test,
                 y_test=None if y_test is None else np.asarray(y_test),

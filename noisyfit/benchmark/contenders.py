@@ -1,10 +1,11 @@
-"""The methods that a comparison can name: those of the package, and those beside it.
+"""The methods that a comparison can name: those of the package, variants, and those beside it.
 
 Methods of the package are found by their class, so that a new one needs no line here.
 """
 
 from __future__ import annotations
 
+import copy
 import re
 import warnings
 from collections.abc import Iterable
@@ -16,6 +17,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 
 import noisyfit
+from noisyfit.benchmark.variants import VARIANTS
 from noisyfit.utils.synonyms import did_you_mean
 
 BASELINE = "cross_entropy"
@@ -51,6 +53,7 @@ def method_names(given: Iterable[str]) -> list[str]:
     given : iterable of str
         Short names or class names, in any case, with or without ``_``, or the beginning of one;
         ``"package"`` is every method of the package, ``"all"`` every method there is.
+        ``"hrp:base"`` is a variant of a method, ``"hrp:all"`` every variant of it.
 
     Raises
     ------
@@ -62,8 +65,19 @@ def method_names(given: Iterable[str]) -> list[str]:
     groups = {"package": package, "all": every}
     found: list[str] = []
     for name in given:
-        found += groups[name] if name in groups else [_one_of(every, name)]
+        method, colon, variant = name.partition(":")
+        if colon:
+            found += _variants(_one_of(every, method), variant)
+        else:
+            found += groups[name] if name in groups else [_one_of(every, name)]
     return list(dict.fromkeys(found))
+
+
+def _variants(method: str, name: str) -> list[str]:
+    known = [full for full in VARIANTS if full.startswith(f"{method}:")]
+    if not known:
+        raise ValueError(f"A variant must be one of {list(VARIANTS)}. Got one of {method!r}.")
+    return known if name == "all" else [_one_of(known, f"{method}:{name}")]
 
 
 def _one_of(every: list[str], name: str) -> str:
@@ -91,7 +105,7 @@ def make(
     device: str = "auto",
     random_state: Any = None,
 ) -> Any:
-    """Return the unfitted estimator of a full name, at its defaults."""
+    """Return the unfitted estimator of a full name, at the defaults or those of the variant."""
     if name in CLEANLAB:
         return CleanlabClassifier(
             name.removeprefix("cleanlab+"),
@@ -102,14 +116,14 @@ def make(
         )
     if name in SKLEARN:
         return SklearnClassifier(name.removeprefix("sklearn+"), random_state=random_state)
-    clf = package_methods()[BASELINE if name == CLEAN else name]()
+    clf = package_methods()[BASELINE if name == CLEAN else name.partition(":")[0]]()
     shared = {"module": module, "max_epochs": max_epochs, "device": device}
     wanted: dict[str, Any] = shared | {"random_state": random_state}
     params = clf.get_params(deep=False)
     if "max_epochs" not in params and "estimator" in params:  # it wraps a classifier
         wanted["estimator"] = make(BASELINE, module=module, max_epochs=max_epochs, device=device)
     known = {key: value for key, value in wanted.items() if key in params or key == "estimator"}
-    return clf.set_params(**known)
+    return clf.set_params(**known, **copy.deepcopy(VARIANTS.get(name, {})))
 
 
 class CleanlabClassifier(ClassifierMixin, BaseEstimator):

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from noisyfit.benchmark.cells import TEXTS
 from noisyfit.benchmark.grid import TABLE
+from noisyfit.benchmark.measuring import TEXTS
 from noisyfit.benchmark.report import facts, markdown_table, markdown_text
 from noisyfit.benchmark.summary import COST, PLACE, recovery_table, summarize, table_of, title_of
 from noisyfit.benchmark.table import read_frame

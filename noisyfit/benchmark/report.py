@@ -9,8 +9,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from noisyfit.benchmark.cells import COLUMNS, TEXTS
 from noisyfit.benchmark.grid import QUALITY, TABLE
+from noisyfit.benchmark.measuring import COLUMNS, TEXTS
 from noisyfit.benchmark.summary import (
     PLACE,
     against_baseline,
@@ -147,9 +147,11 @@ def facts(results: pd.DataFrame) -> str:
     versions = ", ".join(sorted(set(results["version"].astype(str))))
     devices = ", ".join(sorted(set(results["device"])))
     networks = ", ".join(sorted(set(results["module"].dropna())))
+    trusted = sorted(set(results["trusted"].dropna())) if "trusted" in results else []
     return (
         f"noisyfit {versions}, {devices}{networks and f', {networks}'}. {len(results)} fits, "
         f"{results['seconds'].sum() / 60:.1f} minutes of training. Training rows: {sizes}."
+        + "".join(f" {n:.0f} of them trusted." for n in trusted)
     )
 
 

@@ -250,6 +250,7 @@ NAMES: dict[str, Callable[[], Source]] = {
     "hausa_news": lambda: _stored(datasets.load_weak_text("hausa_news")),
     "youtube_spam": lambda: _stored(datasets.load_weak_text("youtube_spam")),
     "music_genre": lambda: _stored(datasets.load_music_genre()),
+    "music_genre_majority": lambda: _stored(datasets.load_music_genre("majority")),
     "adult": lambda: _stored(datasets.load_adult()),
     **{name: partial(_table, name) for name in TABLES},
 }

@@ -4,15 +4,42 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from errno import EEXIST
+from functools import wraps
 from pathlib import Path
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 Number = TypeVar("Number", int, float)
+Arguments = ParamSpec("Arguments")
+NOBODY_READS = 141  # what shells report of a program that ended as its reader went away
 LARGEST_COUNT = 2**31 - 1
 LARGEST_SEED = 2**32 - 1  # of numpy's RandomState
+
+
+def ends_with_its_reader(main: Callable[Arguments, int]) -> Callable[Arguments, int]:
+    """Let a command end in silence where what it prints is read no longer, as by ``| head``.
+
+    Parameters
+    ----------
+    main : callable
+        Returns the exit status.
+    """
+
+    @wraps(main)
+    def quiet(*args: Arguments.args, **kwargs: Arguments.kwargs) -> int:
+        try:
+            try:
+                return main(*args, **kwargs)
+            finally:
+                sys.stdout.flush()  # at exit it would be too late
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return NOBODY_READS
+
+    return quiet
 
 
 class UsageError(ValueError):

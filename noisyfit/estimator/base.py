@@ -7,31 +7,31 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from numbers import Integral, Real
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, Unpack
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import (
-    BaseEstimator,
-    ClassifierMixin,
-    ClassNamePrefixFeaturesOutMixin,
-    TransformerMixin,
-)
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from noisyfit import __version__, quality
 from noisyfit.data.rows import unwrapped
 from noisyfit.data.training import TrainingData, scaled_weights
+from noisyfit.estimator.bases import (
+    BaseEstimator,
+    ClassifierMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+)
 from noisyfit.estimator.checkpoint import Checkpoint
 from noisyfit.estimator.documentation import complete_documentation, hide_kwargs
 from noisyfit.estimator.engine import Engine
 from noisyfit.estimator.fitted import all_or_nothing
 from noisyfit.estimator.format import FITTED, is_lazy
 from noisyfit.estimator.identity import architecture, code_of, fingerprint, fold
+from noisyfit.estimator.keywords import RoutedParameters
 from noisyfit.estimator.persistence.savable import Savable
 from noisyfit.estimator.reading import Reader
 from noisyfit.estimator.run import Run, scored_by_callbacks
@@ -39,6 +39,7 @@ from noisyfit.exceptions import NoisyFitError, warn
 from noisyfit.nn import features
 from noisyfit.nn.beliefs import given_probability
 from noisyfit.utils.devices import resolve_device, resolve_precision
+from noisyfit.utils.parameters import Interval, StrOptions
 from noisyfit.utils.torch_state import seeded_generators, torch_defaults
 from noisyfit.utils.validation import (
     check_sample_weight,
@@ -122,7 +123,8 @@ class NoisyLabelClassifier(
     verbose : int, default=0
         1 prints a table of epochs.
     **kwargs
-        ``module__*``, ``optimizer__*`` and ``callbacks__*`` as in skorch.
+        ``module__*``, ``optimizer__*`` and ``callbacks__*`` as in skorch. Type checkers know those
+        of the default networks and of torch's optimizers: pass them others by ``set_params``.
 
     Attributes
     ----------
@@ -201,7 +203,7 @@ class NoisyLabelClassifier(
         deterministic: bool = False,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
-        **kwargs: Any,
+        **kwargs: Unpack[RoutedParameters],
     ) -> None:
         self.module = module
         self.optimizer = optimizer
@@ -381,7 +383,7 @@ class NoisyLabelClassifier(
             self._check_beginning()
             if stored:
                 self._restore_training_state(stored)
-            self.fit_loop(self._run.data)
+            self._loop(self._run.data)
         except KeyboardInterrupt:
             self._run.flush()
             self._drop_open_epoch()

@@ -11,8 +11,9 @@ from math import cos, isfinite, pi
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
-from skorch import NeuralNet
+from numpy.typing import NDArray
 from skorch.callbacks import (
     BatchScoring,
     EpochTimer,
@@ -27,6 +28,7 @@ from torch.nn import functional as F
 
 from noisyfit.data.rows import Rows
 from noisyfit.data.training import TrainingData
+from noisyfit.estimator.bases import NeuralNet
 from noisyfit.estimator.run import Run
 from noisyfit.exceptions import NoisyFitError
 from noisyfit.nn.build import build_network, parameter_names
@@ -36,21 +38,35 @@ from noisyfit.utils.synonyms import NAMES, REMEDIES, did_you_mean, remedy
 
 SGD_DEFAULTS = {"momentum": 0.9, "weight_decay": 5e-4, "fused": True}
 CYCLE = 20  # epochs, about, between the restarts of the cyclic learning rate
-PREDICTING = "Call predict_proba(X) or predict_logits(X)."
+LOADING = "Call save(path), and load(path), which brings the networks without their optimizers."
+PREDICTING = "Call forward(X), infer(X) or predict_proba(X)."
 READING = "Pass X and y to fit."
 TRAINING = "Write the loop in _fit(data) of a subclass of NoisyLabelClassifier."
+PARAMETERS = "Pass parameters to the constructor or to set_params; fit reads them."
+NETWORK = "Pass module: a class, a function that returns a network, or an instance."
 IGNORED = (  # attributes of skorch's, by its default
     "compile", "criterion", "dataset", "iterator_train", "iterator_valid", "predict_nonlinearity",
     "train_split", "warm_start",
 )  # fmt: skip
 NOT_OFFERED = {  # functions of skorch, and what takes their place
-    "check_data": READING,
-    "evaluation_step": PREDICTING, "forward": PREDICTING, "forward_iter": PREDICTING,
-    "infer": PREDICTING, "get_dataset": READING, "get_iterator": READING,
-    "get_split_datasets": READING, "get_loss": TRAINING, "get_train_step_accumulator": TRAINING,
-    "initialize_criterion": TRAINING, "run_single_epoch": TRAINING, "train_step": TRAINING,
-    "train_step_single": TRAINING, "validation_step": TRAINING,
+    "check_data": READING, "check_training_readiness": READING, "evaluation_step": PREDICTING,
+    "fit_loop": READING, "get_dataset": READING, "get_iterator": READING,
+    "get_loss": TRAINING, "get_split_datasets": READING, "get_train_step_accumulator": TRAINING,
+    "initialize_criterion": TRAINING, "initialize_virtual_params": PARAMETERS,
+    "initialized_instance": NETWORK, "run_single_epoch": TRAINING, "torch_compile": NETWORK,
+    "train_step": TRAINING, "train_step_single": TRAINING, "trim_for_prediction": LOADING,
+    "validation_step": TRAINING,
 }  # fmt: skip
+NOT_INHERITED = {  # a subclass may have them: scikit-learn writes set_fit_request for its fit
+    "partial_fit": "Call fit.", "set_fit_request": "Call it on a method.",
+    "set_partial_fit_request": "Call set_fit_request.",
+}  # fmt: skip
+NOT_CALLED = dict.fromkeys(("forward", "forward_iter", "infer"), TRAINING)  # by any loop
+PRIVATE = (  # names of skorch that are called or overridden here
+    "_criteria", "_current_init_context", "_default_callbacks", "_get_param_names",
+    "_initialize_callbacks", "_initialize_history", "_modules", "_optimizers", "_set_training",
+    "_uniquely_named_callbacks",
+)  # fmt: skip
 SHOWN = 8  # names in a message
 SMALLEST = torch.finfo(torch.float32).tiny  # of a probability, to take its logarithm
 SMALLEST_BATCH = 32  # rows below which matrix products take another path, with other rounding
@@ -63,8 +79,6 @@ class NotOffered:
         self.name, self.remedy = name, remedy
 
     def __get__(self, instance: Any, owner: type[Any]) -> Any:
-        if instance is None:
-            return self
         raise AttributeError(
             f"{owner.__name__} has no {self.name} of skorch's: its loop is its own. {self.remedy}"
         )
@@ -104,6 +118,13 @@ class Engine(NeuralNet):
     n_rows_: int
     max_epochs_: int
     device: Any
+    lr_schedule: str
+    checkpoint_every: int
+    feature_mean_: NDArray[np.float32]
+    feature_scale_: NDArray[np.float32]
+    seed_: int
+    predict_logits: Any
+    _read: Any
     _run: Run  # while fit runs
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -111,8 +132,8 @@ class Engine(NeuralNet):
         super().__init_subclass__(**kwargs)
         if cls._fit is Engine._fit or not cls._fit.__module__.startswith("noisyfit."):
             return  # a user's own loop may call what it likes
-        for name, instead in NOT_OFFERED.items():
-            if not isinstance(inspect.getattr_static(cls, name), NotOffered):
+        for name, instead in (NOT_OFFERED | NOT_CALLED).items():
+            if inspect.getattr_static(cls, name) is not vars(Engine)[name]:
                 raise TypeError(
                     f"{cls.__name__} must not override {name}: {cls._fit.__qualname__} never calls "
                     f"it. {instead}"
@@ -123,6 +144,30 @@ class Engine(NeuralNet):
                     f"{cls.__name__} must not set {name}: {cls._fit.__qualname__} never reads it."
                     + remedy(name, cls._signature_names())
                 )
+
+    def __dir__(self) -> list[str]:
+        """Name what is ours, scikit-learn's or fitted; of skorch's nothing else."""
+        bases = [base for base in type(self).__mro__ if base is not NeuralNet]
+        ours = {name for base in bases for name in vars(base)}
+        fitted = vars(self).keys() - vars(NeuralNet).keys()
+        idle = inspect.signature(NeuralNet).parameters.keys() - self._signature_names()
+        shown = (ours | fitted) - idle - {"criterion_", "virtual_params_"}
+        return [name for name in super().__dir__() if name in shown]
+
+    # ------------------------------------------------------------------ what skorch's users call
+
+    def forward(self, X: Any, *, device: str | torch.device = "cpu") -> Tensor:
+        """Return the logits of ``module_``, shape (n_samples, n_classes), as on prediction."""
+        return torch.as_tensor(self.predict_logits(X), device=device)
+
+    def forward_iter(self, X: Any, *, device: str | torch.device = "cpu") -> Iterator[Tensor]:
+        """Yield the logits of ``module_`` by ``batch_size`` rows."""
+        yield from self.forward(X, device=device).split(self.batch_size)
+
+    def infer(self, X: Any) -> Tensor:
+        """Return the logits of ``module_`` in the mode that it is in, with gradients."""
+        network = self.module_  # unfitted, it says so
+        return torch.cat([network(x) for x in self._read(X, reset=False).in_order()])
 
     # ---------------------------------------------------------------- networks and optimizers
 
@@ -240,7 +285,7 @@ class Engine(NeuralNet):
         grouped_by = _optimizer_of(name) if "param_groups" in own else "optimizer"
         patterns = _patterns(f"{grouped_by}__param_groups", params.pop("param_groups", []))
         _check_patterns(f"{grouped_by}__param_groups", patterns, parameters)
-        groups = self._get_params_for_optimizer(grouped_by, parameters)[0]
+        groups = self.get_params_for_optimizer(grouped_by, parameters)[0]
         known = inspect.signature(self.optimizer).parameters
         for key in params:
             if key not in known:
@@ -291,7 +336,7 @@ class Engine(NeuralNet):
 
     # ------------------------------------------------------------------------- the loop
 
-    def fit_loop(self, data: TrainingData) -> None:
+    def _loop(self, data: TrainingData) -> None:
         """Run the method's loop from wherever the history ends."""
         self._run.parameters = {
             name: list(_named_parameters(name, self._network(name))) for name in self._networks
@@ -582,7 +627,7 @@ class Engine(NeuralNet):
         self.device = requested
 
 
-for _name, _remedy in (NOT_OFFERED | {"partial_fit": "Call fit."}).items():
+for _name, _remedy in (NOT_OFFERED | NOT_INHERITED).items():
     setattr(Engine, _name, NotOffered(_name, _remedy))
 
 

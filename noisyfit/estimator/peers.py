@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
+import torch
 from torch import Tensor
 
 from noisyfit.data.rows import Rows
@@ -21,6 +22,8 @@ class Peers(NoisyLabelClassifier):
     _peers: ClassVar = ("module", "peer")
     _networks: ClassVar = _peers
     predicting_: list[str]
+    peer_: Any
+    peer_optimizer_: torch.optim.Optimizer
 
     def initialize_module(self) -> Self:
         """Make both networks, and name those that predict."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import replace
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import torch
-from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
 from noisyfit.data.rows import Rows
 from noisyfit.data.training import TrainingData, check_meta_set, draw_evenly, draw_meta_rows
+from noisyfit.estimator.keywords import SharedParameters
 from noisyfit.estimator.metalearning import META_BATCH, MetaLearning, TrainingPass
 from noisyfit.estimator.warmup import WarmUp
 from noisyfit.nn.beliefs import given_probability
@@ -21,6 +21,7 @@ from noisyfit.nn.losses import cross_entropy
 from noisyfit.nn.metagrad import frozen_batch_norm, replayed
 from noisyfit.nn.snapshots import Snapshots
 from noisyfit.quality import small_loss_probability
+from noisyfit.utils.parameters import Interval, StrOptions
 
 
 class CLIDMetaClassifier(WarmUp, MetaLearning):
@@ -82,8 +83,6 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
         in which the pilot predicts unseen labels best, or to the end if it predicts them as well
         there; without a pilot, that is with fewer than 100 labels, one sixth of the epochs; for
         images, until learning stalls.
-    lr_schedule : {"cosine", "cyclic", "constant"}, default="cosine"
-        ``"cyclic"`` restarts the cosine about every twenty epochs; the last epoch ends low.
     {shared parameters}
 
     Attributes
@@ -181,6 +180,7 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
     _networks: ClassVar = ("module", "meta_model")
     _copies: ClassVar = ("snapshots",)
     _uses_meta: ClassVar = True
+    snapshots_: Any
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "meta_model": [StrOptions({"wnet", "vri"})],
         "meta_objective": [StrOptions({"clid", "mae", "ce", "ce_pseudo_clean"})],
@@ -214,10 +214,9 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
         low_memory: bool = False,
         n_snapshots: int = 5,
         warmup_epochs: int | None = None,
-        lr_schedule: str = "cosine",
-        **kwargs: Any,
+        **kwargs: Unpack[SharedParameters],
     ) -> None:
-        super().__init__(module, lr_schedule=lr_schedule, **kwargs)
+        super().__init__(module, **kwargs)
         self.meta_model = meta_model
         self.meta_objective = meta_objective
         self.meta_params = meta_params

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from numbers import Integral
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import torch
-from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
 from noisyfit.data.training import TrainingData
+from noisyfit.estimator.keywords import SharedParameters
 from noisyfit.estimator.peers import Peers
 from noisyfit.estimator.warmup import WarmUp
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 from noisyfit.nn.losses import cross_entropy
+from noisyfit.utils.parameters import Interval
 
 
 class CoTeachingClassifier(WarmUp, Peers, CrossEntropyClassifier):
@@ -90,7 +91,11 @@ class CoTeachingClassifier(WarmUp, Peers, CrossEntropyClassifier):
     }
 
     def __init__(
-        self, module: Any = None, *, warmup_epochs: int | None = None, **kwargs: Any
+        self,
+        module: Any = None,
+        *,
+        warmup_epochs: int | None = None,
+        **kwargs: Unpack[SharedParameters],
     ) -> None:
         super().__init__(module, **kwargs)
         self.warmup_epochs = warmup_epochs

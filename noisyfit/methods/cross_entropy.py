@@ -6,7 +6,6 @@ from numbers import Integral, Real
 from typing import Any, Self
 
 import torch
-from sklearn.utils._param_validation import Interval
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
@@ -17,7 +16,7 @@ from noisyfit.exceptions import NoisyFitError
 from noisyfit.nn.beliefs import given_probability
 from noisyfit.nn.losses import cross_entropy
 from noisyfit.utils.devices import resolve_precision
-from noisyfit.utils.parameters import check_parameters
+from noisyfit.utils.parameters import Interval, check_parameters
 from noisyfit.utils.torch_state import torch_defaults
 
 FINE_TUNING = {

@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import partial
 from math import ceil
 from numbers import Integral, Real
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Unpack
 
 import torch
-from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
 from noisyfit.data.training import TrainingData, batch_bounds, check_meta_set, draw_meta_rows
+from noisyfit.estimator.keywords import SharedParameters
 from noisyfit.estimator.metalearning import MetaLearning, TrainingPass
 from noisyfit.estimator.peers import Peers
 from noisyfit.estimator.warmup import WarmUp
@@ -20,6 +20,7 @@ from noisyfit.nn.losses import cross_entropy
 from noisyfit.nn.meta import Loss
 from noisyfit.nn.mixing import mixup
 from noisyfit.quality import small_loss_probability
+from noisyfit.utils.parameters import Interval, StrOptions
 
 TINY = 1e-8
 WATCHED = 0.9  # momentum of the predictions by which the warm-up sees whether learning stalls
@@ -195,7 +196,7 @@ class DivideMixClassifier(WarmUp, MetaLearning, Peers):
         meta_objective: str = "clid",
         meta_every: int = 1,
         meta_lr: float = 3e-3,
-        **kwargs: Any,
+        **kwargs: Unpack[SharedParameters],
     ) -> None:
         super().__init__(module, **kwargs)
         self.clean_threshold = clean_threshold

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from copy import deepcopy
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import torch
-from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 
 from noisyfit.data.rows import Rows
 from noisyfit.data.training import TrainingData
+from noisyfit.estimator.keywords import SharedParameters
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 from noisyfit.nn.beliefs import sharpen
 from noisyfit.nn.losses import cross_entropy, early_learning_regularizer
 from noisyfit.nn.mixing import mixup
+from noisyfit.utils.parameters import Interval
 
 WEIGHT_MOMENTUM = 0.997
 PROBABILITY_RANGE = (1e-4, 1 - 1e-4)
@@ -108,6 +109,8 @@ class ELRClassifier(CrossEntropyClassifier):
     """
 
     _weighs_rows: ClassVar = True
+    peer_: Any
+    peer_optimizer_: torch.optim.Optimizer
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "regularization": [Interval(Real, 0, None, closed="left")],
         "target_momentum": [Interval(Real, 0, 1, closed="left")],
@@ -123,7 +126,7 @@ class ELRClassifier(CrossEntropyClassifier):
         target_momentum: float = 0.9,
         n_networks: int = 1,
         mixup_alpha: float = 1.0,
-        **kwargs: Any,
+        **kwargs: Unpack[SharedParameters],
     ) -> None:
         super().__init__(module, **kwargs)
         self.regularization = regularization

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import torch
-from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
 from noisyfit.data.rows import Rows
 from noisyfit.data.training import TrainingData
 from noisyfit.estimator.base import NoisyLabelClassifier
+from noisyfit.estimator.keywords import SharedParameters
 from noisyfit.estimator.warmup import WarmUp
 from noisyfit.nn import features
 from noisyfit.nn.beliefs import given_probability, newest_share, refurbish, sharpen
 from noisyfit.nn.build import projection_head
 from noisyfit.nn.losses import confidence_regularizer, contrastive, cross_entropy
 from noisyfit.nn.mixing import mixup
+from noisyfit.utils.parameters import Interval, StrOptions
 
 GAMMA_RANGE = (0.01, 0.99)
 SMALLEST = 1e-30  # of a probability, to take its logarithm
@@ -159,6 +160,8 @@ class FlywheelClassifier(WarmUp, NoisyLabelClassifier):
     True
     """
 
+    main_: Any
+    main_optimizer_: torch.optim.Optimizer
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "warmup_epochs": [Interval(Integral, 1, None, closed="left"), None],
         "cr_weight": [Interval(Real, 0, None, closed="left")],
@@ -186,7 +189,7 @@ class FlywheelClassifier(WarmUp, NoisyLabelClassifier):
         temperature: float = 0.5,
         zero_diagonal: bool = True,
         inference: str = "auxiliary",
-        **kwargs: Any,
+        **kwargs: Unpack[SharedParameters],
     ) -> None:
         super().__init__(module, **kwargs)
         self.warmup_epochs = warmup_epochs

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import torch
-from sklearn.utils._param_validation import Interval
 from torch import Tensor
 
 from noisyfit.data.training import TrainingData
+from noisyfit.estimator.keywords import SharedParameters
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 from noisyfit.nn.beliefs import given_probability
 from noisyfit.nn.losses import cross_entropy, generalized_cross_entropy
+from noisyfit.utils.parameters import Interval
 
 
 class GCEClassifier(CrossEntropyClassifier):
@@ -92,7 +93,7 @@ class GCEClassifier(CrossEntropyClassifier):
         q: float = 0.7,
         truncation: float | None = None,
         warmup_epochs: int | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[SharedParameters],
     ) -> None:
         super().__init__(module, **kwargs)
         self.q = q

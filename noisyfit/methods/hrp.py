@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Unpack
 
 import torch
-from sklearn.utils._param_validation import Interval, StrOptions
 from torch import Tensor, nn
 
 from noisyfit.data.training import TrainingData, best_of_each_class, check_meta_set, draw_meta_rows
+from noisyfit.estimator.keywords import SharedParameters
 from noisyfit.estimator.peers import Peers
 from noisyfit.estimator.warmup import WarmUp
 from noisyfit.exceptions import warn
@@ -18,6 +18,7 @@ from noisyfit.nn.build import projection_head
 from noisyfit.nn.features import embedding_size, logits_and_embeddings
 from noisyfit.nn.losses import clid, cross_entropy, reliability_contrastive
 from noisyfit.nn.metagrad import logit_jvp
+from noisyfit.utils.parameters import Interval, StrOptions
 
 META_BATCH = 100
 TINY = 1e-8
@@ -244,7 +245,7 @@ class HRPClassifier(WarmUp, Peers):
         temporal_momentum: float = 0.9,
         inference: str = "both",
         warmup_epochs: int | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[SharedParameters],
     ) -> None:
         super().__init__(module, **kwargs)
         self.reliability = reliability

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from numbers import Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
-from sklearn.utils._param_validation import Interval
 from torch import Tensor, nn
 
 from noisyfit.data.training import TrainingData
+from noisyfit.estimator.keywords import SharedParameters
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 from noisyfit.nn.beliefs import sharpen
 from noisyfit.nn.losses import cross_entropy
 from noisyfit.nn.mixing import mixup
+from noisyfit.utils.parameters import Interval
 
 TEMPERATURE = 0.5  # of the mean prediction
 
@@ -70,7 +71,9 @@ class MixUpClassifier(CrossEntropyClassifier):
         "mixup_alpha": [Interval(Real, 0, None, closed="neither")],
     }
 
-    def __init__(self, module: Any = None, *, mixup_alpha: float = 8.0, **kwargs: Any) -> None:
+    def __init__(
+        self, module: Any = None, *, mixup_alpha: float = 8.0, **kwargs: Unpack[SharedParameters]
+    ) -> None:
         super().__init__(module, **kwargs)
         self.mixup_alpha = mixup_alpha
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from copy import deepcopy
 from numbers import Integral, Real
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Unpack
 
 import torch
 from numpy.typing import NDArray
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from noisyfit.data.rows import Rows
 from noisyfit.data.training import TrainingData, best_of_each_class
 from noisyfit.estimator.base import NoisyLabelClassifier
+from noisyfit.estimator.keywords import SharedParameters
 from noisyfit.estimator.warmup import WarmUp
 from noisyfit.exceptions import warn
 from noisyfit.nn.beliefs import given_probability, newest_share, sharpen
@@ -28,6 +28,7 @@ from noisyfit.nn.diffusion import (
 )
 from noisyfit.nn.features import embedding_size, logits_and_embeddings
 from noisyfit.nn.losses import cross_entropy
+from noisyfit.utils.parameters import Interval, StrOptions
 
 N_DIFFUSION_STEPS = 50
 DIFFUSION_LR = 1e-3
@@ -182,6 +183,10 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
 
     _networks: ClassVar = ("module", "diffusion")
     _copies: ClassVar = ("teacher", "warmed_up")
+    diffusion_: Any
+    diffusion_optimizer_: torch.optim.Optimizer
+    teacher_: Any
+    warmed_up_: Any
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "anchor": [StrOptions({"posterior", "class_median", "ensemble"}), None],
         "denoising": ["boolean"],
@@ -219,7 +224,7 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
         temperature: float = 0.3,
         inference: str = "predictor",
         warmup_epochs: int | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[SharedParameters],
     ) -> None:
         super().__init__(module, **kwargs)
         self.anchor = anchor
@@ -467,7 +472,7 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
         self.teacher_.load_state_dict(self.module_.state_dict())
         return self
 
-    def _set_training(self, training: bool) -> None:
+    def _set_training(self, training: bool = True) -> None:
         super()._set_training(training)
         self.teacher_.eval()
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from numbers import Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import torch
-from sklearn.utils._param_validation import Interval
 
 from noisyfit.data.training import TrainingData
+from noisyfit.estimator.keywords import SharedParameters
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 from noisyfit.nn.losses import cross_entropy, reverse_cross_entropy
+from noisyfit.utils.parameters import Interval
 
 
 class SymmetricCrossEntropyClassifier(CrossEntropyClassifier):
@@ -72,7 +73,7 @@ class SymmetricCrossEntropyClassifier(CrossEntropyClassifier):
         *,
         forward_weight: float = 0.1,
         reverse_weight: float = 1.0,
-        **kwargs: Any,
+        **kwargs: Unpack[SharedParameters],
     ) -> None:
         super().__init__(module, **kwargs)
         self.forward_weight = forward_weight

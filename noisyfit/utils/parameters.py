@@ -7,8 +7,9 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
+from sklearn.utils._param_validation import HasMethods as HasMethods
 from sklearn.utils._param_validation import Interval as Interval
-from sklearn.utils._param_validation import StrOptions as StrOptions  # for nn, too
+from sklearn.utils._param_validation import StrOptions as StrOptions
 from sklearn.utils._param_validation import validate_parameter_constraints
 
 AT_LEAST_ONE = Interval(Integral, 1, None, closed="left")

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.utils import _safe_indexing
 
 from noisyfit.exceptions import warn
 
@@ -22,6 +23,11 @@ def row_names(X: Any, y: Any, n: int) -> NDArray[Any]:
         if hasattr(rows, "iloc"):
             return np.asarray(rows.index)
     return np.arange(n)
+
+
+def take_rows(X: Any, rows: Any) -> Any:
+    """Return some rows, by number or by mask, in the container that X is."""
+    return _safe_indexing(X, rows)
 
 
 def check_given(y: Any, owner: str) -> None:

@@ -5,100 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from noisyfit import CrossEntropyClassifier, neg_clid, noise
-from noisyfit.benchmark.cells import (
-    COLUMNS,
-    Cell,
-    Problem,
-    Settings,
-    held_out,
-    key_of,
-    measure,
-    pose,
-    run_cell,
-    source_of,
-)
-from noisyfit.metrics import detection_auroc, detection_average_precision
-from tests.helpers import Predictions, blobs
+from noisyfit.benchmark.cells import Cell, Settings, key_of, pose, source_of
 
 CELL = Cell("cross_entropy", "digits", "symmetric", 0.4, 1)
 SETTINGS = Settings(rows=300, test_rows=100, epochs=4, device="cpu")
-
-
-def test_row__holds_what_a_direct_fit_says() -> None:
-    row, histogram = run_cell(CELL, SETTINGS)
-    source, _ = source_of("digits", None)
-    rows = np.random.default_rng(1).permutation(len(source.X))[:300]
-    noisy = noise.symmetric(source.y[rows], 0.4, random_state=1)
-    fit, held = held_out(noisy.labels, 0.1, 1)
-    assert source.X_test is not None
-    assert source.y_test is not None
-    test = np.random.default_rng(0).permutation(len(source.X_test))[:100]
-    X_val, y_val = source.X[rows][held], noisy.labels[held]
-    watch = Predictions(source.X_test[test])
-    clf = CrossEntropyClassifier(max_epochs=4, callbacks=[watch], device="cpu", random_state=1)
-    clf.fit(source.X[rows][fit], noisy.labels[fit], X_val=X_val, y_val=y_val)
-
-    curve = [np.mean(probs.argmax(1) == source.y_test[test]) for probs in watch.probs]
-    assert row["accuracy_last"] == clf.score(source.X_test[test], source.y_test[test]) == curve[-1]
-    ranked = watch.probs[-1].argsort(1)[:, -5:]
-    within = [y in best for y, best in zip(source.y_test[test], ranked, strict=True)]
-    assert row["top5_last"] == pytest.approx(np.mean(within))
-    assert row["accuracy_oracle"] == max(curve)
-    assert row["epoch_oracle"] == 1 + int(np.argmax(curve))
-    valid = clf.history_[:, "valid_acc"]
-    assert row["epoch_noisy_validation"] == 1 + int(np.argmax(valid))
-    assert row["accuracy_noisy_validation"] == curve[int(np.argmax(valid))]
-    assert row["noisy_validation"] == pytest.approx(valid[-1])
-    assert row["neg_clid"] == pytest.approx(neg_clid(clf, X_val))
-    flipped = noisy.flipped[fit]
-    assert row["noise_rate"] == flipped.mean()
-    assert row["auroc"] == detection_auroc(flipped, clf.label_quality_)
-    assert row["average_precision"] == detection_average_precision(flipped, clf.label_quality_)
-    assert (row["n_train"], row["n_test"], row["epochs"]) == (270, 100, 4)
-    assert 0 < row["seconds"] < 60
-    assert set(row) <= set(COLUMNS)
-    assert sum(histogram["right"]) == pytest.approx(1)
-    assert sum(histogram["wrong"]) == pytest.approx(1)
-
-
-def test_epochs_are_chosen_by_their_scores_and_never_above_the_best() -> None:
-    X, y = blobs(200)
-    noisy = noise.symmetric(y, 0.4, random_state=0).labels
-    problem = Problem(X[:100], noisy[:100], y[:100], X[100:150], noisy[100:150], X[150:], y[150:])
-    clf = CrossEntropyClassifier(max_epochs=6, lr=0.3, device="cpu", random_state=0)
-    row = measure(clf, problem)
-    for name in ("clid", "noisy_validation", "oracle"):
-        accuracy = clf.history_[:, "test_accuracy"][row[f"epoch_{name}"] - 1]
-        assert row[f"accuracy_{name}"] == accuracy <= row["accuracy_oracle"]
-    assert row["epoch_clid"] == 1 + int(np.argmax(clf.history_[:, "neg_clid"]))
-
-
-def test_interrupt_while_an_epoch_is_scored__ends_the_cell_and_is_no_early_stop(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def interrupted(*args: Any) -> float:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("noisyfit.benchmark.cells.neg_clid", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        run_cell(CELL, SETTINGS)
-
-
-def test_own_data__have_no_accuracy_but_the_scores_without_clean_labels(tmp_path: Path) -> None:
-    X, y = blobs(80)
-    lines = [",".join(map(str, [*row, f"class {k}"])) for row, k in zip(X, y, strict=True)]
-    head = ",".join([*(f"x{i}" for i in range(8)), "kind"])
-    (tmp_path / "own.csv").write_text("\n".join([head, *lines]))
-    settings = replace(SETTINGS, holdout=0.3, label="kind", epochs=2)
-    cell = Cell("cross_entropy", str(tmp_path / "own.csv"), "given", 0.0, 0)
-    row, histogram = run_cell(cell, settings)
-    assert row["accuracy_last"] is None
-    assert row.get("auroc") is None
-    assert 0 < row["noisy_validation"] <= 1
-    assert np.isfinite(row["neg_clid"])
-    assert row["epoch_clid"] in (1, 2)
-    assert not histogram
 
 
 def test_clean_baseline_is_given_clean_labels() -> None:
@@ -112,7 +22,7 @@ def test_clean_baseline_is_given_clean_labels() -> None:
 @pytest.mark.parametrize(
     "change",
     [{"method": "flywheel"}, {"noise": "pairflip"}, {"rate": 0.3}, {"seed": 2}, {"rows": 200},
-     {"epochs": 5}, {"holdout": 0.2}],
+     {"epochs": 5}, {"holdout": 0.2}, {"trusted": 9}],
     ids=lambda change: next(iter(change)),
 )  # fmt: skip
 def test_key__differs_with_everything_that_defines_a_cell(change: dict[str, Any]) -> None:
@@ -135,23 +45,17 @@ def test_key__follows_the_content_of_a_file_and_not_its_place(tmp_path: Path) ->
     assert keys[0] == keys[1] != keys[2]
 
 
-def test_top_five__of_five_classes_or_fewer__is_not_measured() -> None:
-    X, y = blobs(60)
-    problem = Problem(X, y, X_test=X, y_test=y)
-    clf = CrossEntropyClassifier(max_epochs=2, device="cpu", random_state=0)
-    assert measure(clf, problem)["top5_last"] is None
-
-
-def test_top_five__class_without_a_training_row__is_missed_and_no_error() -> None:
-    """The cell failed after its fit, where accuracies had been measured."""
-    X, y = blobs(300, 8)
-    fit = (np.arange(300) < 200) & (y != 3)
-    problem = Problem(X[fit], y[fit], X_test=X[200:], y_test=y[200:])
-    clf = CrossEntropyClassifier(max_epochs=4, device="cpu", random_state=0)
-    row = measure(clf, problem)
-    ranked = clf.classes_[clf.predict_proba(X[200:]).argsort(1)[:, -5:]]
-    within = [label in best for label, best in zip(y[200:], ranked, strict=True)]
-    assert row["top5_last"] == pytest.approx(np.mean(within))
-    assert 0 < row["accuracy_last"] <= row["top5_last"] <= np.mean(y[200:] != 3)
-    unknown = Problem(X[fit], y[fit], X_test=X[y == 3], y_test=y[y == 3])
-    assert measure(clf, unknown)["top5_last"] == 0
+@pytest.mark.parametrize("holdout", [0.0, 0.2])
+def test_trusted_rows__have_their_true_label__and_the_others_the_given_one(holdout: float) -> None:
+    source, _ = source_of("digits", None)
+    settings = replace(SETTINGS, holdout=holdout)
+    plain = pose(source, CELL, settings)
+    repaired = pose(source, CELL, replace(settings, trusted=100))
+    trusted = repaired.trusted
+    assert plain.trusted is None
+    assert trusted is not None
+    assert trusted.sum() == 100
+    assert (repaired.y == np.where(trusted, plain.y_clean, plain.y)).all()
+    assert (plain.y != repaired.y).sum() == pytest.approx(40, abs=15)
+    np.testing.assert_array_equal(repaired.X, plain.X)
+    np.testing.assert_array_equal(repaired.y_val, plain.y_val)

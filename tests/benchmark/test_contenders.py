@@ -18,6 +18,7 @@ from noisyfit.benchmark.contenders import (
     package_methods,
     short_name,
 )
+from noisyfit.benchmark.variants import VARIANTS
 from noisyfit.metrics import detection_auroc
 from tests.helpers import all_estimators, images, noisy_blobs
 
@@ -43,8 +44,23 @@ def test_names__in_any_form__are_found_once() -> None:
     assert method_names(["all"]) == [*package_methods(), CLEAN, *CLEANLAB, *SKLEARN]
 
 
+def test_names__of_variants__are_found_once_or_all_of_a_method() -> None:
+    assert method_names(["GCE:Truncated", "clid:vri", "gce:all"]) == [
+        "gce:truncated",
+        "clid_meta:vri",
+    ]
+    assert method_names(["hrp:all"]) == [name for name in VARIANTS if name.startswith("hrp:")]
+
+
 @pytest.mark.parametrize(
-    "name, message", [("flywhel", "Did you mean 'flywheel'"), ("cleanlab", "could be cleanlab")]
+    "name, message",
+    [
+        ("flywhel", "Did you mean 'flywheel'"),
+        ("cleanlab", "could be cleanlab"),
+        ("hrp:no_gate", "one of .*'hrp:no_grg'"),
+        ("hrp:base+c", "could be hrp:base+coupled or hrp:base+cdcl"),
+        ("flywheel:all", "A variant must be one of"),
+    ],
 )
 def test_names__unknown_or_ambiguous__are_refused(name: str, message: str) -> None:
     with pytest.raises(ValueError, match=message.replace("+", r"\+")):

@@ -15,7 +15,8 @@ from noisyfit import (
     HRPClassifier,
     RLDClassifier,
 )
-from noisyfit.benchmark.recipes import RECIPES, recipe
+from noisyfit.benchmark.papers import RECIPES
+from noisyfit.benchmark.recipes import recipe
 
 CLASSES: dict[str, Any] = {
     "flywheel": FlywheelClassifier,

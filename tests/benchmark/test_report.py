@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from noisyfit.benchmark.cells import COLUMNS
 from noisyfit.benchmark.grid import QUALITY, TABLE
+from noisyfit.benchmark.measuring import COLUMNS
 from noisyfit.benchmark.page import MARK, write_page
 from noisyfit.benchmark.report import write_report
 from noisyfit.benchmark.summary import (
@@ -110,6 +110,13 @@ def test_report__several_cells__compares_over_all_of_them(folder: Path) -> None:
     assert "(figure_all.png)" in text
     assert (folder / "figure_all.png").is_file()
     assert "<h2>All cells</h2>" in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_report__trusted_rows__are_said(tmp_path: Path) -> None:
+    table = Table(tmp_path / TABLE, COLUMNS)
+    table.append(row("flywheel", 0, trusted=40))
+    write_report(tmp_path)
+    assert "Training rows: digits: 100. 40 of them trusted." in markdown_of(tmp_path)
 
 
 def markdown_of(folder: Path) -> str:

@@ -2,7 +2,6 @@
 
 import os
 import re
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -163,12 +162,13 @@ def test_stored_data__that_are_not_there__are_refused(
         ("--seeds", ["-1", "0.5", "nan", "x", "", "4294967296", "1e3"]),
         ("--rows", ["0", "-5", "1.5", "nan", "x", "1", "9" * 30]),
         ("--test-rows", ["0", "-5", "nan"]),
+        ("--trusted", ["0", "-5", "1.5"]),
         ("--jobs", ["0", "-1", "nan", "x", "9" * 30]),
         ("--epochs", ["0", "1", "-3", "nan", "2.5", "9" * 30]),
         ("--holdout", ["-0.1", "1", "nan", "x", "0.9999"]),
         ("--device", ["tpu", "cuda:99", "", "cuda:x", "meta", "hpu", "privateuseone", "mps"]),
         ("--module", ["preact_resnet81", ""]),
-        ("--methods", ["no_such", "", "c"]),
+        ("--methods", ["no_such", "", "c", "hrp:no_such", "flywheel:all", "c:all", "hrp:"]),
         ("--again", ["no_such"]),
         ("--noise", ["pair", ""]),
         ("--out", ["good.csv", "good.csv/out", "/proc/no_such", "/dev/full", "held", "other"]),
@@ -198,7 +198,7 @@ def test_demo__picture_that_cannot_be_written__is_refused(
 def test_demo__picture_that_is_there__is_kept_until_the_new_one_is_drawn(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("noisyfit.cli._demo", lambda output, epochs: None)
+    monkeypatch.setattr("noisyfit.benchmark.demo.compare_two", lambda output, epochs: None)
     Path("old.png").write_bytes(b"old")
     assert main(["demo", "--output", "old.png"]) == 0
     assert Path("old.png").read_bytes() == b"old"
@@ -213,25 +213,9 @@ def test_values_given_twice__are_one(here: Path, capsys: pytest.CaptureFixture[s
     assert "1 cells" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    "module, arguments",
-    [
-        ("accuracy", ["digits", "--tasks", "0"]),
-        ("accuracy", ["digits", "--threads", "0"]),
-        ("cost", ["--device", "cuda:99"]),
-        ("cost", ["no_such_section"]),
-        ("cost", ["--rounds", "-1"]),
-        ("echo", ["detect", "--rate", "nan"]),
-        ("echo", ["detect", "--rows", "0"]),
-        ("ood", ["--rate", "1"]),
-        ("ood", ["--seeds", "-1"]),
-        ("selection", ["ranking", "--epochs", "0"]),
-    ],
-)
-def test_other_commands__wrong_number__is_refused(
-    module: str, arguments: list[str], here: Path, capsys: pytest.CaptureFixture[str]
+def test_trusted_rows_of_data_without_true_labels__are_refused(
+    here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as exit_info:
-        import_module(f"noisyfit.benchmark.{module}").main(arguments)
-    assert exit_info.value.code == 2
-    assert "must " in capsys.readouterr().err.splitlines()[-1]
+    message = "--trusted needs data whose true labels are known. Got good.csv"
+    data = ["--data", "good.csv", "--label", "label"]
+    assert_refused(["benchmark", *data, "--trusted", "2"], message, capsys)

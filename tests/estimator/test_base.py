@@ -24,7 +24,7 @@ from noisyfit import (
     NoisyLabelClassifier,
 )
 from noisyfit.data.training import TrainingData
-from noisyfit.estimator.engine import IGNORED, NOT_OFFERED
+from noisyfit.estimator.engine import IGNORED
 from noisyfit.estimator.fitted import fitted_names
 from noisyfit.nn import features
 from noisyfit.nn.backbones.mlp import MLP
@@ -417,18 +417,6 @@ def test_device__that_is_not_there__is_an_error_in_our_words(device: Any) -> Non
 # What skorch has and a method has not.
 
 
-@pytest.mark.parametrize("name", NOT_OFFERED)
-def test_function_of_skorch__is_refused_in_our_words(name: str) -> None:
-    remedy = re.escape(NOT_OFFERED[name])
-    clf = quick(CrossEntropyClassifier, max_epochs=1).fit(*blobs(20, 2))
-    for estimator in clf, clone(clf):
-        assert not hasattr(estimator, name)
-        with pytest.raises(AttributeError, match=f"Classifier has no {name} of skorch's.*{remedy}"):
-            getattr(estimator, name)
-    with pytest.raises(TypeError, match=f"Own must not override {name}: Cross.*{remedy}"):
-        type("Own", (CrossEntropyClassifier,), {name: lambda self, *args: None})
-
-
 @pytest.mark.parametrize("name", IGNORED)
 def test_attribute_of_skorch__in_a_subclass__is_refused(name: str) -> None:
     with pytest.raises(TypeError, match=rf"Own must not set {name}: .* never reads it\. \w+"):
@@ -468,7 +456,7 @@ def test_fitted_attribute__before_fit__says_fit_first(name: str) -> None:
 
 def test_attribute__that_nothing_writes__is_an_ordinary_error() -> None:
     with pytest.raises(AttributeError, match="object has no attribute 'surprise_'") as error:
-        CrossEntropyClassifier().surprise_  # noqa: B018
+        CrossEntropyClassifier().surprise_  # type: ignore[attr-defined]  # noqa: B018
     assert not isinstance(error.value, NotFittedError)
     fitted = quick(CrossEntropyClassifier, max_epochs=1).fit(*blobs(20, 2))
     with pytest.raises(AttributeError, match="object has no attribute 'feature_names_in_'"):

@@ -8,16 +8,12 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin
-from sklearn.utils import _safe_indexing, check_random_state
-from sklearn.utils._param_validation import (
-    Interval,
-    StrOptions,
-)
+from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, has_fit_parameter
 
 from noisyfit.data.rows import unwrapped
+from noisyfit.estimator.bases import BaseEstimator, ClassifierMixin, MetaEstimatorMixin
 from noisyfit.estimator.fitted import all_or_nothing
 from noisyfit.estimator.labels import LabelProtocol, as_labels
 from noisyfit.estimator.persistence.savable import Savable
@@ -25,9 +21,11 @@ from noisyfit.estimator.warmup import PILOT_MINIMUM
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 from noisyfit.methods.echoalign.transformers import EchoSelect, seeded
 from noisyfit.methods.flywheel import FlywheelClassifier
+from noisyfit.utils.parameters import Interval, StrOptions
 from noisyfit.utils.validation import (
     check_clean_mask,
     present_labels,
+    take_rows,
 )
 
 FINE_TUNING_RATE = 0.01  # of the learning rate: what two steps by ten have left of it
@@ -349,4 +347,4 @@ class EchoAlignClassifier(
 
 def _rows(X: Any, chosen: NDArray[np.bool_]) -> Any:
     """Return some rows; of all, X itself, whatever it is."""
-    return X if chosen.all() else _safe_indexing(X, chosen)
+    return X if chosen.all() else take_rows(X, chosen)

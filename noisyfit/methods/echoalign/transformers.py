@@ -13,9 +13,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
-from sklearn.utils import _safe_indexing, check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.base import clone
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import (
     check_is_fitted,
     column_or_1d,
@@ -26,6 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from noisyfit.data.rows import shape_of, unwrapped
+from noisyfit.estimator.bases import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from noisyfit.estimator.checkpoint import Checkpoint
 from noisyfit.estimator.fitted import FittedAttributes, all_or_nothing
 from noisyfit.estimator.format import check_row_shape, image_layout
@@ -45,6 +45,7 @@ from noisyfit.nn.generators.conditional_diffusion import SMALL_IMAGE
 from noisyfit.nn.generators.row_store import RowStore
 from noisyfit.utils.devices import resolve_device
 from noisyfit.utils.files import make_folder
+from noisyfit.utils.parameters import HasMethods, Interval, StrOptions
 from noisyfit.utils.torch_state import torch_defaults
 from noisyfit.utils.validation import (
     as_column,
@@ -53,6 +54,7 @@ from noisyfit.utils.validation import (
     check_lengths,
     find_classes,
     present_labels,
+    take_rows,
 )
 
 
@@ -158,7 +160,9 @@ class EchoMod(FittedAttributes, OneToOneFeatureMixin, TransformerMixin, Savable,
         return self
 
     @torch_defaults()
-    def fit_transform(self, X: Any, y: Any) -> NDArray[Any]:
+    def fit_transform(  # type: ignore[override]  # y is needed
+        self, X: Any, y: Any
+    ) -> NDArray[Any]:
         """Return modified rows, in the shape and dtype of X."""
         with all_or_nothing(self):
             X, y = self._read_training_rows(X, y)
@@ -454,7 +458,9 @@ class EchoSelect(EchoMod):
         return self
 
     @torch_defaults()
-    def fit_transform(self, X: Any, y: Any, *, clean_mask: Any = None) -> NDArray[Any]:
+    def fit_transform(  # type: ignore[override]
+        self, X: Any, y: Any, *, clean_mask: Any = None
+    ) -> NDArray[Any]:
         """Return the refined rows; parameters as in `fit`."""
         with all_or_nothing(self):
             X = self._align(X, y, clean_mask)
@@ -602,7 +608,7 @@ class EchoSelectSampler(FittedAttributes, BaseEstimator):
         """Return the rows that are kept and their labels, in the containers of X and y."""
         self.fit(X, y)
         kept = self.sample_indices_
-        return _safe_indexing(X, kept), _safe_indexing(y, kept)
+        return take_rows(X, kept), take_rows(y, kept)
 
 
 def check_rating(rating: Any) -> None:

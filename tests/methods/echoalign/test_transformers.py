@@ -525,9 +525,12 @@ def test_memory__of_a_classifier_with_code_of_the_users_own__finds_it_again(tmp_
     """It was taken for damaged, and what no file holds was warned of."""
     X, y = table()
     rater = CrossEntropyClassifier(
-        module=Deep, module__make=nn.Tanh, augmentation=torch.neg, callbacks=[Strikes("never")],
-        max_epochs=2, random_state=0,
-    )  # fmt: skip
+        module=Deep,
+        augmentation=torch.neg,
+        callbacks=[Strikes("never")],
+        max_epochs=2,
+        random_state=0,
+    ).set_params(module__make=nn.Tanh)
     echo = EchoSelect(BRIEF, rating=rater, memory=tmp_path, n_rounds=1, random_state=0)
     first, kept = clone(echo).fit(X, y), contents(tmp_path)
     second = clone(echo).fit(X, y)

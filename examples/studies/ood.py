@@ -1,16 +1,17 @@
-"""Tell unknown classes from known ones: ``python -m noisyfit.benchmark.ood --data digits``.
+"""Tell unknown classes from known ones: ``python examples/studies/ood.py --data digits``.
 
 Networks are trained on noisy labels of the first seven classes, and the four scores of
 `noisyfit.metrics.ood_scores` tell clean test rows of these classes from rows of the other three,
 and from rows of another kind altogether. Methods with a meta set get 100 clean rows; otherwise the
-clean labels only score. The data sets ``fashion`` and ``cifar10n`` are read from the folder named
-by the environment variable ``NOISYFIT_DATA``. With the latter, of which only the images are used,
-the sets of `noisyfit.datasets.load_ood` are unknown rows, as far as they are in that folder.
+clean labels only score. The data sets ``fashion_mnist`` and ``cifar10n`` are read from the folder
+named by the environment variable ``NOISYFIT_DATA``. With the latter, of which only the images are
+used, the sets of `noisyfit.datasets.load_ood` are unknown rows, as far as they are in that folder.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,9 +23,9 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-import noisyfit
-from noisyfit import NoisyLabelClassifier, noise
+from noisyfit import noise
 from noisyfit.benchmark import usage
+from noisyfit.benchmark.contenders import make, method_names
 from noisyfit.datasets import load_cifar10n, load_fashion_mnist, load_ood
 from noisyfit.datasets.ood import LAYOUTS
 from noisyfit.metrics import fpr_at_95_tpr, ood_auroc, ood_scores
@@ -61,7 +62,7 @@ def digits(seed: int, rows: int) -> Task:
     return Task(X_train[:rows], y_train[:rows], X_test, y_test, unknown)
 
 
-def fashion(seed: int, rows: int) -> Task:
+def fashion_mnist(seed: int, rows: int) -> Task:
     """Draw images of Fashion-MNIST; unknown are its last three classes, and digits."""
     return drawn(load_fashion_mnist(), {"digits": large_digits()}, seed, rows)
 
@@ -100,14 +101,14 @@ def large_digits() -> NDArray[np.uint8]:
     return larger[:, 0].numpy().astype(np.uint8)
 
 
-DATA = {"digits": digits, "fashion": fashion, "cifar10n": cifar10n}
+DATA = {"digits": digits, "fashion_mnist": fashion_mnist, "cifar10n": cifar10n}
 
 
-def fit(kind: type[Any], task: Task, seed: int, options: argparse.Namespace) -> Any:
-    """Fit one estimator on noisy labels."""
+def fit(method: str, task: Task, seed: int, options: argparse.Namespace) -> Any:
+    """Fit one method on noisy labels."""
     labels = noise.symmetric(task.y, options.rate, random_state=seed).labels
-    clf = kind(max_epochs=options.epochs, random_state=seed)
-    if not kind._uses_meta:
+    clf = make(method, max_epochs=options.epochs, random_state=seed)
+    if not clf._uses_meta:
         return clf.fit(task.X, labels)
     meta = np.random.default_rng(seed).permutation(len(task.X))[:CLEAN_ROWS]
     return clf.fit(task.X, labels, X_meta=task.X[meta], y_meta=task.y[meta])
@@ -135,44 +136,34 @@ def measured(clf: Any, task: Task) -> NDArray[np.float64]:
     )
 
 
-def run(name: str, kind: type[Any], options: argparse.Namespace) -> None:
-    """Fit one estimator on every seed; print mean and spread of what the scores reach."""
+def run(name: str, method: str, options: argparse.Namespace) -> None:
+    """Fit one method on every seed; print mean and spread of what the scores reach."""
     found, accuracy = [], []
     for seed in options.seeds:
         task = DATA[name](seed, options.rows)
         start = time.perf_counter()
-        clf = fit(kind, task, seed, options)
+        clf = fit(method, task, seed, options)
         seconds = time.perf_counter() - start
         found.append(measured(clf, task))
         accuracy.append(100 * clf.score(task.X_test, task.y_test))
-        print(f"  {name} seed {seed} {kind.__name__}: {accuracy[-1]:.1f} % in {seconds:.0f} s",
+        print(f"  {name} seed {seed} {method}: {accuracy[-1]:.1f} % in {seconds:.0f} s",
               flush=True)  # fmt: skip
-    print(f"{name}, {100 * options.rate:.0f} % symmetric, {kind.__name__}, {len(found)} seeds: "
+    print(f"{name}, {100 * options.rate:.0f} % symmetric, {method}, {len(found)} seeds: "
           f"{np.mean(accuracy):.1f} +/- {np.std(accuracy):.1f} % right on known classes",
           flush=True)  # fmt: skip
     mean, spread = np.mean(found, axis=0), np.std(found, axis=0)
     for i, unknown in enumerate(task.unknown):
-        for k, method in enumerate(SCORES):
+        for k, score in enumerate(SCORES):
             auroc, fpr = (f"{mean[i, k, j]:5.1f} +/- {spread[i, k, j]:4.1f}" for j in (0, 1))
-            print(f"  {unknown:17s} {method:12s} AUROC {auroc}, FPR95 {fpr}", flush=True)
+            print(f"  {unknown:17s} {score:12s} AUROC {auroc}, FPR95 {fpr}", flush=True)
 
 
-def estimator(name: str) -> type[Any]:
-    """Return the estimator that a name stands for."""
-    kind = getattr(noisyfit, name, None)
-    if not (isinstance(kind, type) and issubclass(kind, NoisyLabelClassifier)):
-        raise ValueError(
-            f"--methods must be estimators of noisyfit. Got {name!r}. Pass names such as "
-            "CrossEntropyClassifier."
-        )
-    return kind
-
-
-def main(argv: Sequence[str] | None = None) -> None:
+@usage.ends_with_its_reader
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the data sets and methods named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    default = ["CrossEntropyClassifier", "HRPClassifier"]
-    parser.add_argument("--methods", nargs="+", default=default, help="names from noisyfit")
+    default = ["cross_entropy", "hrp"]
+    parser.add_argument("--methods", nargs="+", default=default, help="as of noisyfit benchmark")
     parser.add_argument("--data", nargs="+", choices=list(DATA), default=["digits"])
     parser.add_argument("--rate", type=usage.share, default=0.5, help="share of wrong labels")
     parser.add_argument("--rows", type=usage.count, default=5000, help="training rows at most")
@@ -181,14 +172,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=usage.count, default=1)
     options = parser.parse_args(argv)
     try:
-        kinds = [estimator(name) for name in options.methods]
+        methods = method_names(options.methods)
     except ValueError as error:
         parser.error(str(error))
     torch.set_num_threads(options.threads)
     for name in options.data:
-        for kind in kinds:
-            run(name, kind, options)
+        for method in methods:
+            run(name, method, options)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""What an epoch costs: ``python -m noisyfit.benchmark.cost [section ...]``.
+"""What an epoch costs: ``python examples/studies/cost.py [section ...]``.
 
 All variants of a section take turns in one process, round after round; ratios are of the medians.
 Two copies of the reference give the noise floor: claim nothing below it.
@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -31,10 +33,51 @@ from noisyfit.nn.features import logits_and_embeddings
 from noisyfit.nn.losses import clid, cross_entropy
 from noisyfit.nn.meta import WeightNet
 from noisyfit.nn.metagrad import call_with
-from noisyfit.utils.devices import resolve_device
+from noisyfit.utils.devices import device_name, resolve_device
 
 ROUNDS = 15
 Timer = Callable[[], float]
+Array = np.ndarray[Any, Any]
+
+
+@dataclass
+class Scale:
+    """What is timed: on which device, how often, and how much; None is that of the section.
+
+    Parameters
+    ----------
+    device : torch.device
+    rounds : int
+    rows : int or None
+    width : int or None
+        Of the PreAct ResNet-18.
+    """
+
+    device: torch.device
+    rounds: int
+    rows: int | None = None
+    width: int | None = None
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether sections take their larger sizes."""
+        return self.device.type == "cuda"
+
+    def images(self, on_cpu: int, on_gpu: int = 50000) -> tuple[Array, Array]:
+        """Return images of the shape of CIFAR, and labels."""
+        n = self.rows or (on_gpu if self.on_gpu else on_cpu)
+        rng = np.random.default_rng(0)
+        return rng.integers(0, 256, (n, 3, 32, 32), dtype=np.uint8), rng.permutation(n) % 10
+
+    def network(self, width: int | None = None, **params: Any) -> dict[str, Any]:
+        """Return parameters for a PreAct ResNet-18, narrow on a CPU."""
+        width = self.width or width or (64 if self.on_gpu else 16)
+        shared = {"module": "preact_resnet18", "module__width": width, "random_state": 0}
+        return {**shared, "device": str(self.device), **params}
+
+    def title(self, X: Array) -> str:
+        """Say what is trained."""
+        return f"PreAct ResNet-18 width {self.network()['module__width']}, {len(X)} images"
 
 
 def synchronize() -> None:
@@ -53,7 +96,7 @@ def epoch_of(estimator: Any, X: Any, y: Any, *, skip: int = 1) -> Timer:
     return run
 
 
-def raw_epoch(estimator: Any, X: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> Timer:
+def raw_epoch(estimator: Any, X: Array, y: Array) -> Timer:
     """Return a timer of one epoch of a bare tensor loop with the parts of a fitted estimator."""
     device, module = estimator.device_, estimator.module_
     data, labels = torch.as_tensor(X, device=device), torch.as_tensor(y, device=device)
@@ -75,7 +118,7 @@ def raw_epoch(estimator: Any, X: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) 
     return run
 
 
-def raw_prediction(estimator: Any, X: np.ndarray[Any, Any]) -> Timer:
+def raw_prediction(estimator: Any, X: Array) -> Timer:
     """Return a timer of a bare loop that predicts in batches."""
     module, data = estimator.module_, torch.as_tensor(X)
 
@@ -101,7 +144,7 @@ def clock(function: Callable[[], Any]) -> Timer:
     return run
 
 
-def interleave(title: str, timers: dict[str, Timer], rounds: int = ROUNDS) -> None:
+def interleave(title: str, timers: dict[str, Timer], rounds: int) -> None:
     """Run all timers in turn and print the medians, quartiles and ratios to the first."""
     seconds: dict[str, list[float]] = {name: [] for name in timers}
     for _ in range(rounds):
@@ -112,54 +155,44 @@ def interleave(title: str, timers: dict[str, Timer], rounds: int = ROUNDS) -> No
     for name, values in seconds.items():
         low, middle, high = np.percentile(values, [25, 50, 75])
         print(f"  {name:34s} {1e3 * middle:10.2f} ms  [{1e3 * low:.2f}, {1e3 * high:.2f}]"
-              f"  {middle / reference:6.3f} x")  # fmt: skip
+              f"  {middle / reference:6.3f} x", flush=True)  # fmt: skip
 
 
-def table_overhead(device: str, rounds: int) -> None:
+def baseline(scale: Scale, X: Array, y: Array, **params: Any) -> dict[str, Timer]:
+    """Return the reference and its copy."""
+    plain = CrossEntropyClassifier(**scale.network(max_epochs=3, **params))
+    names = ("CrossEntropyClassifier", "CrossEntropyClassifier again")
+    return {name: epoch_of(plain, X, y) for name in names}
+
+
+def table(scale: Scale) -> None:
     """Compare the baseline's epoch and prediction with bare loops, 20-64-64-10 MLP, batch 128."""
-    rng = np.random.default_rng(0)
-    X, y = rng.normal(size=(12800, 20)).astype(np.float32), rng.integers(0, 10, 12800)
-    clf = CrossEntropyClassifier(module__width=64, max_epochs=5, device=device, random_state=0)
-    raw = CrossEntropyClassifier(module__width=64, max_epochs=1, device=device).fit(X, y)
+    n, rng = scale.rows or 12800, np.random.default_rng(0)
+    X, y = rng.normal(size=(n, 20)).astype(np.float32), rng.permutation(n) % 10
+    shared: dict[str, Any] = {"module__width": 64, "device": str(scale.device), "random_state": 0}
+    clf = CrossEntropyClassifier(**shared, max_epochs=5)
+    raw = CrossEntropyClassifier(**shared, max_epochs=1).fit(X, y)
     timers = {"raw loop": raw_epoch(raw, X, y), "raw loop again": raw_epoch(raw, X, y),
               "CrossEntropyClassifier": epoch_of(clf, X, y)}  # fmt: skip
-    interleave("MLP epoch, 12,800 rows", timers, rounds)
+    interleave(f"MLP epoch, {n} rows", timers, scale.rounds)
     timers = {"raw loop": raw_prediction(raw, X), "raw loop again": raw_prediction(raw, X),
               "predict_proba": clock(lambda: raw.predict_proba(X))}  # fmt: skip
-    interleave("MLP prediction, 12,800 rows", timers, 3 * rounds)
+    interleave(f"MLP prediction, {n} rows", timers, 3 * scale.rounds)
 
 
-def random_images(n: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Return images of the shape of CIFAR, and labels."""
-    rng = np.random.default_rng(0)
-    return rng.integers(0, 256, (n, 3, 32, 32), dtype=np.uint8), rng.integers(0, 10, n)
+def flywheel(scale: Scale) -> None:
+    """Compare an EM cycle with a cross-entropy epoch."""
+    X, y = scale.images(1024)
+    cycle = FlywheelClassifier(**scale.network(max_epochs=3, warmup_epochs=1))
+    timers = baseline(scale, X, y) | {"FlywheelClassifier": epoch_of(cycle, X, y)}
+    interleave(scale.title(X), timers, scale.rounds)
 
 
-def flywheel_ratio(device: str, rounds: int) -> None:
-    """Compare an EM cycle with a cross-entropy epoch, PreAct ResNet-18, 32x32, batch 128."""
-    on_gpu = torch.device(device).type == "cuda"
-    n, width = (50000, 64) if on_gpu else (1024, 16)
-    X, y = random_images(n)
-    shared: dict[str, Any] = {"module": "preact_resnet18", "module__width": width, "device": device}
-    plain = CrossEntropyClassifier(**shared, max_epochs=3, random_state=0)
-    cycle = FlywheelClassifier(**shared, max_epochs=3, warmup_epochs=1, random_state=0)
-    timers = {"CrossEntropyClassifier": epoch_of(plain, X, y),
-              "CrossEntropyClassifier again": epoch_of(plain, X, y),
-              "FlywheelClassifier": epoch_of(cycle, X, y)}  # fmt: skip
-    interleave(f"PreAct ResNet-18 width {width}, {n} images", timers, rounds)
-    print(f"  baseline: {n / epoch_of(plain, X, y)():.0f} images/s")
-
-
-def meta_ratio(device: str, rounds: int) -> None:
-    """Compare epochs with meta steps with a cross-entropy epoch, PreAct ResNet-18, 32x32."""
-    on_gpu = torch.device(device).type == "cuda"
-    n, width = (50000, 64) if on_gpu else (1280, 16)
-    X, y = random_images(n)
-    shared: dict[str, Any] = {
-        "module": "preact_resnet18", "module__width": width, "precision": "fp32",
-        "device": device, "max_epochs": 3, "random_state": 0,
-    }  # fmt: skip
-    meta = CLIDMetaClassifier(**shared, warmup_epochs=1, n_snapshots=1)
+def meta(scale: Scale) -> None:
+    """Compare epochs with meta steps with a cross-entropy epoch."""
+    X, y = scale.images(1280)
+    shared = scale.network(max_epochs=3, precision="fp32")
+    clf = CLIDMetaClassifier(**shared, warmup_epochs=1, n_snapshots=1)
     variants: dict[str, dict[str, Any]] = {
         "meta step every batch": {},
         "low memory": {"low_memory": True},
@@ -167,26 +200,18 @@ def meta_ratio(device: str, rounds: int) -> None:
         "last stage": {"meta_params": "last_stage"},
         "head": {"meta_params": "head"},
     }
-    plain = CrossEntropyClassifier(**shared)
-    timers = {
-        "CrossEntropyClassifier": epoch_of(plain, X, y),
-        "CrossEntropyClassifier again": epoch_of(plain, X, y),
-    }
+    timers = baseline(scale, X, y, precision="fp32")
     for name, params in variants.items():
-        timers[name] = epoch_of(clone(meta).set_params(**params), X, y)
-    timers["double backward"] = double_backward_epoch(plain.fit(X, y), X, y)
-    interleave(f"PreAct ResNet-18 width {width}, {n} images", timers, rounds)
+        timers[name] = epoch_of(clone(clf).set_params(**params), X, y)
+    plain = CrossEntropyClassifier(**shared).fit(X, y)
+    timers["double backward"] = double_backward_epoch(plain, X, y)
+    interleave(scale.title(X), timers, scale.rounds)
 
 
-def reliability_ratio(device: str, rounds: int) -> None:
-    """Compare HRP's epochs with the same without reliabilities, PreAct ResNet-18, 32x32."""
-    on_gpu = torch.device(device).type == "cuda"
-    n, width = (50000, 64) if on_gpu else (512, 16)
-    X, y = random_images(n)
-    shared: dict[str, Any] = {
-        "module": "preact_resnet18", "module__width": width, "precision": "fp32",
-        "device": device, "max_epochs": 3, "warmup_epochs": 1, "random_state": 0,
-    }  # fmt: skip
+def hrp(scale: Scale) -> None:
+    """Compare HRP's epochs with the same without reliabilities."""
+    X, y = scale.images(512)
+    shared = scale.network(max_epochs=3, warmup_epochs=1, precision="fp32")
     variants: dict[str, dict[str, Any]] = {
         "without reliabilities": {"reliability": None},
         "without reliabilities again": {"reliability": None},
@@ -196,59 +221,60 @@ def reliability_ratio(device: str, rounds: int) -> None:
     timers = {
         name: epoch_of(HRPClassifier(**shared, **params), X, y) for name, params in variants.items()
     }
-    interleave(f"HRP, PreAct ResNet-18 width {width}, {n} images", timers, rounds)
+    interleave(f"HRP, {scale.title(X)}", timers, scale.rounds)
 
 
-def diffusion_ratio(device: str, rounds: int) -> None:
-    """Compare RLD's epochs with a cross-entropy epoch, PreAct ResNet-18, 32x32, batch 128."""
-    on_gpu = torch.device(device).type == "cuda"
-    n, width = (50000, 64) if on_gpu else (1024, 16)
-    X, y = random_images(n)
-    shared: dict[str, Any] = {
-        "module": "preact_resnet18", "module__width": width, "precision": "fp32",
-        "device": device, "max_epochs": 3, "random_state": 0,
-    }  # fmt: skip
-    plain = CrossEntropyClassifier(**shared)
-    ours = RLDClassifier(**shared, warmup_epochs=1)
-    all_steps = clone(ours).set_params(n_steps=50, t_max=50)
-    timers = {
-        "CrossEntropyClassifier": epoch_of(plain, X, y),
-        "CrossEntropyClassifier again": epoch_of(plain, X, y),
-        "RLDClassifier": epoch_of(ours, X, y),
+def rld(scale: Scale) -> None:
+    """Compare RLD's epochs with a cross-entropy epoch."""
+    X, y = scale.images(1024)
+    clf = RLDClassifier(**scale.network(max_epochs=3, precision="fp32"), warmup_epochs=1)
+    all_steps = clone(clf).set_params(n_steps=50, t_max=50)
+    timers = baseline(scale, X, y, precision="fp32") | {
+        "RLDClassifier": epoch_of(clf, X, y),
         "RLDClassifier, 50 steps": epoch_of(all_steps, X, y),
     }
-    interleave(f"PreAct ResNet-18 width {width}, {n} images", timers, rounds)
+    interleave(scale.title(X), timers, scale.rounds)
 
 
-def memory_peaks(device: str, rounds: int) -> None:
-    """Compare the peaks of an epoch, PreAct ResNet-18, 32x32, batch 128, above what stands before.
+def memory(scale: Scale) -> None:
+    """Compare the peaks of an epoch above what stands before.
 
     On a CPU set ``MALLOC_MMAP_THRESHOLD_=65536`` in the environment, so that freed memory goes back
     to the system and the peaks of the process are those of the tensors.
     """
-    on_gpu = torch.device(device).type == "cuda"
-    X, y = random_images(512)
-    shared: dict[str, Any] = {
-        "module": "preact_resnet18", "module__width": 32, "precision": "fp32", "device": device,
-        "random_state": 0,
-    }  # fmt: skip
-    two: dict[str, Any] = shared | {"max_epochs": 2, "warmup_epochs": 1}
+    X, y = scale.images(512, on_gpu=512)
+    shared = scale.network(width=32, precision="fp32", max_epochs=2)
+    two: dict[str, Any] = shared | {"warmup_epochs": 1}
     runs = {
-        "CrossEntropyClassifier": CrossEntropyClassifier(**shared, max_epochs=2),
+        "CrossEntropyClassifier": CrossEntropyClassifier(**shared),
         "meta steps": CLIDMetaClassifier(**two, n_snapshots=1),
         "meta steps, low memory": CLIDMetaClassifier(**two, n_snapshots=1, low_memory=True),
         "HRP without reliabilities": HRPClassifier(**two, reliability=None),
         "HRP": HRPClassifier(**two),
     }
-    print("\npeak memory of a fit")
+    width = shared["module__width"]
+    print(f"\npeak memory of a fit, PreAct ResNet-18 width {width}, {len(X)} images")
     for name, clf in runs.items():
         clf.fit(X, y)  # what stays: the libraries' own memory
-        print(f"  {name:34s} {peak_memory(partial(clf.fit, X, y), on_gpu):8.0f} MB")
+        peak = peak_memory(partial(clf.fit, X, y), scale.on_gpu)
+        print(f"  {name:34s} {peak:8.0f} MB", flush=True)
 
 
-def double_backward_epoch(
-    estimator: Any, X: np.ndarray[Any, Any], y: np.ndarray[Any, Any]
-) -> Timer:
+def small_images(scale: Scale) -> None:
+    """Time a whole fit of random 28x28 images, 10 epochs."""
+    n, rng = scale.rows or 10000, np.random.default_rng(0)
+    X, y = rng.integers(0, 256, (n, 28, 28), dtype=np.uint8), rng.permutation(n) % 10
+    shared: dict[str, Any] = {"max_epochs": 10, "device": str(scale.device), "random_state": 0}
+    plain = CrossEntropyClassifier(**shared)
+    cycles = FlywheelClassifier(**shared, warmup_epochs=2)
+    timers = {
+        "CrossEntropyClassifier": clock(lambda: plain.fit(X, y)),
+        "FlywheelClassifier, 8 cycles": clock(lambda: cycles.fit(X, y)),
+    }
+    interleave(f"{n} 28x28 images, 10 epochs", timers, max(1, scale.rounds // 5))
+
+
+def double_backward_epoch(estimator: Any, X: Array, y: Array) -> Timer:
     """Return a timer of an epoch with the meta-gradient of a second-order graph, for comparison."""
     network, optimizer, size = estimator.module_, estimator.optimizer_, estimator.batch_size
     data, labels = (torch.as_tensor(a, device=estimator.device_) for a in (X, y))
@@ -256,8 +282,9 @@ def double_backward_epoch(
     meta_optimizer = torch.optim.Adam(weight_net.parameters(), 3e-3)
 
     def weighted(x: torch.Tensor, target: torch.Tensor, *, learn: bool) -> torch.Tensor:
-        losses = cross_entropy(network(x), target)
-        weights = weight_net(losses.detach())
+        logits = network(x)
+        losses = cross_entropy(logits, target)
+        weights = weight_net(losses.detach(), target, logits.shape[1])
         return ((weights if learn else weights.detach()) * losses).mean()
 
     def run() -> float:
@@ -288,38 +315,26 @@ def _clid_of(network: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
     return clid(embeddings, logits.float().softmax(1)).mean()
 
 
-def small_images(device: str, rounds: int) -> None:
-    """Time a whole fit: 10,000 random 28x28 images, 10 epochs."""
-    rng = np.random.default_rng(0)
-    X, y = rng.integers(0, 256, (10000, 28, 28), dtype=np.uint8), rng.integers(0, 10, 10000)
-    plain = CrossEntropyClassifier(max_epochs=10, device=device)
-    cycles = FlywheelClassifier(max_epochs=10, warmup_epochs=2, device=device)
-    timers = {
-        "CrossEntropyClassifier": clock(lambda: plain.fit(X, y)),
-        "FlywheelClassifier, 8 cycles": clock(lambda: cycles.fit(X, y)),
-    }
-    interleave("10,000 28x28 images, 10 epochs", timers, max(1, rounds // 5))
-
-
 SECTIONS = {
-    "table": table_overhead,
-    "flywheel": flywheel_ratio,
-    "meta": meta_ratio,
-    "hrp": reliability_ratio,
-    "rld": diffusion_ratio,
-    "memory": memory_peaks,
+    "table": table,
+    "flywheel": flywheel,
+    "meta": meta,
+    "hrp": hrp,
+    "rld": rld,
+    "memory": memory,
     "images": small_images,
 }
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+@usage.ends_with_its_reader
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the sections named on the command line, all by default."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sections", nargs="*", default=[], help=f"of {list(SECTIONS)}")
-    parser.add_argument(
-        "--device", type=usage.device, default="cuda" if torch.cuda.is_available() else "cpu"
-    )
+    parser.add_argument("--device", type=usage.device, default="auto")
     parser.add_argument("--rounds", type=usage.count, default=ROUNDS)
+    parser.add_argument("--rows", type=usage.count, help="default: those of the section")
+    parser.add_argument("--width", type=usage.count, help="of the ResNet; default: the section's")
     parser.add_argument("--threads", type=usage.count, default=1)
     options = parser.parse_args(argv)
     for section in options.sections:
@@ -327,16 +342,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             parser.error(f"a section must be one of {list(SECTIONS)}. Got {section!r}.")
     torch.set_num_threads(options.threads)
     device = resolve_device(options.device)
-    where = (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else torch.cpu.get_capabilities()
-    )
-    name = where if isinstance(where, str) else where.get("cpu_name", "CPU")
-    print(f"torch {torch.__version__}, {name}, {options.threads} thread(s)")
+    print(f"torch {torch.__version__}, {device_name(str(device))}, {options.threads} thread(s)")
     for section in options.sections or SECTIONS:
-        SECTIONS[section](str(device), options.rounds)
+        SECTIONS[section](Scale(device, options.rounds, options.rows, options.width))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,16 +1,17 @@
-"""Judge networks without labels: ``python -m noisyfit.benchmark.selection section ...``.
+"""Rank networks without labels: ``python examples/studies/ranking.py rates settings``.
 
-``ranking``: does CLID on test rows follow the cross-entropy on their clean labels, over networks
-trained at five noise rates? ``choice``: which setting of a grid do ``neg_clid`` and the accuracy
+``rates``: does CLID on test rows follow the cross-entropy on their clean labels, over networks
+trained at five noise rates? ``settings``: which setting of a grid do ``neg_clid`` and the accuracy
 on noisy held-out labels choose, and what is it worth on clean labels? Clean labels are used for
-scoring only. The data set ``fashion`` is read from the folder named by the environment variable
-``NOISYFIT_DATA``.
+scoring only. The data set ``fashion_mnist`` is read from the folder named by the environment
+variable ``NOISYFIT_DATA``.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -49,7 +50,7 @@ def digits(seed: int, rows: int) -> Split:
     return X_train[:rows], X_test, y_train[:rows], y_test
 
 
-def fashion(seed: int, rows: int) -> Split:
+def fashion_mnist(seed: int, rows: int) -> Split:
     """Draw training images of Fashion-MNIST and 2,000 test images."""
     file = load_fashion_mnist()
     x, y, x_test, y_test = file.data, file.target, file.data_test, file.target_test
@@ -58,7 +59,7 @@ def fashion(seed: int, rows: int) -> Split:
     return x[train], x_test[test], y[train], y_test[test]
 
 
-DATA = {"digits": digits, "fashion": fashion}
+DATA = {"digits": digits, "fashion_mnist": fashion_mnist}
 
 
 class Measure(Callback):
@@ -80,7 +81,7 @@ class Measure(Callback):
         self.values_.append((cross_entropy, divergence, -neg_clid(net, self.X)))
 
 
-def ranking(options: argparse.Namespace) -> None:
+def rank_rates(options: argparse.Namespace) -> None:
     """Correlate CLID with the clean cross-entropy over noise rates, at each epoch."""
     for name in options.data:
         curves = [measured_curves(name, seed, options) for seed in options.seeds]
@@ -119,7 +120,7 @@ def measured_curves(name: str, seed: int, options: argparse.Namespace) -> NDArra
     return np.array(curves).transpose(2, 1, 0)
 
 
-def choice(options: argparse.Namespace) -> None:
+def choose_settings(options: argparse.Namespace) -> None:
     """Choose among the settings of `GRID` on digits with 40 % symmetric noise."""
     outcomes: list[NDArray[np.float64]] = []
     settings: list[dict[str, Any]] = [
@@ -166,23 +167,27 @@ def in_columns(values: Any) -> str:
     return " ".join(f"{value:7.3f}" for value in values)
 
 
-SECTIONS = {"ranking": ranking, "choice": choice}
+SECTIONS = {"rates": rank_rates, "settings": choose_settings}
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+@usage.ends_with_its_reader
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the sections named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sections", nargs="+", choices=list(SECTIONS))
-    parser.add_argument("--data", nargs="+", choices=list(DATA), default=list(DATA))
+    parser.add_argument(
+        "--data", nargs="+", choices=list(DATA), default=["digits"], help="of rates"
+    )
     parser.add_argument("--rows", type=usage.count, default=10000, help="training rows at most")
-    parser.add_argument("--epochs", type=usage.count, default=None, help="of ranking")
+    parser.add_argument("--epochs", type=usage.count, default=None, help="of rates")
     parser.add_argument("--seeds", nargs="+", type=usage.seed, default=[0, 1, 2])
     parser.add_argument("--threads", type=usage.count, default=1)
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     for section in options.sections:
         SECTIONS[section](options)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""How long the cells of a grid will take."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from noisyfit.benchmark.cells import Cell, Settings, pose, source_of
+from noisyfit.benchmark.contenders import EPOCHS, make
+from noisyfit.benchmark.measuring import Measured, measure, one_thread
+from noisyfit.benchmark.table import Row, one_line
+
+PROBE_ROWS, PROBE_EPOCHS = 256, 2
+
+
+class Clock:
+    """How long the cells that are not finished will take one process.
+
+    Parameters
+    ----------
+    todo : iterable of Cell
+    costs : dict
+        Seconds a training row by method and data; corrected as cells end.
+    settings : Settings
+    """
+
+    def __init__(
+        self, todo: Iterable[Cell], costs: dict[tuple[str, str], float], settings: Settings
+    ) -> None:
+        self.todo = list(todo)
+        self.costs = {place: [cost] for place, cost in costs.items()}
+        self.rows = {cell.data: planned_rows(cell.data, settings)[0] for cell in self.todo}
+        self.measured: set[tuple[str, str]] = set()
+
+    def finished(self, cell: Cell, row: Measured | None) -> None:
+        """Take a cell off the list, and learn from what it cost."""
+        self.todo.remove(cell)
+        if row is None:
+            return
+        place = cell.method, cell.data
+        known = self.costs[place] if place in self.measured else []
+        self.measured.add(place)
+        self.costs[place] = [*known, (row["seconds"] + row["scoring_seconds"]) / row["n_train"]]
+
+    def left(self) -> float:
+        """Return the seconds of the cells on the list."""
+        return sum(
+            self.rows[cell.data] * statistics.median(self.costs[cell.method, cell.data])
+            for cell in self.todo
+        )
+
+
+def planned_rows(data: str, settings: Settings) -> tuple[int, int | None]:
+    """Return the numbers of rows that will be trained on and tested on, None without any."""
+    source = source_of(data, settings.label)[0]
+    drawn = min(len(source.X), settings.rows or len(source.X))
+    n_train = drawn - math.ceil(drawn * settings.holdout)  # as scikit-learn splits them
+    if source.X_test is None:
+        return n_train, None
+    return n_train, min(len(source.X_test), settings.test_rows or len(source.X_test))
+
+
+def unit_costs(
+    todo: Iterable[Cell], finished: Sequence[Row], settings: Settings
+) -> dict[tuple[str, str], float]:
+    """Return the seconds a training row of each method on each data set.
+
+    From finished cells; else from two epochs on a few rows: the second counts for every epoch, and
+    what comes before the first is taken to need as long on all rows, as the steps of a generator
+    do. Where a method warms up until learning stalls, the guess is rough.
+    """
+    costs: dict[tuple[str, str], float] = {}
+    for cell in todo:
+        place = cell.method, cell.data
+        if place in costs:
+            continue
+        known = [
+            (float(row["seconds"]) + float(row["scoring_seconds"])) / int(row["n_train"])
+            for row in finished
+            if (row["method"], row["data"]) == (cell.method, one_line(cell.data))
+        ]
+        costs[place] = statistics.median(known) if known else _probe(cell, settings)
+    return costs
+
+
+def _probe(cell: Cell, settings: Settings) -> float:
+    """Return the seconds a row of a whole fit, guessed from a short one."""
+    n = min(PROBE_ROWS, settings.rows or PROBE_ROWS)
+    source = source_of(cell.data, settings.label)[0]
+    rows, n_test = planned_rows(cell.data, settings)
+    epochs = settings.epochs or EPOCHS["table" if source.X.ndim == 2 else "image"]
+    share = n / max(n, min(len(source.X), settings.rows or len(source.X)))
+    few = replace(settings, rows=n, test_rows=max(2, round((n_test or 0) * share)))
+    with one_thread():
+        problem = pose(source, cell, few)
+        clf = make(
+            cell.method,
+            module=settings.module,
+            max_epochs=PROBE_EPOCHS,
+            device=settings.device,
+            random_state=0,
+        )
+        if "warmup_epochs" in clf.get_params():
+            clf.set_params(warmup_epochs=1)
+        start = time.perf_counter()
+        try:
+            row = measure(clf, problem)
+        except Exception:  # a few rows may not do for a method that can be fitted on more
+            return (time.perf_counter() - start) / n
+    once, epoch = 0.0, row["seconds"] / PROBE_EPOCHS
+    history = getattr(getattr(clf, "estimator_", clf), "history_", None)  # EchoAlign's is inside
+    if history is None and "max_epochs" not in clf.get_params():
+        return float(row["seconds"] + row["scoring_seconds"]) / row["n_train"]
+    if history:
+        once, epoch = row["seconds"] - sum(history[:, "dur"]), history[-1, "dur"]
+    epoch += row["scoring_seconds"] / PROBE_EPOCHS
+    return float(once / rows + epoch * epochs / row["n_train"])
+
+
+def in_words(seconds: float) -> str:
+    """Write a duration.
+
+    Examples
+    --------
+    >>> in_words(42), in_words(150), in_words(5400)
+    ('42 s', '2.5 min', '1.5 h')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,9 @@
+"""The bases of skorch and scikit-learn, which ship no types: theirs stand in the stub beside."""
+
+from sklearn.base import BaseEstimator as BaseEstimator
+from sklearn.base import ClassifierMixin as ClassifierMixin
+from sklearn.base import ClassNamePrefixFeaturesOutMixin as ClassNamePrefixFeaturesOutMixin
+from sklearn.base import MetaEstimatorMixin as MetaEstimatorMixin
+from sklearn.base import OneToOneFeatureMixin as OneToOneFeatureMixin
+from sklearn.base import TransformerMixin as TransformerMixin
+from skorch import NeuralNet as NeuralNet

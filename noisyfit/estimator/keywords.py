@@ -1,0 +1,54 @@
+"""What constructors take by keyword, for type checkers and editors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, TypedDict
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class RoutedParameters(TypedDict, total=False):
+    """Of the default networks and of torch's optimizers; others are passed by ``set_params``."""
+
+    module__depth: int
+    module__dropout: float
+    module__width: int
+    optimizer__betas: tuple[float, float]
+    optimizer__dampening: float
+    optimizer__eps: float
+    optimizer__lr: float
+    optimizer__momentum: float
+    optimizer__nesterov: bool
+    optimizer__param_groups: list[tuple[str, dict[str, Any]]]
+    optimizer__weight_decay: float
+
+
+class SharedParameters(RoutedParameters, total=False):
+    """Of every method, as `NoisyLabelClassifier` describes them."""
+
+    optimizer: type[torch.optim.Optimizer]
+    lr: float
+    lr_schedule: str
+    max_epochs: int | None
+    batch_size: int
+    augmentation: str | Callable[[Tensor], Tensor] | None
+    jitter: float
+    masking: float
+    flip: bool
+    image_layout: str
+    value_range: tuple[float, float] | None
+    validation_fraction: float | None
+    missing_label: Any
+    correction_margin: float
+    callbacks: list[Any] | None
+    checkpoint_dir: str | os.PathLike[str] | None
+    checkpoint_every: int
+    device: str | torch.device
+    precision: str
+    deterministic: bool
+    random_state: int | np.random.RandomState | None
+    verbose: int
