@@ -5,6 +5,7 @@ overrides anything else, of which the checks marked `of_the_base` would then kno
 """
 
 import inspect
+from collections.abc import Sequence
 
 import pytest
 
@@ -46,6 +47,7 @@ OF_EVERY_CLASS = {
     "__weakref__",
     "_parameter_constraints",
     "_sklearn_auto_wrap_output_keys",
+    "set_fit_request",
     "set_score_request",
 }
 
@@ -72,7 +74,7 @@ def with_every_way_to(*hooks: str) -> list[Estimator]:
     return classes
 
 
-def on(classes: list[Estimator]) -> pytest.MarkDecorator:
+def on(classes: Sequence[type]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("cls", classes, ids=lambda cls: cls.__name__)
 
 
