@@ -6,7 +6,6 @@ overrides anything else, of which the checks marked `of_the_base` would then kno
 
 import inspect
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 
@@ -75,7 +74,7 @@ def with_every_way_to(*hooks: str) -> list[Estimator]:
     return classes
 
 
-def on(classes: Sequence[type[Any]]) -> pytest.MarkDecorator:
+def on(classes: Sequence[type]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("cls", classes, ids=lambda cls: cls.__name__)
 
 

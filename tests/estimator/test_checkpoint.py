@@ -54,8 +54,8 @@ RUNS = {
     "flywheel": (FlywheelClassifier, {"warmup_epochs": 3}),
 }
 EVERY_METHOD = [*all_estimators(), ELRPlusClassifier, CLIDDivideMixClassifier]
-WITH_PILOT: list[Any] = [cls for cls in EVERY_METHOD if issubclass(cls, WarmUp)]
-IN_BRIEF = CoTeachingClassifier  # whose pilot is checked in every run; the others' are slow
+WITH_PILOT = [cls for cls in EVERY_METHOD if issubclass(cls, WarmUp)]
+IN_BRIEF: type = CoTeachingClassifier  # whose pilot is checked in every run; the others' are slow
 OTHER_STATE: dict[str, Any] = {  # than a method has with its defaults
     "gce, pruned": (GCEClassifier, {"truncation": 0.5}),
     "clid, patient": (CLIDMetaClassifier, {"warmup_epochs": 2, "meta_patience": 1}),

@@ -39,7 +39,14 @@ def problem(matrix: NDArray[np.float64], seed: int, n: int = 600) -> tuple[Tenso
     return torch.tensor(seen).float(), torch.tensor(given), torch.tensor(true)
 
 
-@pytest.mark.parametrize("matrix", [PAIRS, SPREAD, NONE], ids=["pairs", "spread", "none"])
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        pytest.param(PAIRS, id="pairs"),
+        pytest.param(SPREAD, id="spread", marks=pytest.mark.slow),
+        pytest.param(NONE, id="none", marks=pytest.mark.slow),
+    ],
+)
 def test_fit_transition__known_matrix__is_found(matrix: NDArray[np.float64]) -> None:
     for seed in range(3):
         seen, given, true = problem(matrix, seed)

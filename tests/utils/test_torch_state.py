@@ -99,12 +99,21 @@ def test_echoalign__state_of_a_user__changes_nothing(state: Callable[[], Any]) -
     np.testing.assert_array_equal(found, expected)
 
 
+def fit_with_pilot() -> FlywheelClassifier:
+    return FlywheelClassifier(max_epochs=4, random_state=0).fit(*blobs(120))
+
+
+@pytest.fixture(scope="module")
+def expected() -> FlywheelClassifier:
+    return fit_with_pilot()
+
+
 @pytest.mark.parametrize("state", STATES.values(), ids=STATES)
-def test_pilot__state_of_a_user__changes_nothing(state: Callable[[], Any]) -> None:
-    X, y = blobs(120)
-    expected = FlywheelClassifier(max_epochs=4, random_state=0).fit(X, y)
+def test_pilot__state_of_a_user__changes_nothing(
+    state: Callable[[], Any], expected: FlywheelClassifier
+) -> None:
     with state():
-        found = FlywheelClassifier(max_epochs=4, random_state=0).fit(X, y)
+        found = fit_with_pilot()
     assert expected.state_.has_pilot
     np.testing.assert_array_equal(found.label_distribution_, expected.label_distribution_)
 
