@@ -3,112 +3,42 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from fnmatch import fnmatch
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from math import cos, isfinite, pi
-from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from skorch.callbacks import (
-    BatchScoring,
-    EpochTimer,
-    InputShapeSetter,
-    LRScheduler,
-    ParamMapper,
-    PrintLog,
-)
+from skorch.callbacks import LRScheduler, ParamMapper
 from skorch.history import History
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from noisyfit.data.rows import Rows
 from noisyfit.data.training import TrainingData
-from noisyfit.estimator.bases import NeuralNet
+from noisyfit.estimator.net import IGNORED, NOT_CALLED, NOT_OFFERED, Net, optimizer_of
+from noisyfit.estimator.param_groups import check_patterns, named_parameters, patterns_of
 from noisyfit.estimator.run import Run
 from noisyfit.exceptions import NoisyFitError
-from noisyfit.nn.build import build_network, parameter_names
+from noisyfit.nn.build import build_network
 from noisyfit.nn.input_layer import Standardized
 from noisyfit.utils.devices import resolve_device
-from noisyfit.utils.synonyms import NAMES, REMEDIES, did_you_mean, remedy
+from noisyfit.utils.synonyms import remedy
 
 SGD_DEFAULTS = {"momentum": 0.9, "weight_decay": 5e-4, "fused": True}
 CYCLE = 20  # epochs, about, between the restarts of the cyclic learning rate
-LOADING = "Call save(path), and load(path), which brings the networks without their optimizers."
-PREDICTING = "Call forward(X), infer(X) or predict_proba(X)."
-READING = "Pass X and y to fit."
-TRAINING = "Write the loop in _fit(data) of a subclass of NoisyLabelClassifier."
-PARAMETERS = "Pass parameters to the constructor or to set_params; fit reads them."
-NETWORK = "Pass module: a class, a function that returns a network, or an instance."
-IGNORED = (  # attributes of skorch's, by its default
-    "compile", "criterion", "dataset", "iterator_train", "iterator_valid", "predict_nonlinearity",
-    "train_split", "warm_start",
-)  # fmt: skip
-NOT_OFFERED = {  # functions of skorch, and what takes their place
-    "check_data": READING, "check_training_readiness": READING, "evaluation_step": PREDICTING,
-    "fit_loop": READING, "get_dataset": READING, "get_iterator": READING,
-    "get_loss": TRAINING, "get_split_datasets": READING, "get_train_step_accumulator": TRAINING,
-    "initialize_criterion": TRAINING, "initialize_virtual_params": PARAMETERS,
-    "initialized_instance": NETWORK, "run_single_epoch": TRAINING, "torch_compile": NETWORK,
-    "train_step": TRAINING, "train_step_single": TRAINING, "trim_for_prediction": LOADING,
-    "validation_step": TRAINING,
-}  # fmt: skip
-NOT_INHERITED = {  # a subclass may have them: scikit-learn writes set_fit_request for its fit
-    "partial_fit": "Call fit.", "set_fit_request": "Call it on a method.",
-    "set_partial_fit_request": "Call set_fit_request.",
-}  # fmt: skip
-NOT_CALLED = dict.fromkeys(("forward", "forward_iter", "infer"), TRAINING)  # by any loop
-PRIVATE = (  # names of skorch that are called or overridden here
-    "_criteria", "_current_init_context", "_default_callbacks", "_get_param_names",
-    "_initialize_callbacks", "_initialize_history", "_modules", "_optimizers", "_set_training",
-    "_uniquely_named_callbacks",
-)  # fmt: skip
-SHOWN = 8  # names in a message
 SMALLEST = torch.finfo(torch.float32).tiny  # of a probability, to take its logarithm
 SMALLEST_BATCH = 32  # rows below which matrix products take another path, with other rounding
 
 
-class NotOffered:
-    """Takes the place of a function of skorch's that has no sense here; hasattr finds nothing."""
-
-    def __init__(self, name: str, remedy: str) -> None:
-        self.name, self.remedy = name, remedy
-
-    def __get__(self, instance: Any, owner: type[Any]) -> Any:
-        raise AttributeError(
-            f"{owner.__name__} has no {self.name} of skorch's: its loop is its own. {self.remedy}"
-        )
-
-
-class Engine(NeuralNet):
+class Engine(Net):
     """Networks, optimizers, epochs, callbacks and checkpoints for the loop a method writes.
 
     A method names its networks in the class attribute ``_networks``: ``module_`` predicts; any
     other name ``x`` gives a network ``x_`` and its optimizer ``x_optimizer_``, which users reach as
     ``x__`` and ``x_optimizer__``.
     """
-
-    # skorch's constructor writes fitted attributes, which scikit-learn forbids: the constants it
-    # would set live here instead, and nothing of it runs.
-    history_: Any = None
-    initialized_ = False
-    virtual_params_: Mapping[str, Any] = MappingProxyType({})
-    criterion = nn.CrossEntropyLoss
-    dataset = None
-    train_split = None
-    iterator_train = iterator_valid = None
-    predict_nonlinearity = None
-    warm_start = False
-    compile = False
-    use_caching = False
-    torch_load_kwargs = None
-
-    _networks: ClassVar[tuple[str, ...]] = ("module",)
-    _copies: ClassVar[tuple[str, ...]] = ()  # networks that follow others and are not trained
 
     module_: Any
     state_: Any  # an nn.Module whose buffers are the method's own
@@ -133,49 +63,19 @@ class Engine(NeuralNet):
         if cls._fit is Engine._fit or not cls._fit.__module__.startswith("noisyfit."):
             return  # a user's own loop may call what it likes
         for name, instead in (NOT_OFFERED | NOT_CALLED).items():
-            if inspect.getattr_static(cls, name) is not vars(Engine)[name]:
+            if inspect.getattr_static(cls, name) is not inspect.getattr_static(Net, name):
                 raise TypeError(
                     f"{cls.__name__} must not override {name}: {cls._fit.__qualname__} never calls "
                     f"it. {instead}"
                 )
         for name in IGNORED:
-            if inspect.getattr_static(cls, name) is not vars(Engine)[name]:
+            if inspect.getattr_static(cls, name) is not inspect.getattr_static(Net, name):
                 raise TypeError(
                     f"{cls.__name__} must not set {name}: {cls._fit.__qualname__} never reads it."
                     + remedy(name, cls._signature_names())
                 )
 
-    def __dir__(self) -> list[str]:
-        """Name what is ours, scikit-learn's or fitted; of skorch's nothing else."""
-        bases = [base for base in type(self).__mro__ if base is not NeuralNet]
-        ours = {name for base in bases for name in vars(base)}
-        fitted = vars(self).keys() - vars(NeuralNet).keys()
-        idle = inspect.signature(NeuralNet).parameters.keys() - self._signature_names()
-        shown = (ours | fitted) - idle - {"criterion_", "virtual_params_"}
-        return [name for name in super().__dir__() if name in shown]
-
-    # ------------------------------------------------------------------ what skorch's users call
-
-    def forward(self, X: Any, *, device: str | torch.device = "cpu") -> Tensor:
-        """Return the logits of ``module_``, shape (n_samples, n_classes), as on prediction."""
-        return torch.as_tensor(self.predict_logits(X), device=device)
-
-    def forward_iter(self, X: Any, *, device: str | torch.device = "cpu") -> Iterator[Tensor]:
-        """Yield the logits of ``module_`` by ``batch_size`` rows."""
-        yield from self.forward(X, device=device).split(self.batch_size)
-
-    def infer(self, X: Any) -> Tensor:
-        """Return the logits of ``module_`` in the mode that it is in, with gradients."""
-        network = self.module_  # unfitted, it says so
-        return torch.cat([network(x) for x in self._read(X, reset=False).in_order()])
-
     # ---------------------------------------------------------------- networks and optimizers
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name.endswith("_"):
-            super().__setattr__(name, value)
-        else:  # a parameter: skorch would refuse an nn.Module instance
-            object.__setattr__(self, name, value)
 
     def initialize(self) -> Engine:
         """Make callbacks, networks, state and optimizers afresh."""
@@ -198,7 +98,7 @@ class Engine(NeuralNet):
             group["first_lr"] = group["lr"]  # schedulers overwrite what they begin with
         for name, callback in self._user_callbacks:
             if isinstance(callback, ParamMapper):
-                _check_patterns(name, callback.patterns, [*self.get_all_learnable_params()])
+                check_patterns(name, callback.patterns, [*self.get_all_learnable_params()])
         self._initialize_history()
         self.initialized_ = True
         return self
@@ -224,7 +124,7 @@ class Engine(NeuralNet):
 
     def _optimizer(self, name: str) -> torch.optim.Optimizer:
         """Return the optimizer of a network."""
-        optimizer: torch.optim.Optimizer = getattr(self, f"{_optimizer_of(name)}_")
+        optimizer: torch.optim.Optimizer = getattr(self, f"{optimizer_of(name)}_")
         return optimizer
 
     def _rebuild(self, states: dict[str, dict[str, Tensor]], history: list[dict[str, Any]]) -> None:
@@ -243,7 +143,7 @@ class Engine(NeuralNet):
         self._check_trainable()
         for name in self._networks:
             optimizer = self._make_optimizer(name, self._network(name))
-            setattr(self, f"{_optimizer_of(name)}_", optimizer)
+            setattr(self, f"{optimizer_of(name)}_", optimizer)
         return self
 
     def _make_network(self, name: str, *, independent: bool) -> nn.Module:
@@ -277,19 +177,19 @@ class Engine(NeuralNet):
             )
 
     def _make_optimizer(self, name: str, network: nn.Module) -> torch.optim.Optimizer:
-        own = self.get_params_for(_optimizer_of(name))
+        own = self.get_params_for(optimizer_of(name))
         shared = self.get_params_for("optimizer")
         defaults = SGD_DEFAULTS if self.optimizer is torch.optim.SGD else {}
-        parameters = list(_named_parameters(name, network))
+        parameters = list(named_parameters(name, network))
         params = {"lr": self.lr} | defaults | shared | own
-        grouped_by = _optimizer_of(name) if "param_groups" in own else "optimizer"
-        patterns = _patterns(f"{grouped_by}__param_groups", params.pop("param_groups", []))
-        _check_patterns(f"{grouped_by}__param_groups", patterns, parameters)
+        grouped_by = optimizer_of(name) if "param_groups" in own else "optimizer"
+        patterns = patterns_of(f"{grouped_by}__param_groups", params.pop("param_groups", []))
+        check_patterns(f"{grouped_by}__param_groups", patterns, parameters)
         groups = self.get_params_for_optimizer(grouped_by, parameters)[0]
         known = inspect.signature(self.optimizer).parameters
         for key in params:
             if key not in known:
-                prefix = f"{_optimizer_of(name) if key in own else 'optimizer'}__"
+                prefix = f"{optimizer_of(name) if key in own else 'optimizer'}__"
                 raise ValueError(
                     f"Invalid parameter {prefix + key!r} for {self.optimizer.__name__}."
                     + remedy(key, known, prefix)
@@ -299,47 +199,14 @@ class Engine(NeuralNet):
     def get_all_learnable_params(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield the parameters of all networks, by the names that the user's network has."""
         for name in self._networks:
-            yield from _named_parameters(name, self._network(name))
-
-    @classmethod
-    def _signature_names(cls) -> set[str]:
-        """Names of the parameters of the constructors of this class and its bases."""
-        own = cls.__mro__[: cls.__mro__.index(NeuralNet)]
-        constructors = [vars(c)["__init__"] for c in own if "__init__" in vars(c)]
-        parameters = [p for c in constructors for p in inspect.signature(c).parameters.values()]
-        return {p.name for p in parameters if p.kind is not p.VAR_KEYWORD} - {"self"}
-
-    def _check_prefixes(self) -> None:
-        """Refuse parameters that nothing would read."""
-        routed = ["callbacks", *self._networks, *map(_optimizer_of, self._networks)]
-        known = self._signature_names()
-        for key in vars(self):
-            prefix, dunder, _ = key.partition("__")
-            if dunder and prefix and not key.startswith("_") and prefix not in routed:
-                raise ValueError(
-                    f"Invalid parameter {key!r} for {type(self).__name__}: its prefixes are "
-                    f"{[f'{p}__' for p in routed]}." + remedy(prefix, known | {*routed})
-                )
-            if not dunder and key in self._get_param_names() and key not in known:
-                raise ValueError(
-                    f"Invalid parameter {key!r} for {type(self).__name__}.{self._remedy(key)}"
-                )
-
-    def _remedy(self, name: str) -> str:
-        """Return what to do instead of passing ``name``."""
-        if name.lower() not in NAMES | REMEDIES:
-            for prefix, takes in ("module", self.module), ("optimizer", self.optimizer):
-                if name.startswith(f"{prefix}_"):
-                    rest = name.removeprefix(f"{prefix}_")
-                    return did_you_mean(rest, parameter_names(takes), f"{prefix}__")
-        return remedy(name, self._signature_names())
+            yield from named_parameters(name, self._network(name))
 
     # ------------------------------------------------------------------------- the loop
 
     def _loop(self, data: TrainingData) -> None:
         """Run the method's loop from wherever the history ends."""
         self._run.parameters = {
-            name: list(_named_parameters(name, self._network(name))) for name in self._networks
+            name: list(named_parameters(name, self._network(name))) for name in self._networks
         }
         try:
             self._fit(data)
@@ -486,48 +353,6 @@ class Engine(NeuralNet):
         self._record("valid_loss", float(F.nll_loss(probs.clamp(min=SMALLEST).log(), labels)))
         self._record("valid_acc", float((probs.argmax(1) == labels).float().mean()), best=max)
 
-    # ------------------------------------------------------------------------- callbacks
-
-    def get_default_callbacks(self) -> list[tuple[str, Any]]:
-        """Return the timer and the table of epochs; losses are recorded by the loop."""
-        return self._default_callbacks
-
-    @property
-    def _default_callbacks(self) -> list[tuple[str, Any]]:
-        return [("epoch_timer", EpochTimer()), ("print_log", PrintLog())]
-
-    @property
-    def _user_callbacks(self) -> list[tuple[str, Any]]:
-        own = dict(self._default_callbacks)
-        return [(name, callback) for name, callback in self.callbacks_ if name not in own]
-
-    def _restores_an_epoch(self) -> bool:
-        """Whether a callback will put the weights of the best epoch into ``module_``."""
-        return any(getattr(callback, "load_best", False) for _, callback in self._user_callbacks)
-
-    def _check_callbacks(self) -> None:
-        for entry in self.callbacks or []:
-            callback = entry[1] if isinstance(entry, tuple) else entry
-            kind = callback if isinstance(callback, type) else type(callback)
-            if issubclass(kind, BatchScoring | InputShapeSetter):
-                raise ValueError(
-                    f"Callbacks must work without per-batch predictions and module parameters set "
-                    f"during training. Got {kind.__name__}. Use EpochScoring for scores; shapes "
-                    "are filled in at fit."
-                )
-
-    def _check_callback_names(self) -> None:
-        """Refuse parameters of callbacks that are not there: skorch would not read them."""
-        named = {} if self.callbacks == "disable" else dict(self._uniquely_named_callbacks())
-        for key in vars(self):
-            prefix, _, rest = key.partition("__")
-            name = rest.partition("__")[0]
-            if prefix == "callbacks" and rest and name not in named:
-                raise ValueError(
-                    f"{key} must name one of the callbacks, which are {list(named)}. Got "
-                    f"{name!r}. Add it: callbacks=[({name!r}, ...)]."
-                )
-
     def _callbacks_stop(self) -> bool:
         """Fire the end of the epoch; skorch's way to stop early is a KeyboardInterrupt."""
         try:
@@ -581,55 +406,6 @@ class Engine(NeuralNet):
         if state["cuda_rng"] is not None:
             torch.cuda.set_rng_state(state["cuda_rng"], self.device_)
 
-    @contextmanager
-    def _resolved_device(self) -> Iterator[None]:
-        """Let skorch read ``device_`` where it says ``device``."""
-        requested = self.device
-        object.__setattr__(self, "device", str(self.device_))
-        try:
-            yield
-        finally:
-            object.__setattr__(self, "device", requested)
-
-    @contextmanager
-    def _bare_networks(self) -> Iterator[None]:
-        """Let skorch see the networks of the user, without the layer that standardises."""
-        names = [f"{name}_" for name in (*self._networks, *self._copies)]
-        attributes = self.__dict__
-        wrapped = {
-            n: v for n, v in attributes.items() if n in names and isinstance(v, Standardized)
-        }
-        attributes.update({name: network.network for name, network in wrapped.items()})
-        try:
-            yield
-        finally:
-            attributes.update(wrapped)
-
-    def save_params(self, *args: Any, **kwargs: Any) -> None:
-        """Save parameters as skorch does; the user's own network can load them."""
-        with self._bare_networks():
-            super().save_params(*args, **kwargs)
-
-    def load_params(self, *args: Any, **kwargs: Any) -> None:
-        """Load parameters as skorch does, onto the device of the fit, whose scale of X stays."""
-        with self._resolved_device(), self._bare_networks():
-            super().load_params(*args, **kwargs)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in super().__getstate__().items() if k != "_run"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        requested = state["device"]
-        fitted_on = state.get("device_", torch.device("cpu"))
-        super().__setstate__(state | {"device": str(fitted_on)})
-        if "device_" in state:  # skorch has mapped the tensors to a device that exists
-            self.device_ = torch.device(self.device)
-        self.device = requested
-
-
-for _name, _remedy in (NOT_OFFERED | NOT_INHERITED).items():
-    setattr(Engine, _name, NotOffered(_name, _remedy))
-
 
 def _padded(x: Tensor) -> Tensor:
     """Fill up small batches, so that a row's result does not depend on how many come with it."""
@@ -644,49 +420,6 @@ class _State(nn.Module):
         super().__init__()
         for name, value in buffers.items():
             self.register_buffer(name, value)
-
-
-def _named_parameters(name: str, network: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Return parameters as the user's network calls them; those of our own under its name."""
-    if isinstance(network, Standardized):
-        return network.network.named_parameters()
-    return network.named_parameters(name)
-
-
-def _patterns(owner: str, groups: Any) -> list[str]:
-    """Return the patterns of names by which parameters are grouped."""
-    pairs = isinstance(groups, list | tuple) and all(
-        isinstance(group, list | tuple)
-        and len(group) == 2
-        and isinstance(group[0], str)
-        and isinstance(group[1], Mapping)
-        for group in groups
-    )
-    if not pairs:
-        raise ValueError(
-            f"{owner} must be a list of pairs, a pattern of names and a dict of parameters. Got "
-            f"{groups!r}. Pass, for example, [('0.*', {{'lr': 0.01}})]."
-        )
-    return [pattern for pattern, _ in groups]
-
-
-def _check_patterns(
-    owner: str, patterns: Sequence[Any], parameters: Sequence[tuple[str, Any]]
-) -> None:
-    """Refuse patterns of names that match nothing: what they are meant for would go on."""
-    names = list(dict.fromkeys(name for name, _ in parameters))  # two networks share them
-    shown = ", ".join(names if len(names) <= SHOWN else [*names[:SHOWN], "..."])
-    for pattern in patterns:
-        matches = pattern if callable(pattern) else partial(fnmatch, pat=pattern)
-        if not any(map(matches, names)):
-            raise ValueError(
-                f"Patterns of {owner} must match names of parameters. Got {pattern!r}, which "
-                f"matches none of the {len(names)}: {shown}"
-            )
-
-
-def _optimizer_of(network: str) -> str:
-    return "optimizer" if network == "module" else f"{network}_optimizer"
 
 
 def _fitted_state(callback: Any) -> dict[str, Any]:

@@ -24,8 +24,8 @@ from noisyfit import (
     NoisyLabelClassifier,
 )
 from noisyfit.data.training import TrainingData
-from noisyfit.estimator.engine import IGNORED
 from noisyfit.estimator.fitted import fitted_names
+from noisyfit.estimator.net import IGNORED
 from noisyfit.nn import features
 from noisyfit.nn.backbones.mlp import MLP
 from noisyfit.nn.build import parameter_names

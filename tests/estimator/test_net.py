@@ -18,7 +18,7 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback
 
 from noisyfit import CLIDMetaClassifier, ELRClassifier, FlywheelClassifier, HRPClassifier
-from noisyfit.estimator.engine import NOT_CALLED, NOT_INHERITED, NOT_OFFERED, PRIVATE
+from noisyfit.estimator.net import NOT_CALLED, NOT_INHERITED, NOT_OFFERED, PRIVATE
 from tests.helpers import blobs, quick
 from tests.test_floors import MODULES
 
