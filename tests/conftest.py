@@ -13,6 +13,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     no_gpu = pytest.mark.skip(reason="needs a CUDA device")
     no_data = pytest.mark.skip(reason="needs the folder named by NOISYFIT_DATA")
     for item in items:
+        if isinstance(item, pytest.DoctestItem) and "methods" in item.path.parts:
+            item.add_marker(pytest.mark.slow)  # each fits the digits
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(no_gpu)
         if item.get_closest_marker("data") and "NOISYFIT_DATA" not in os.environ:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tests.test_datasets import make_mnist
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 STUDIES = ROOT / "examples/studies"
 COST_SECTIONS = {

@@ -52,6 +52,7 @@ def fitted(monkeypatch: pytest.MonkeyPatch) -> list[Cell]:
     return cells
 
 
+@pytest.mark.slow
 def test_killed_run__goes_on__and_repeats_no_finished_cell(
     tmp_path: Path, fitted: list[Cell]
 ) -> None:
@@ -169,6 +170,7 @@ def test_cells__usual_rate__is_lower_for_two_classes__whose_pairflip_is_symmetri
     assert replace(grid, noises=("pairflip",)).noises_of(two) == [("pairflip", 0.3)]
 
 
+@pytest.mark.slow
 def test_again__rows_of_changed_methods__are_fitted_anew(
     tmp_path: Path, fitted: list[Cell]
 ) -> None:

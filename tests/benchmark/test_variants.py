@@ -57,6 +57,7 @@ def test_variants_of_hrp__base_and_one_part__do_not_reweight_the_cross_entropy()
         assert VARIANTS[name]["reweighting"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["clid_meta", "gce", "hrp", "rld", "echo_align"])
 def test_variants__learn_something_else_than_their_method_and_each_other(method: str) -> None:
     names = [name for name in VARIANTS if name.startswith(f"{method}:")]
