@@ -73,8 +73,8 @@ def with_defaults(
         p.replace(default=defaults.get(k, p.default)) for k, p in known.parameters.items()
     ]
     init.__signature__ = known.replace(parameters=parameters)  # type: ignore[attr-defined]
-    members = {"__init__": init, "__module__": __name__, "__doc__": cls.__doc__}
-    return type(name, (cls,), members)
+    doc = (cls.__doc__ or "").split("    Examples\n")[0]  # those of the class run once
+    return type(name, (cls,), {"__init__": init, "__module__": __name__, "__doc__": doc})
 
 
 ELRPlusClassifier = with_defaults(ELRClassifier, "ELRPlusClassifier", n_networks=2)

@@ -84,7 +84,7 @@ def test_importing_the_command_line_loads_no_torch() -> None:
     [
         ["--help"],
         ["benchmark", "--methods", "sklearn+logistic", "--rows", "60", "--dry-run"],
-        ["demo", "--all", "--epochs", "2"],
+        pytest.param(["demo", "--all", "--epochs", "2"], marks=pytest.mark.slow),
     ],
     ids=lambda arguments: arguments[0],
 )

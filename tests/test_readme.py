@@ -22,6 +22,7 @@ def run(page: Path) -> dict[str, Any]:
     return names
 
 
+@pytest.mark.slow
 def test_readme__five_lines__find_issues() -> None:
     assert run(README)["issues"]["is_label_issue"].any()
 

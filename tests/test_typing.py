@@ -94,6 +94,7 @@ def check(script: Path, *command: str) -> str:
     ).stdout
 
 
+@pytest.mark.slow
 def test_mypy__of_a_users_script__finds_each_misspelling_and_nothing_else(script: Path) -> None:
     found = check(script, "mypy", f"--config-file={ROOT / 'setup.cfg'}")
     lines = re.findall(r"^script.py:(\d+): error: ", found, re.MULTILINE)

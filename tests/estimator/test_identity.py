@@ -152,6 +152,7 @@ def test_code_of__what_a_library_brings__is_left_to_its_version() -> None:
     assert [code_of(thing) for thing in (nn.Linear, CrossEntropyClassifier, Path, len)] == [[]] * 4
 
 
+@pytest.mark.slow
 def test_fingerprint__in_another_process__is_the_same() -> None:
     shifted(torch.zeros(1))
     for _ in range(100):  # Python rewrites functions that are called often

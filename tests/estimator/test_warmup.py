@@ -13,6 +13,7 @@ from tests.helpers import all_estimators, images
 METHODS = [cls for cls in all_estimators() if issubclass(cls, WarmUp)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls", METHODS, ids=lambda cls: cls.__name__)
 def test_warm_up_that_lasts_to_the_end__finds_wrong_labels_all_the_same(cls: type) -> None:
     X, y = images(420)

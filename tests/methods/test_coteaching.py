@@ -74,9 +74,10 @@ def test_each_network_learns_from_the_rows_the_other_one_keeps() -> None:
         assert found == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rate",
-    [pytest.param(0.0, marks=pytest.mark.slow), pytest.param(0.2, marks=pytest.mark.slow), 0.4],
+    [0.0, 0.2, 0.4],
 )
 def test_forget_rate_is_near_the_share_of_wrong_labels(rate: float) -> None:
     X, y = blobs(600, 4)
