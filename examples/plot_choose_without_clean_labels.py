@@ -3,8 +3,8 @@ Choose a model without clean labels
 ===================================
 
 How large should the network be, and when should training stop? Four in ten labels of scikit-learn's
-digits are wrong, and no clean label decides: ``neg_clid``, which looks at no label at all, is
-compared with the accuracy on noisy held-out labels, and both with what clean labels would choose.
+digits are wrong, and no clean label may help to decide. ``neg_clid``, which uses no labels at all,
+is compared with accuracy on noisy held-out labels, and both with what clean labels would choose.
 """
 
 import matplotlib.pyplot as plt
@@ -18,7 +18,7 @@ from noisyfit import CrossEntropyClassifier, neg_clid, noise
 # %%
 # Three parts of the digits
 # -------------------------
-# The held-out rows have noisy labels too; the clean labels of the test rows are the judge.
+# The held-out rows have noisy labels, too. The clean labels of the test rows judge the result.
 X, y = load_digits(return_X_y=True)
 X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=0.3, stratify=y, random_state=0)
 y_train = noise.symmetric(y_train, 0.4, random_state=0).labels
@@ -29,8 +29,8 @@ X_train, X_held, y_train, y_held = train_test_split(
 # %%
 # When to stop
 # ------------
-# Scorers are callbacks: one column of the history for each. Cross-entropy first learns what most
-# labels say and then memorises the wrong ones. To stop there, add
+# Scorers are callbacks, each of which adds a column to the history. Cross-entropy first learns what
+# most labels say and then memorises the wrong ones. To stop in between, add
 # ``EarlyStopping("neg_clid", lower_is_better=False, load_best=True)``.
 scores = {
     "neg_clid": neg_clid,

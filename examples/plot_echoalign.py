@@ -2,9 +2,9 @@
 Change the rows until they fit their labels
 ===========================================
 
-Four in ten labels of scikit-learn's digits are wrong. EchoAlign takes every label as right and
-changes the digit instead: where the label is right there is little to change, and that shows which
-labels are wrong.
+Four in ten labels of scikit-learn's digits are wrong. EchoAlign takes every label to be right and
+changes the digit instead. Where the label is right, there is little to change, and this reveals
+which labels are wrong.
 """
 
 import matplotlib.pyplot as plt
@@ -28,8 +28,8 @@ print(f"{noisy.rate:.1%} of {len(y_train)} labels are wrong")
 # Fit
 # ---
 # The generator is a small diffusion model, trained on these rows and their noisy labels. Rows that
-# have to change much are replaced by what they became; cross-entropy learns from the result. The
-# generator is trained for a moment here; leave ``modifier`` out for the default.
+# had to change a lot are replaced by their modified versions, and cross-entropy learns from the
+# result. Here the generator is trained only briefly; leave ``modifier`` out for the default.
 echo = EchoSelect(ConditionalDiffusion(n_train_steps=400, width=128), n_rounds=1)
 clf = EchoAlignClassifier(selector=echo, random_state=0).fit(X_train, noisy.labels)
 plain = CrossEntropyClassifier(random_state=0).fit(X_train, noisy.labels)
@@ -39,8 +39,8 @@ print(f"cross-entropy on the rows as they were: {plain.score(X_test, y_test):.1%
 # %%
 # Originals and modified rows
 # ---------------------------
-# Above the originals with their given labels, below what they became. The first four labels are
-# right, the others wrong.
+# The originals with their given labels are above, the modified rows below. The first four labels
+# are right, the others wrong.
 selector = clf.selector_
 right, wrong = np.flatnonzero(~noisy.flipped)[:4], np.flatnonzero(noisy.flipped)[:4]
 figure, axes = plt.subplots(2, 8, figsize=(10, 3), layout="constrained")
@@ -54,7 +54,7 @@ for column, row in zip(axes.T, [*right, *wrong], strict=True):
 # %%
 # Similarities
 # ------------
-# The threshold is Otsu's; it is found without knowing which labels are wrong.
+# The threshold is Otsu's and does not depend on knowing which labels are wrong.
 figure, axis = plt.subplots(figsize=(7, 3), layout="constrained")
 bins = np.linspace(-0.5, 1, 60)
 for rows, name in ((~noisy.flipped, "right labels"), (noisy.flipped, "wrong labels")):

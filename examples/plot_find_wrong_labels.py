@@ -3,7 +3,7 @@ Find the wrong labels of a training set
 =======================================
 
 Four in ten labels of scikit-learn's digits are replaced by the next class. The flywheel sees only
-these labels; what it finds is compared with the truth.
+these labels, and what it finds is compared with the truth.
 """
 
 import matplotlib.pyplot as plt
@@ -16,8 +16,8 @@ from noisyfit.metrics import detection_auroc, transition_matrix_error
 # %%
 # Digits with wrong labels
 # ------------------------
-# ``noise.pairflip`` returns the noisy labels together with what only a simulator can know: which of
-# them are wrong, and with which probability each class turns into which.
+# ``noise.pairflip`` returns the noisy labels together with what only a simulation can know: which
+# of them are wrong, and the probability with which each class turns into each other.
 X, y = load_digits(return_X_y=True)
 X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=0.3, stratify=y, random_state=0)
 noisy = noise.pairflip(y_train, 0.4, random_state=0)
@@ -26,14 +26,14 @@ print(f"{noisy.rate:.1%} of {len(y_train)} labels are wrong")
 # %%
 # Fit
 # ---
-# Nothing tells the classifier how many labels are wrong, or in which way.
+# The classifier is not told how many labels are wrong, or in what way.
 clf = FlywheelClassifier(random_state=0).fit(X_train, noisy.labels)
 print(f"accuracy on clean test labels: {clf.score(X_test, y_test):.1%}")
 
 # %%
 # Look at the most suspicious labels
 # ----------------------------------
-# ``label_issues`` has one row per training row, in the columns of cleanlab.
+# ``label_issues`` returns one row per training row, with the same columns as cleanlab.
 issues = clf.label_issues().sort_values("label_quality")
 print(issues.head())
 print(
@@ -49,7 +49,7 @@ for axis, (row, issue) in zip(axes.flat, issues.head(12).iterrows(), strict=True
 # %%
 # Which class is mistaken for which
 # ---------------------------------
-# Row: true class; column: given class. The bright cells beside the diagonal are the flips.
+# Rows are true classes and columns given ones. The bright cells next to the diagonal are the flips.
 figure, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
 for axis, matrix, title in zip(
     axes, (noisy.transition, clf.transition_matrix_), ("true", "estimated"), strict=True

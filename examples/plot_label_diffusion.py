@@ -2,10 +2,10 @@
 Watch wrong labels walk to the right class
 ==========================================
 
-``RLDClassifier`` diffuses labels: noise takes a label apart, and a denoiser, guided by the
-classifier, puts it together again. Started from a wrong label, the walk back ends at the class the
-classifier holds to be right. With three classes every label is a point in a triangle, and the walk
-can be watched.
+``RLDClassifier`` diffuses labels: noise dissolves a label, and a denoiser, guided by the
+classifier, puts it back together. If it starts from a wrong label, the walk back ends at the class
+that the classifier believes to be right. With three classes every label is a point in a triangle,
+so that the walk can be watched.
 """
 
 import matplotlib.pyplot as plt
@@ -28,7 +28,7 @@ print(f"predictions that are right: {clf.score(X, y):.1%}")
 # The walk
 # --------
 # ``denoise`` starts at the given labels. Each line is one wrong label, coloured by its true class:
-# it leaves the corner of the given class and arrives in that of the true one.
+# it leaves the corner of the given class and arrives at the corner of the true one.
 shown = np.flatnonzero(noisy.flipped)[:12]
 walks = clf.denoise(X[shown], noisy.labels[shown], return_trajectory=True)
 corners = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(0.75)]])

@@ -3,7 +3,7 @@ Notice rows of classes that were never seen
 ===========================================
 
 A network trained on the digits 0 to 6, half of whose labels are wrong, is shown the digits 7 to 9.
-It must call each of them a 0 to 6; can it at least say that it has seen nothing of the kind?
+It has to call each of them a 0 to 6, but can it at least tell that it has never seen such a row?
 """
 
 import matplotlib.pyplot as plt
@@ -29,9 +29,9 @@ print(f"{noisy.rate:.1%} of {len(y_train)} labels are wrong")
 # %%
 # Four scores
 # -----------
-# ``msp`` and ``energy`` look at the logits, ``mahalanobis`` and ``knn`` at the embeddings. All are
-# high for rows unlike the training data. The class means of ``mahalanobis`` need labels: the
-# corrected ones.
+# ``msp`` and ``energy`` use the logits, ``mahalanobis`` and ``knn`` the embeddings. All of them are
+# high for rows unlike the training data. The class means of ``mahalanobis`` need labels; here they
+# are the corrected ones.
 def score_rows(clf, X, method):
     """Return one score per row; high means unknown."""
     logits = clf.predict_logits(X)
@@ -67,6 +67,6 @@ axes[-1].set_xlabel("energy")
 axes[0].legend()
 
 # %%
-# Wrong labels hurt twice: the network that memorised them is more often wrong about known digits,
-# and its logits tell less of unknown ones. Refuse rows that score above 95 % of the known rows, and
-# FPR95 is the share of the unknown rows that get through.
+# Wrong labels hurt twice: a network that has memorised them is more often wrong about known digits,
+# and its logits say less about unknown ones. If you reject the rows that score above 95 % of the
+# known ones, FPR95 is the fraction of the unknown rows that get through.

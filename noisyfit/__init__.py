@@ -6,7 +6,7 @@ Public names load on first use, so that ``import noisyfit`` costs milliseconds.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # type checkers and editors read these, `__getattr__` below imports them
+if TYPE_CHECKING:  # read by type checkers and editors; `__getattr__` below imports them
     from noisyfit.estimator.base import NoisyLabelClassifier as NoisyLabelClassifier
     from noisyfit.exceptions import NoisyFitError as NoisyFitError
     from noisyfit.exceptions import NoisyFitWarning as NoisyFitWarning
@@ -56,7 +56,7 @@ _HOME = {
 __all__ = ["__version__", *_HOME]
 
 
-if not TYPE_CHECKING:  # else every name would be known
+if not TYPE_CHECKING:  # otherwise type checkers would accept every name
 
     def __getattr__(name: str) -> Any:
         if name in _HOME:
@@ -65,7 +65,7 @@ if not TYPE_CHECKING:  # else every name would be known
             return import_module(f"{__name__}.{name}")
         except ModuleNotFoundError as error:
             if error.name != f"{__name__}.{name}":
-                raise  # the submodule exists, something it needs does not
+                raise  # the submodule exists, but something it needs does not
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
 
 

@@ -15,7 +15,7 @@ from noisyfit.benchmark import command, usage
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` and return its exit status."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no text
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be valid text
     options = _parser().parse_args(argv)
     try:
         status: int = options.run(options)

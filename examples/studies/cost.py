@@ -42,7 +42,7 @@ Array = np.ndarray[Any, Any]
 
 @dataclass
 class Scale:
-    """What is timed: on which device, how often, and how much; None is that of the section.
+    """How to time: on which device, how often, and at what size; None means the section's own.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class Scale:
     rounds : int
     rows : int or None
     width : int or None
-        Of the PreAct ResNet-18.
+        Width of the PreAct ResNet-18.
     """
 
     device: torch.device
@@ -60,11 +60,11 @@ class Scale:
 
     @property
     def on_gpu(self) -> bool:
-        """Whether sections take their larger sizes."""
+        """Whether sections use their larger sizes."""
         return self.device.type == "cuda"
 
     def images(self, on_cpu: int, on_gpu: int = 50000) -> tuple[Array, Array]:
-        """Return images of the shape of CIFAR, and labels."""
+        """Return images of CIFAR's shape, and labels."""
         n = self.rows or (on_gpu if self.on_gpu else on_cpu)
         rng = np.random.default_rng(0)
         return rng.integers(0, 256, (n, 3, 32, 32), dtype=np.uint8), rng.permutation(n) % 10
@@ -76,7 +76,7 @@ class Scale:
         return {**shared, "device": str(self.device), **params}
 
     def title(self, X: Array) -> str:
-        """Say what is trained."""
+        """Describe what is trained."""
         return f"PreAct ResNet-18 width {self.network()['module__width']}, {len(X)} images"
 
 
@@ -97,7 +97,7 @@ def epoch_of(estimator: Any, X: Any, y: Any, *, skip: int = 1) -> Timer:
 
 
 def raw_epoch(estimator: Any, X: Array, y: Array) -> Timer:
-    """Return a timer of one epoch of a bare tensor loop with the parts of a fitted estimator."""
+    """Return a timer of one epoch of a bare loop over tensors, with a fitted estimator's parts."""
     device, module = estimator.device_, estimator.module_
     data, labels = torch.as_tensor(X, device=device), torch.as_tensor(y, device=device)
     augment, size = estimator._augment(), estimator.batch_size
@@ -189,7 +189,7 @@ def flywheel(scale: Scale) -> None:
 
 
 def meta(scale: Scale) -> None:
-    """Compare epochs with meta steps with a cross-entropy epoch."""
+    """Compare epochs that have meta steps with a cross-entropy epoch."""
     X, y = scale.images(1280)
     shared = scale.network(max_epochs=3, precision="fp32")
     clf = CLIDMetaClassifier(**shared, warmup_epochs=1, n_snapshots=1)
@@ -209,7 +209,7 @@ def meta(scale: Scale) -> None:
 
 
 def hrp(scale: Scale) -> None:
-    """Compare HRP's epochs with the same without reliabilities."""
+    """Compare HRP's epochs with the same epochs without reliabilities."""
     X, y = scale.images(512)
     shared = scale.network(max_epochs=3, warmup_epochs=1, precision="fp32")
     variants: dict[str, dict[str, Any]] = {
@@ -237,9 +237,9 @@ def rld(scale: Scale) -> None:
 
 
 def memory(scale: Scale) -> None:
-    """Compare the peaks of an epoch above what stands before.
+    """Compare the peak memory of epochs above what was in use before.
 
-    On a CPU set ``MALLOC_MMAP_THRESHOLD_=65536`` in the environment, so that freed memory goes back
+    On a CPU set ``MALLOC_MMAP_THRESHOLD_=65536`` in the environment, so that freed memory returns
     to the system and the peaks of the process are those of the tensors.
     """
     X, y = scale.images(512, on_gpu=512)
@@ -255,7 +255,7 @@ def memory(scale: Scale) -> None:
     width = shared["module__width"]
     print(f"\npeak memory of a fit, PreAct ResNet-18 width {width}, {len(X)} images")
     for name, clf in runs.items():
-        clf.fit(X, y)  # what stays: the libraries' own memory
+        clf.fit(X, y)  # allocates what stays: the libraries' own memory
         peak = peak_memory(partial(clf.fit, X, y), scale.on_gpu)
         print(f"  {name:34s} {peak:8.0f} MB", flush=True)
 

@@ -48,9 +48,10 @@ class Task:
 
 
 def digits(seed: int, rows: int) -> Task:
-    """Split the digits 0-6 of scikit-learn 70/30; unknown are 7-9, and digits with mixed pixels.
+    """Split scikit-learn's digits 0-6 70/30; unknown are 7-9, and digits with shuffled pixels.
 
-    The latter have ink where training rows almost never do: far out once standardised.
+    The latter have ink where training rows almost never do, so that standardising makes them
+    extreme.
     """
     X, y = load_digits(return_X_y=True)
     known = y < N_KNOWN
@@ -63,17 +64,17 @@ def digits(seed: int, rows: int) -> Task:
 
 
 def fashion_mnist(seed: int, rows: int) -> Task:
-    """Draw images of Fashion-MNIST; unknown are its last three classes, and digits."""
+    """Draw images of Fashion-MNIST; unknown are the last three classes, and digits."""
     return drawn(load_fashion_mnist(), {"digits": large_digits()}, seed, rows)
 
 
 def cifar10n(seed: int, rows: int) -> Task:
-    """Draw photographs; unknown are the last three classes, and the other sets that are there."""
+    """Draw photographs; unknown are the last three classes, and the other sets that exist."""
     return drawn(load_cifar10n("clean"), other_images(seed), seed, rows)
 
 
 def drawn(file: Any, others: dict[str, Any], seed: int, rows: int) -> Task:
-    """Draw images of known classes; unknown are those of the other classes, and other sets."""
+    """Draw images of known classes; unknown are the other classes, and other sets."""
     x, y, x_test, y_test = file.data, file.target, file.data_test, file.target_test
     rng = np.random.default_rng(seed)
     train = rng.permutation(np.flatnonzero(y < N_KNOWN))[:rows]
@@ -84,7 +85,7 @@ def drawn(file: Any, others: dict[str, Any], seed: int, rows: int) -> Task:
 
 
 def other_images(seed: int) -> dict[str, NDArray[np.uint8]]:
-    """Return the sets of `load_ood` that are in the folder; say which are not."""
+    """Return the sets of `load_ood` that the folder holds; say which are missing."""
     found = {}
     for name in LAYOUTS:
         try:
@@ -95,7 +96,7 @@ def other_images(seed: int) -> dict[str, NDArray[np.uint8]]:
 
 
 def large_digits() -> NDArray[np.uint8]:
-    """Return the digits of scikit-learn as images of 28 x 28 pixels."""
+    """Return scikit-learn's digits as images of 28 x 28 pixels."""
     images = torch.as_tensor(load_digits().images * (255 / 16))[:, None]
     larger = torch.nn.functional.interpolate(images, size=(28, 28), mode="bilinear")
     return larger[:, 0].numpy().astype(np.uint8)
@@ -137,7 +138,7 @@ def measured(clf: Any, task: Task) -> NDArray[np.float64]:
 
 
 def run(name: str, method: str, options: argparse.Namespace) -> None:
-    """Fit one method on every seed; print mean and spread of what the scores reach."""
+    """Fit one method with every seed; print mean and spread of AUROC and FPR95 for each score."""
     found, accuracy = [], []
     for seed in options.seeds:
         task = DATA[name](seed, options.rows)

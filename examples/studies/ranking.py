@@ -42,7 +42,7 @@ Split = tuple[Any, Any, Any, Any]
 
 
 def digits(seed: int, rows: int) -> Split:
-    """Split the digits of scikit-learn 70/30: X_train, X_test, y_train, y_test."""
+    """Split scikit-learn's digits 70/30 into X_train, X_test, y_train, y_test."""
     X, y = load_digits(return_X_y=True)
     X_train, X_test, y_train, y_test = train_test_split(
         X, y, test_size=0.3, stratify=y, random_state=seed
@@ -63,7 +63,7 @@ DATA = {"digits": digits, "fashion_mnist": fashion_mnist}
 
 
 class Measure(Callback):
-    """Write down the `MEASURES` on test rows at the end of each epoch."""
+    """Records the `MEASURES` on test rows at the end of each epoch."""
 
     def __init__(self, X: Any, y: Any) -> None:
         self.X = X
@@ -74,7 +74,7 @@ class Measure(Callback):
         self.values_: list[tuple[float, ...]] = []
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
-        """Measure."""
+        """Record the measures of this epoch."""
         probs = net.predict_proba(self.X)
         cross_entropy = log_loss(self.y, probs, labels=net.classes_)
         divergence = clid(net.transform(self.X), probs)
@@ -82,7 +82,7 @@ class Measure(Callback):
 
 
 def rank_rates(options: argparse.Namespace) -> None:
-    """Correlate CLID with the clean cross-entropy over noise rates, at each epoch."""
+    """Correlate CLID with the clean cross-entropy across noise rates, at each epoch."""
     for name in options.data:
         curves = [measured_curves(name, seed, options) for seed in options.seeds]
         all_curves = np.array(curves)  # (seeds, measures, epochs, rates)
@@ -132,7 +132,7 @@ def choose_settings(options: argparse.Namespace) -> None:
         X_fit, X_held, y_fit, y_held = train_test_split(
             X_train, noisy, test_size=0.2, stratify=noisy, random_state=seed
         )
-        table = []  # one row a setting, one column a rule; the last is the clean accuracy
+        table = []  # settings by rules; the last column is the clean accuracy
         for setting in settings:
             clf = CrossEntropyClassifier("mlp", random_state=seed, **setting).fit(X_fit, y_fit)
             plain = -clid(clf.transform(X_held), clf.predict_proba(X_held))
@@ -151,7 +151,7 @@ def choose_settings(options: argparse.Namespace) -> None:
 
 
 def report_choice(name: str, settings: list[dict[str, Any]], table: NDArray[np.float64]) -> None:
-    """Print the scores of all settings, and what each rule chooses."""
+    """Print the scores of all settings and what each rule chooses."""
     clean = 100 * table[:, -1]
     spread = f"{clean.max():.1f} to {clean.min():.1f} %, median {np.median(clean):.1f}"
     print(f"{name}: clean accuracy {spread}")
@@ -163,7 +163,7 @@ def report_choice(name: str, settings: list[dict[str, Any]], table: NDArray[np.f
 
 
 def in_columns(values: Any) -> str:
-    """Write numbers side by side."""
+    """Format numbers side by side."""
     return " ".join(f"{value:7.3f}" for value in values)
 
 

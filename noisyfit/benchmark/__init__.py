@@ -1,4 +1,4 @@
-"""Measure methods: on the data of this package's own figures, and on your own with `compare`."""
+"""Measure methods, on the data behind this package's figures or on your own with `compare`."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ __all__ = ["compare"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "compare":  # on first use: the package itself stays light
+    if name == "compare":  # imported on first use, so that the package stays light
         from noisyfit.benchmark.comparison import compare
 
         return compare

@@ -1,4 +1,4 @@
-"""One cell of a grid: the rows and labels that a method is to learn from."""
+"""One cell of a grid: the rows and labels from which a method learns."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from noisyfit.benchmark.table import one_line
 from noisyfit.estimator.identity import fingerprint
 from noisyfit.utils.devices import device_name
 
-GIVEN = "given"  # the noise that the data came with
+GIVEN = "given"  # the data's own noise
 
 
 @dataclass(frozen=True)
@@ -28,19 +28,20 @@ class Settings:
     Parameters
     ----------
     rows, test_rows : int or None
-        Training and test rows at most.
+        Maximum numbers of training and test rows.
     epochs : int or None
-        None takes each method's default.
+        None means each method's default.
     holdout : float in [0, 1)
-        Share of the training rows that all methods leave out, to choose an epoch on.
+        Fraction of the training rows held out from all methods, to choose an epoch on.
     module : str or None
-        Name of the network of all methods but scikit-learn's. None takes that of the data.
+        Name of the network of all methods except scikit-learn's. None means the one that suits
+        the data.
     device : str
     label : str or None
-        Column of the labels of a CSV file.
+        Column of a CSV file that holds the labels.
     trusted : int or None
-        Training rows, drawn by the seed, that are given their true label; methods that can use it
-        are told which.
+        Number of training rows, drawn with the seed, that get their true label; methods that can
+        use this are told which rows.
     """
 
     rows: int | None = None
@@ -54,7 +55,7 @@ class Settings:
 
     @property
     def columns(self) -> dict[str, Any]:
-        """By their columns in the table, what all rows of one data set must have in common."""
+        """Return, by column of the table, what all rows of one data set must have in common."""
         return {
             "max_epochs": self.epochs,
             "module": self.module,
@@ -66,7 +67,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Cell:
-    """One fit: which method, on what, with which noise, from which seed."""
+    """One fit: which method, on which data, with which noise and seed."""
 
     method: str
     data: str
@@ -76,7 +77,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """One line for people."""
+        """Return one line for people to read."""
         rate = f" {100 * self.rate:g} %" if self.rate else ""
         return f"{self.method}, {one_line(self.data)}, {self.noise}{rate}, seed {self.seed}"
 
@@ -96,31 +97,31 @@ class Problem:
 
     @property
     def wrong(self) -> NDArray[np.bool_] | None:
-        """(n,) labels that are wrong, where that is known."""
+        """Return which labels are wrong, (n,), where that is known."""
         return None if self.y_clean is None else np.asarray(self.y != self.y_clean)
 
 
 @lru_cache(maxsize=3)
 def source_of(name: str, label: str | None) -> tuple[Source, str]:
-    """Return data and the hash of their arrays, by which they are known again."""
+    """Return data and the hash of their arrays, which identifies them."""
     source = load(name, label)
     return source, fingerprint(vars(source))
 
 
 def key_of(cell: Cell, settings: Settings) -> str:
-    """Return what tells a cell from all others, the same on every day and in every process."""
+    """Return what identifies a cell, the same on every day and in every process."""
     params = make(cell.method, random_state=cell.seed).get_params()
     plain = {k: type(v).__name__ if hasattr(v, "fit") else v for k, v in params.items()}
     shared = asdict(settings) | {"device": device_name(settings.device)}
     if settings.trusted is None:
-        del shared["trusted"]  # tables from before there were any stay good
+        del shared["trusted"]  # keeps tables valid that are older than this setting
     where = source_of(cell.data, settings.label)[1]
     which = asdict(cell) | {"data": where}
     return fingerprint(__version__, which, shared, plain)[:16]
 
 
 def pose(source: Source, cell: Cell, settings: Settings) -> Problem:
-    """Draw the rows, inject the noise, hold rows out and repair the trusted, all by the seed."""
+    """Draw rows, inject noise, hold rows out and repair the trusted ones, all with the seed."""
     n, rng = len(source.X), np.random.default_rng(cell.seed)
     few = settings.rows is not None and settings.rows < n
     idx = rng.permutation(n)[: settings.rows] if few else np.arange(n)
@@ -144,7 +145,7 @@ def pose(source: Source, cell: Cell, settings: Settings) -> Problem:
 
 
 def _repaired(problem: Problem, n: int, seed: int) -> Problem:
-    """Give ``n`` rows their true label, and say which."""
+    """Give ``n`` rows their true label, and mark them."""
     trusted = np.zeros(len(problem.y), bool)
     trusted[np.random.default_rng(seed).permutation(len(trusted))[:n]] = True
     return replace(problem, y=np.where(trusted, problem.y_clean, problem.y), trusted=trusted)
@@ -160,7 +161,7 @@ NOISES: dict[str, Callable[..., NDArray[Any]]] = {
 
 
 def held_out(y: Any, share: float, seed: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Split row numbers, each class in proportion if it can be; both parts in order."""
+    """Split row numbers, stratified by class if possible; both parts are in order."""
     counts = np.unique(np.asarray(y), return_counts=True)[1]
     enough = counts.min() > 1 and min(share, 1 - share) * len(y) >= len(counts)
     fit, held = train_test_split(

@@ -1,4 +1,4 @@
-"""The commands ``noisyfit demo`` and ``noisyfit benchmark``: what they can be told."""
+"""The commands ``noisyfit demo`` and ``noisyfit benchmark``, with their options."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from noisyfit.benchmark import usage
 
 QUICK_EPOCHS = 6
-say_at_once = partial(print, flush=True)  # seen even if the process is killed right after
+say_at_once = partial(print, flush=True)  # seen even if the process is killed right afterwards
 
 
 def add_demo(commands: Any) -> None:
@@ -78,7 +78,7 @@ def add_benchmark(commands: Any) -> None:
 
 
 def _add_grid(parser: argparse.ArgumentParser) -> None:
-    """Add what is combined with each other."""
+    """Add the options that are combined with one another."""
     parser.add_argument(
         "--methods",
         nargs="+",
@@ -114,7 +114,7 @@ def _add_grid(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
-    """Add what all fits share."""
+    """Add the options that all fits share."""
     parser.add_argument("--rows", type=usage.count, help="training rows at most")
     parser.add_argument("--test-rows", type=usage.count, default=5000, help="at most, default 5000")
     parser.add_argument(
@@ -144,7 +144,7 @@ def _rate(text: str) -> float | None:
 
 
 def run_benchmark(options: argparse.Namespace) -> int:
-    """Run the grid and write the report; return 1 if a cell failed, 130 if it was stopped."""
+    """Run the grid and write the report; return 1 if a cell failed, 130 if interrupted."""
     from noisyfit.benchmark.contenders import method_names
     from noisyfit.benchmark.grid import run_grid, say_cost
     from noisyfit.benchmark.report import write_report

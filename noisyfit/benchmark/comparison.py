@@ -1,4 +1,4 @@
-"""Compare methods on data of one's own, with or without clean labels."""
+"""Compare methods on your own data, with or without clean labels."""
 
 from __future__ import annotations
 
@@ -43,56 +43,58 @@ def compare(
     device: str = "auto",
     random_state: Any = None,
 ) -> pd.DataFrame:
-    """Fit several methods on the same noisy labels and say how they do.
+    """Fit several methods on the same noisy labels and compare how well they do.
 
-    No clean label is needed. Without any, three columns speak: the accuracy on the noisy labels of
-    rows held out, the CLID score, and how far the methods agree. None of them is an accuracy. See
-    `noisyfit.neg_clid` for what CLID can tell: it is meant for settings of one method.
+    No clean label is needed. Without any, there are three scores: the accuracy on the noisy labels
+    of held-out rows, the CLID score, and how far the methods agree. None of them is an accuracy on
+    true labels. `noisyfit.neg_clid` says what CLID can tell: it is meant for comparing settings of
+    one method.
 
     Parameters
     ----------
     methods : sequence of str or of classifiers, or dict of such
         Names as in ``noisyfit benchmark``, such as ``"flywheel"``, ``"package"`` or
-        ``"cleanlab+ce"``, and unfitted classifiers of any kind, which are cloned. A dict names its
-        values.
+        ``"cleanlab+ce"``, and unfitted classifiers of any kind, which are cloned. The keys of a
+        dict name its values.
     X : array-like or DataFrame
         A table or images.
     y_noisy : array-like of shape (n_samples,)
-        Labels of which some are wrong, of any type.
+        Labels of any type, some of which are wrong.
     X_test, y_test : arrays, default=None
-        Rows whose labels are known to be right, to score on. They choose nothing.
+        Rows whose labels are known to be right, for scoring. They are not used to choose anything.
     holdout : float in (0, 1), default=0.2
-        Share of the rows that are not trained on. Not used with `cv`.
+        Fraction of the rows that is held out from training. Not used with `cv`.
     cv : int >= 2 or None, default=None
-        Number of folds, each of which is held out once; the table then has means and spreads.
+        Number of folds, each of which is held out once; the table then has means and standard
+        deviations.
     max_epochs : int >= 1 or None, default=None
-        Of the methods that are named. None takes each method's default.
+        Epochs of the methods given by name. None means each method's default.
     device : str, default="auto"
-        Of the methods that are named.
+        Device of the methods given by name.
     random_state : int, RandomState instance or None, default=None
-        Of the folds, and of every classifier that has no seed of its own.
+        Seed of the folds, and of every classifier that has none of its own.
 
     Returns
     -------
     DataFrame
-        One row a method, in the order given, with the columns
+        One row per method, in the order given, with these columns:
 
-        - ``noisy_validation``: accuracy on the noisy labels of the rows held out;
-        - ``neg_clid``: `noisyfit.neg_clid` of these rows, NaN where there are no embeddings;
-        - ``agreement``: share of these rows that another method predicts alike, mean over the
-          others;
-        - ``accuracy``: on the test rows, if there are any;
-        - ``accuracy_clid``, ``accuracy_noisy_validation``: on the test rows, at the epoch that
-          each of the first two scores chooses, for methods with epochs;
-        - ``suspicious``: share of the training labels with a quality below 0.5;
-        - ``seconds``: of one fit, with one thread on a CPU.
+        - ``noisy_validation``: accuracy on the noisy labels of the held-out rows;
+        - ``neg_clid``: `noisyfit.neg_clid` on these rows, NaN where there are no embeddings;
+        - ``agreement``: fraction of these rows for which another method predicts the same class,
+          averaged over the others;
+        - ``accuracy``: accuracy on the test rows, if there are any;
+        - ``accuracy_clid``, ``accuracy_noisy_validation``: accuracy on the test rows at the epoch
+          that each of the first two scores chooses, for methods with epochs;
+        - ``suspicious``: fraction of the training labels with a quality below 0.5;
+        - ``seconds``: time of one fit, with one thread on a CPU.
 
-        With `cv`, also ``name_std`` for each of them.
+        With `cv`, each ``name`` also has a column ``name_std``.
 
     Raises
     ------
     ValueError
-        If there is no such method, or a parameter or the data cannot be used.
+        If a method does not exist, or if a parameter or the data cannot be used.
 
     Examples
     --------
@@ -144,7 +146,7 @@ def compare(
 def _contenders(
     methods: Sequence[Any] | Mapping[str, Any], max_epochs: int | None, device: str, seed: int
 ) -> dict[str, Any]:
-    """Return unfitted estimators by name, none of them the user's own object."""
+    """Return unfitted estimators by name, none of which is the user's own object."""
     pairs: list[tuple[str | None, Any]] = (
         list(methods.items())
         if isinstance(methods, Mapping)
@@ -161,7 +163,7 @@ def _contenders(
             if clf.get_params(deep=False).get("random_state", 0) is None:
                 clf.set_params(random_state=seed)
             found[_unused(given or type(clf).__name__, found)] = clf
-    found.pop(CLEAN, None)  # it would need the clean labels of the training rows
+    found.pop(CLEAN, None)  # it would need clean labels of the training rows
     if not found:
         raise ValueError("methods must name at least one method. Got none. Pass 'package'.")
     return found
@@ -189,7 +191,7 @@ def _splits(
 
 
 def _one_fold(contenders: dict[str, Any], problem: Problem) -> pd.DataFrame:
-    """Fit all on the same rows; return one row a method."""
+    """Fit all methods on the same rows; return one row per method."""
     import pandas as pd
 
     table, predicted = {}, {}

@@ -1,6 +1,6 @@
-"""The methods that a comparison can name: those of the package, variants, and those beside it.
+"""The methods that a comparison can name: the package's, their variants, and those of others.
 
-Methods of the package are found by their class, so that a new one needs no line here.
+The package's methods are found by their class, so that a new one needs no line here.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from noisyfit.benchmark.variants import VARIANTS
 from noisyfit.utils.synonyms import did_you_mean
 
 BASELINE = "cross_entropy"
-CLEAN = "cross_entropy_clean"  # the baseline that is given clean labels: what could be had
+CLEAN = "cross_entropy_clean"  # the baseline on clean labels: the best one can hope for
 CLEANLAB = ("cleanlab+mlp", "cleanlab+ce", "cleanlab+boosting")
 SKLEARN = ("sklearn+logistic", "sklearn+forest", "sklearn+boosting", "sklearn+neighbors")
-EPOCHS = {"table": 60, "image": 30}  # the defaults of the package, for those beside it
+EPOCHS = {"table": 60, "image": 30}  # the package's defaults, for other packages' methods
 
 
 def package_methods() -> dict[str, type[Any]]:
-    """Return the classifiers of the package by short name, the baseline first."""
+    """Return the package's classifiers by short name, the baseline first."""
     public = [getattr(noisyfit, name) for name in noisyfit.__all__]
     found = {
         short_name(value.__name__): value
         for value in public
         if isinstance(value, type) and issubclass(value, ClassifierMixin)
     }
-    del found[short_name("NoisyLabelClassifier")]  # their base
+    del found[short_name("NoisyLabelClassifier")]  # their base class
     return {BASELINE: found[BASELINE]} | found
 
 
@@ -46,19 +46,19 @@ def short_name(class_name: str) -> str:
 
 
 def method_names(given: Iterable[str]) -> list[str]:
-    """Return the full names of methods, each once.
+    """Return the full names of methods, without duplicates.
 
     Parameters
     ----------
     given : iterable of str
-        Short names or class names, in any case, with or without ``_``, or the beginning of one;
-        ``"package"`` is every method of the package, ``"all"`` every method there is.
-        ``"hrp:base"`` is a variant of a method, ``"hrp:all"`` every variant of it.
+        Short names or class names, in upper or lower case, with or without ``_``, or the start of
+        one. ``"package"`` means every method of the package, ``"all"`` every method there is,
+        ``"hrp:base"`` a variant of a method and ``"hrp:all"`` all its variants.
 
     Raises
     ------
     ValueError
-        If there is no such method, or several.
+        If a name matches no method, or several.
     """
     package = list(package_methods())
     every = [*package, CLEAN, *CLEANLAB, *SKLEARN]
@@ -105,7 +105,7 @@ def make(
     device: str = "auto",
     random_state: Any = None,
 ) -> Any:
-    """Return the unfitted estimator of a full name, at the defaults or those of the variant."""
+    """Return the unfitted estimator of a full name, with the defaults or the variant's settings."""
     if name in CLEANLAB:
         return CleanlabClassifier(
             name.removeprefix("cleanlab+"),
@@ -127,9 +127,9 @@ def make(
 
 
 class CleanlabClassifier(ClassifierMixin, BaseEstimator):
-    """cleanlab's ``CleanLearning`` with an interface like that of this package.
+    """cleanlab's ``CleanLearning`` with this package's interface.
 
-    It finds issues by cross-validation, drops those rows and fits the classifier on the others.
+    It finds label issues by cross-validation, drops those rows and fits a classifier on the rest.
 
     Parameters
     ----------
@@ -139,7 +139,7 @@ class CleanlabClassifier(ClassifierMixin, BaseEstimator):
     module : str or None, default=None
     max_epochs : int or None, default=None
     device : str, default="auto"
-        Of ``"ce"``; the MLP has the number of epochs only.
+        These three are for ``"ce"``; the MLP uses only ``max_epochs``.
     random_state : int or None, default=None
     """
 
@@ -159,7 +159,7 @@ class CleanlabClassifier(ClassifierMixin, BaseEstimator):
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any) -> Self:
-        """Fit on labels of which some are wrong."""
+        """Fit on labels some of which are wrong."""
         from cleanlab.classification import CleanLearning
 
         self.classes_, codes = np.unique(np.asarray(y), return_inverse=True)
@@ -168,10 +168,10 @@ class CleanlabClassifier(ClassifierMixin, BaseEstimator):
             self.learning_ = CleanLearning(
                 self._classifier(X),
                 seed=self.random_state,
-                find_label_issues_kwargs={"n_jobs": 1},  # its processes fail inside of others
+                find_label_issues_kwargs={"n_jobs": 1},  # its processes fail inside other processes
             )
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)  # epochs are few by intent
+                warnings.simplefilter("ignore", ConvergenceWarning)  # epochs are few on purpose
                 self.learning_.fit(self._rows(X), codes)
         finally:
             np.random.set_state(before)
@@ -210,14 +210,14 @@ class CleanlabClassifier(ClassifierMixin, BaseEstimator):
 
 
 class SklearnClassifier(ClassifierMixin, BaseEstimator):
-    """What is tried on a table first, at scikit-learn's defaults; pixels are columns.
+    """The classifiers one tries first on a table, with scikit-learn's defaults; pixels are columns.
 
     Parameters
     ----------
     kind : {"logistic", "forest", "boosting", "neighbors"}, default="forest"
         ``LogisticRegression`` on standardised columns, ``RandomForestClassifier``,
-        ``HistGradientBoostingClassifier``, or the vote of the nearest rows in standardised columns,
-        as many as the root of their number.
+        ``HistGradientBoostingClassifier``, or a vote of the nearest rows on standardised columns,
+        as many as the square root of the number of rows.
     random_state : int or None, default=None
     """
 
@@ -226,7 +226,7 @@ class SklearnClassifier(ClassifierMixin, BaseEstimator):
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any) -> Self:
-        """Fit on labels of which some are wrong."""
+        """Fit on labels some of which are wrong."""
         self.classifier_ = self._classifier(len(X)).fit(_flat(X), y)
         self.classes_ = self.classifier_.classes_
         return self

@@ -27,10 +27,10 @@ from noisyfit.metrics import detection_auroc
 METHODS = {"cross-entropy": BASELINE, "flywheel": "flywheel"}
 NOISES = {"pairflip": noise.pairflip, "symmetric": noise.symmetric}
 NOISE_RATE = 0.4
-TABLES = {"wine": (load_wine, 0.4), "breast cancer": (load_breast_cancer, 0.3)}  # and their rates
+TABLES = {"wine": (load_wine, 0.4), "breast cancer": (load_breast_cancer, 0.3)}  # and noise rates
 TABLE_SEEDS = range(3)
 COLUMNS, ROWS = 6, 4
-SCALE = 13  # a digit has 8 x 8 pixels, and here a margin of one
+SCALE = 13  # pixels per pixel of a digit, which has 8 x 8 and here a margin of one
 CARD_WIDTH, CARD_HEIGHT = 168, 200
 GAP, HEADER = 14, 92
 PAPER, CARD, INK, GREY = "#eef1f5", "#ffffff", "#1d2733", "#5b6775"
@@ -38,7 +38,7 @@ WRONG, RIGHT = "#b3261e", "#1b6e3c"
 
 
 class Measures(NamedTuple):
-    """What is said of a fit."""
+    """What is reported of a fit."""
 
     accuracy: float
     auroc: float
@@ -46,7 +46,7 @@ class Measures(NamedTuple):
 
 
 class Suspects(NamedTuple):
-    """The least credible labels, worst first, and what the model suggests instead."""
+    """The least credible labels, worst first, and what the model suggests in their place."""
 
     images: NDArray[Any]
     given: NDArray[Any]
@@ -55,7 +55,7 @@ class Suspects(NamedTuple):
 
 
 def compare_two(output: Path, epochs: int | None) -> None:
-    """Print how cross-entropy and the flywheel do, and draw the digits that are most suspicious."""
+    """Print how well cross-entropy and the flywheel do, and draw the most suspicious digits."""
     with one_thread():
         suspects, n_train = _compare_on_digits(epochs)
         _compare_on_tables(epochs)
@@ -73,7 +73,7 @@ def compare_two(output: Path, epochs: int | None) -> None:
 
 
 def compare_all(epochs: int | None) -> None:
-    """Fit every method of the package on the same noisy digits and print a line for each."""
+    """Fit every method of the package to the same noisy digits and print a line for each."""
     problem = _problem(load_digits, noise.symmetric, NOISE_RATE)
     print(
         f"{len(problem.X)} digits with {_percent(NOISE_RATE)} symmetric noise, "
@@ -87,7 +87,7 @@ def compare_all(epochs: int | None) -> None:
 
 
 def _compare_on_digits(epochs: int | None) -> tuple[Suspects, int]:
-    """Fit both methods under both kinds of noise; the suspects are those of the last fit."""
+    """Fit both methods with both kinds of noise; the suspects are those of the last fit."""
     problems = {
         f"{kind} {_percent(NOISE_RATE)}": _problem(load_digits, add_noise, NOISE_RATE)
         for kind, add_noise in NOISES.items()
@@ -116,7 +116,7 @@ def _compare_on_digits(epochs: int | None) -> tuple[Suspects, int]:
 
 
 def _compare_on_tables(epochs: int | None) -> None:
-    """Fit both methods on small tables, as a mean over splits: digits are an easy case."""
+    """Fit both methods to small tables, averaged over splits: digits are an easy case."""
     _print_head(f"{'symmetric noise':<20}{'method':<15}")
     for data, (load, rate) in TABLES.items():
         for name, method in METHODS.items():
@@ -132,7 +132,7 @@ def _compare_on_tables(epochs: int | None) -> None:
 
 
 def _problem(load: Any, add_noise: Callable[..., Any], rate: float, seed: int = 0) -> Problem:
-    """Take 70 % of some data to train, with noise."""
+    """Split some data, and add noise to the 70 % used for training."""
     X, y = load(return_X_y=True)
     X, X_test, y, y_test = train_test_split(X, y, test_size=0.3, stratify=y, random_state=seed)
     labels = add_noise(y, rate, random_state=seed).labels
@@ -149,7 +149,7 @@ def _fit(clf: Any, problem: Problem) -> Measures:
 
 @contextmanager
 def _progress(n_fits: int) -> Iterator[Callback]:
-    """Yield a callback that moves one bar by one at each epoch; no bar without a terminal."""
+    """Yield a callback that advances one bar at each epoch; there is no bar without a terminal."""
 
     class Advance(Callback):
         def on_train_begin(self, net: Any, **kwargs: Any) -> None:
@@ -178,7 +178,7 @@ def _percent(share: float) -> str:
 
 
 def draw_suspects(suspects: Suspects, title: str, subtitle: str) -> Image.Image:
-    """Draw one card per digit with its given and its suggested label, six in a row.
+    """Draw one card per digit, six to a row, with its given and its suggested label.
 
     Parameters
     ----------
@@ -215,7 +215,7 @@ def draw_suspects(suspects: Suspects, title: str, subtitle: str) -> Image.Image:
 
 
 def _enlarged(image: NDArray[Any]) -> Image.Image:
-    """Return dark ink on white, upscaled smoothly."""
+    """Return the image in dark ink on white, upscaled smoothly."""
     levels = (255 - 14 * np.pad(image, 1)).clip(0, 255).astype(np.uint8)
     side = SCALE * len(levels)
     return Image.fromarray(levels).resize((side, side), Image.Resampling.BICUBIC)

@@ -1,4 +1,4 @@
-"""The figures of a report. Needs matplotlib."""
+"""The figures of a report. They need matplotlib."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COLUMNS = 4  # histograms side by side
 
 
 def accuracy(part: pd.DataFrame) -> Figure:
-    """Draw the accuracy after the last epoch with its spread, a line a method.
+    """Draw the accuracy after the last epoch with its spread, one line per method.
 
     Parameters
     ----------
@@ -47,12 +47,12 @@ def accuracy(part: pd.DataFrame) -> Figure:
 
 
 def above_baseline(points: pd.DataFrame) -> Figure:
-    """Draw how far each method is above cross-entropy, a dot a cell, the best median first.
+    """Draw how far each method is above cross-entropy, one dot per cell, the best median first.
 
     Parameters
     ----------
     points : DataFrame
-        Of `noisyfit.benchmark.summary.differences`.
+        Rows of `noisyfit.benchmark.summary.differences`.
     """
     medians = points.groupby("method")["difference"].median().sort_values(ascending=False)
     figure = Figure(figsize=(8, 1.6 + 0.4 * len(medians)), layout="constrained")
@@ -71,7 +71,7 @@ def above_baseline(points: pd.DataFrame) -> Figure:
 
 
 def cost(part: pd.DataFrame) -> Figure:
-    """Draw the accuracy against the seconds of a fit.
+    """Draw the accuracy against the time of a fit.
 
     Parameters
     ----------
@@ -98,12 +98,12 @@ def cost(part: pd.DataFrame) -> Figure:
 
 
 def separation(histograms: dict[str, dict[str, list[float]]], title: str) -> Figure:
-    """Draw how the qualities of right and of wrong labels lie apart, a panel a method.
+    """Draw how far apart the qualities of right and wrong labels are, one panel per method.
 
     Parameters
     ----------
     histograms : dict
-        By method, the shares of the ``"right"`` and of the ``"wrong"`` labels in equal bins.
+        By method, the fractions of the ``"right"`` and ``"wrong"`` labels in equal bins.
     title : str
     """
     n_columns = min(COLUMNS, len(histograms))

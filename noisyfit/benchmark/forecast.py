@@ -17,13 +17,13 @@ PROBE_ROWS, PROBE_EPOCHS = 256, 2
 
 
 class Clock:
-    """How long the cells that are not finished will take one process.
+    """How long one process will take for the unfinished cells.
 
     Parameters
     ----------
     todo : iterable of Cell
     costs : dict
-        Seconds a training row by method and data; corrected as cells end.
+        Seconds per training row by method and data; updated as cells finish.
     settings : Settings
     """
 
@@ -36,7 +36,7 @@ class Clock:
         self.measured: set[tuple[str, str]] = set()
 
     def finished(self, cell: Cell, row: Measured | None) -> None:
-        """Take a cell off the list, and learn from what it cost."""
+        """Take a cell off the list, and update the costs with its own."""
         self.todo.remove(cell)
         if row is None:
             return
@@ -46,7 +46,7 @@ class Clock:
         self.costs[place] = [*known, (row["seconds"] + row["scoring_seconds"]) / row["n_train"]]
 
     def left(self) -> float:
-        """Return the seconds of the cells on the list."""
+        """Return the seconds that the remaining cells will take."""
         return sum(
             self.rows[cell.data] * statistics.median(self.costs[cell.method, cell.data])
             for cell in self.todo
@@ -54,7 +54,7 @@ class Clock:
 
 
 def planned_rows(data: str, settings: Settings) -> tuple[int, int | None]:
-    """Return the numbers of rows that will be trained on and tested on, None without any."""
+    """Return the numbers of training and test rows; the latter is None if there are none."""
     source = source_of(data, settings.label)[0]
     drawn = min(len(source.X), settings.rows or len(source.X))
     n_train = drawn - math.ceil(drawn * settings.holdout)  # as scikit-learn splits them
@@ -66,11 +66,11 @@ def planned_rows(data: str, settings: Settings) -> tuple[int, int | None]:
 def unit_costs(
     todo: Iterable[Cell], finished: Sequence[Row], settings: Settings
 ) -> dict[tuple[str, str], float]:
-    """Return the seconds a training row of each method on each data set.
+    """Return the seconds per training row of each method on each data set.
 
-    From finished cells; else from two epochs on a few rows: the second counts for every epoch, and
-    what comes before the first is taken to need as long on all rows, as the steps of a generator
-    do. Where a method warms up until learning stalls, the guess is rough.
+    They come from finished cells, else from two epochs on a few rows. The second epoch stands for
+    all epochs. What comes before the first is assumed to take as long on all rows, as the steps of
+    a generator do. The guess is rough for methods that warm up until learning stalls.
     """
     costs: dict[tuple[str, str], float] = {}
     for cell in todo:
@@ -87,7 +87,7 @@ def unit_costs(
 
 
 def _probe(cell: Cell, settings: Settings) -> float:
-    """Return the seconds a row of a whole fit, guessed from a short one."""
+    """Return the seconds per row of a whole fit, estimated from a short one."""
     n = min(PROBE_ROWS, settings.rows or PROBE_ROWS)
     source = source_of(cell.data, settings.label)[0]
     rows, n_test = planned_rows(cell.data, settings)
@@ -108,10 +108,10 @@ def _probe(cell: Cell, settings: Settings) -> float:
         start = time.perf_counter()
         try:
             row = measure(clf, problem)
-        except Exception:  # a few rows may not do for a method that can be fitted on more
+        except Exception:  # a few rows may not be enough for a method
             return (time.perf_counter() - start) / n
     once, epoch = 0.0, row["seconds"] / PROBE_EPOCHS
-    history = getattr(getattr(clf, "estimator_", clf), "history_", None)  # EchoAlign's is inside
+    history = getattr(getattr(clf, "estimator_", clf), "history_", None)  # EchoAlign's is nested
     if history is None and "max_epochs" not in clf.get_params():
         return float(row["seconds"] + row["scoring_seconds"]) / row["n_train"]
     if history:

@@ -1,4 +1,4 @@
-"""A grid of methods, data, noise, rates and seeds: one row a cell, which is never fitted twice."""
+"""A grid of methods, data, noise, rates and seeds: one row per cell, none fitted twice."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from noisyfit.benchmark.table import Row, Table, one_line, only_writer
 from noisyfit.benchmark.usage import as_usage_errors
 
 TABLE = "results.csv"
-QUALITY = "quality"  # folder of histograms, one file a cell
-USUAL_RATE, USUAL_RATE_OF_TWO = 0.4, 0.3  # more than that of two classes is close to chance
+QUALITY = "quality"  # folder of histograms, one file per cell
+USUAL_RATE, USUAL_RATE_OF_TWO = 0.4, 0.3  # with two classes, more is close to chance
 
 Outcome = tuple[Cell, Measured | None, dict[str, list[float]], str]
 Say = Callable[[str], object]
@@ -47,14 +47,14 @@ class Grid:
     Parameters
     ----------
     methods : sequence of str
-        Full names, see `noisyfit.benchmark.contenders.method_names`.
+        Full names; see `noisyfit.benchmark.contenders.method_names`.
     data : sequence of str
-        Names or paths, see `noisyfit.benchmark.sources.load`.
+        Names or paths; see `noisyfit.benchmark.sources.load`.
     noises : sequence of {"symmetric", "pairflip", "instance", "none"}
-        Injected into clean labels; of two classes pairflip is symmetric noise, and left out beside
-        it. Data that come with wrong labels are taken as they are, once.
+        Injected into clean labels. With two classes, pairflip is the same as symmetric noise and
+        is left out if both are listed. Data that come with wrong labels are used once, as they are.
     rates : sequence of float or None
-        None is 0.4, and 0.3 for data of two classes.
+        None means 0.4, or 0.3 for data with two classes.
     seeds : sequence of int
     settings : Settings
     """
@@ -67,7 +67,7 @@ class Grid:
     settings: Settings = Settings()
 
     def cells(self) -> dict[str, Cell]:
-        """Return the cells by key: seed after seed, so that a part is a whole grid already."""
+        """Return the cells by key, seed after seed, so that a partial run is a smaller grid."""
         found = (
             Cell(method, data, kind, rate, seed)
             for seed in self.seeds
@@ -79,7 +79,7 @@ class Grid:
         return {key_of(cell, self.settings): cell for cell in dict.fromkeys(single)}
 
     def noises_of(self, source: Source) -> list[tuple[str, float]]:
-        """Return kinds and rates of the noise to inject into some data."""
+        """Return the kinds and rates of the noise to inject into some data."""
         if not source.is_clean:
             return [(GIVEN, 0.0)]
         two = len(np.unique(source.y)) == 2
@@ -92,7 +92,7 @@ class Grid:
         return list(dict.fromkeys(("none", 0.0) if rate == 0 else (k, rate) for k, rate in pairs))
 
     def check(self) -> None:
-        """Raise ValueError unless every cell has labels of two classes to learn from."""
+        """Raise ValueError unless every cell has labels of at least two classes to learn from."""
         posed: dict[Any, Cell] = {}
         for cell in self.cells().values():
             place = cell.data, cell.noise, cell.rate, cell.seed, cell.method == CLEAN
@@ -109,7 +109,7 @@ class Grid:
                 ) from error
 
     def _methods(self, data: str) -> list[str]:
-        """Put the baseline first: the others are compared with its time."""
+        """Put the baseline first, since its time is what the others are compared with."""
         clean = source_of(data, self.settings.label)[0].y_clean is not None
         known = [name for name in self.methods if clean or name != CLEAN]
         return sorted(known, key=lambda name: name != BASELINE)
@@ -124,24 +124,24 @@ def _check_classes(y: NDArray[Any]) -> None:
 def run_grid(
     grid: Grid, folder: Path, *, again: Sequence[str] = (), jobs: int = 1, say: Say = print
 ) -> int:
-    """Run the cells that a folder does not hold yet, and write each down as it ends.
+    """Run the cells that a folder does not hold yet, and record each as it finishes.
 
     Parameters
     ----------
     grid : Grid
     folder : path
-        Made if it is not there. ``results.csv`` gets one row a cell.
+        Created if it does not exist. Its ``results.csv`` gets one row per cell.
     again : sequence of str, default=()
-        Full names of methods whose rows are thrown away first.
+        Full names of methods whose rows are discarded first.
     jobs : int, default=1
-        Processes, of one thread each.
+        Number of processes, each with one thread.
     say : callable, default=print
-        Takes the lines of progress.
+        Receives the lines of progress.
 
     Returns
     -------
     int
-        The number of cells that failed. They are not written, so the next run tries them again.
+        The number of cells that failed. They are not recorded, so the next run tries them again.
     """
     with _opened(folder) as table:
         if again:
@@ -167,7 +167,7 @@ def run_grid(
 
 @contextmanager
 def _opened(folder: Path) -> Iterator[Table]:
-    """Open the table of a folder, which is made if it is not there, for no one else to write to."""
+    """Open the table of a folder, created if need be, and keep other processes from writing."""
     with ExitStack() as stack:
         with as_usage_errors():
             try:
@@ -191,7 +191,7 @@ def say_cost(grid: Grid, folder: Path, *, jobs: int = 1, say: Say = print) -> No
 
 
 def _plan(grid: Grid, rows: Sequence[Row], jobs: int, say: Say) -> tuple[dict[str, Cell], Clock]:
-    """Return the cells that are to run and what they will cost, and say so."""
+    """Return the cells to run and what they will cost, and say so."""
     cells = grid.cells()
     with as_usage_errors():
         _check_comparable(grid, rows)
@@ -205,7 +205,7 @@ def _plan(grid: Grid, rows: Sequence[Row], jobs: int, say: Say) -> tuple[dict[st
 
 
 def _check_comparable(grid: Grid, rows: Sequence[Row]) -> None:
-    """Raise ValueError unless the rows of each data set can stand in one table."""
+    """Raise ValueError unless the rows of each data set can share one table."""
     for data in grid.data:
         n_train, n_test = planned_rows(data, grid.settings)
         settings = {"n_train": n_train, "n_test": n_test} | grid.settings.columns
@@ -221,7 +221,7 @@ def _check_comparable(grid: Grid, rows: Sequence[Row]) -> None:
 
 
 def _run(todo: dict[str, Cell], grid: Grid, jobs: int) -> Iterator[Outcome]:
-    """Yield the outcomes of cells as they end."""
+    """Yield the outcomes of cells as they finish."""
     if jobs == 1 or not todo:
         yield from (_attempt(cell, grid.settings) for cell in todo.values())
         return
@@ -243,7 +243,7 @@ def _work(cell: Cell, settings: Settings, parent: int) -> Outcome:
 
 @lru_cache
 def _follow(parent: int) -> None:
-    """End this process soon after its parent was killed: the next run needs its core."""
+    """End this process soon after its parent is killed: the next run needs its core."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -277,7 +277,7 @@ def _write_histogram(folder: Path, key: str, histogram: dict[str, list[float]]) 
 
 
 def _ratio(row: dict[str, Any], rows: Iterable[Row]) -> float | None:
-    """Return the seconds in those of cross-entropy on the same rows, labels and machine."""
+    """Return the seconds as a multiple of cross-entropy's on the same rows, labels and machine."""
 
     def place(of: dict[str, Any]) -> tuple[Any, ...]:
         return of["data"], of["noise"], float(of["rate"]), int(of["seed"])

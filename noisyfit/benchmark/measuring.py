@@ -1,4 +1,4 @@
-"""What is measured of one cell of a grid: a method fitted once."""
+"""What is measured in one cell of a grid: a method fitted once."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def run_cell(cell: Cell, settings: Settings) -> tuple[Measured, dict[str, list[f
     Returns
     -------
     row : dict
-        By the names of `COLUMNS`.
+        Values by the names of `COLUMNS`.
     histogram : dict of list
-        Shares of the right and of the wrong labels by quality, in `N_BINS` equal bins of [0, 1];
-        empty where it is not known which are wrong.
+        Fractions of the right and wrong labels by quality, in `N_BINS` equal bins of [0, 1]; empty
+        if it is not known which are wrong.
     """
     source = source_of(cell.data, settings.label)[0]
     with one_thread():
@@ -68,14 +68,14 @@ def run_cell(cell: Cell, settings: Settings) -> tuple[Measured, dict[str, list[f
 
 @lru_cache
 def _warm_up(device: str) -> None:
-    """Fit once in each process, so that no cell pays for what torch loads on first use."""
+    """Fit once per process, so that no cell pays for what torch loads on first use."""
     X, y = np.random.default_rng(0).normal(size=(64, 4)), np.arange(64) % 2
     make(BASELINE, max_epochs=2, device=device, random_state=0).fit(X, y)
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Compute on one core, in torch and below numpy."""
+    """Compute on one core, in torch and in the libraries beneath numpy."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -91,7 +91,7 @@ class TimedScore:
     Parameters
     ----------
     score : callable
-        Of the estimator.
+        Returns the score of an estimator.
     """
 
     def __init__(self, score: Callable[[Any], float]) -> None:
@@ -100,11 +100,11 @@ class TimedScore:
         self.interrupted = False
 
     def __call__(self, net: Any, X: Any = None, y: Any = None) -> float:
-        """Score, whatever rows the callback hands over."""
+        """Score the net; the callback's rows are ignored."""
         start = time.perf_counter()
         try:
             return float(self.score(net))
-        except KeyboardInterrupt:  # to skorch it means: stop early, and all is well
+        except KeyboardInterrupt:  # skorch would take it for early stopping
             self.interrupted = True
             raise
         finally:
@@ -112,10 +112,10 @@ class TimedScore:
 
 
 def measure(clf: Any, problem: Problem, *, on_gpu: bool = False) -> Measured:
-    """Fit an estimator and return what `COLUMNS` say about it, as far as it can be known.
+    """Fit an estimator and return the values of `COLUMNS`, as far as they can be known.
 
-    The last epoch is the model as ``fit`` leaves it. ``seconds`` are of ``fit`` without the scoring
-    of its epochs.
+    The last epoch is the model as ``fit`` leaves it. ``seconds`` is the time of ``fit`` without
+    the scoring of its epochs.
     """
     scores = _scores(problem)
     timed = {name: TimedScore(score) for name, score in scores.items()}
@@ -181,9 +181,9 @@ def _accuracy(clf: Any, X: Any, y: Any) -> float:
 
 
 def _top_five(clf: Any, problem: Problem) -> float | None:
-    """Return the share of test rows whose class is among the five most probable ones.
+    """Return the fraction of test rows whose class is among the five most probable ones.
 
-    A class without a training row is never among them, as in the accuracy.
+    As in the accuracy, a class without a training row never is.
     """
     classes = clf.classes_
     if problem.X_test is None or len(classes) <= 5:
@@ -219,7 +219,7 @@ def _accuracies(curves: dict[str, list[float]], has_epochs: bool) -> Measured:
 
 
 def _found(clf: Any, problem: Problem) -> Measured:
-    """Return how well the qualities tell the wrong labels."""
+    """Return how well the qualities separate wrong labels from right ones."""
     if problem.wrong is None:
         return {}
     row: Measured = {"noise_rate": float(problem.wrong.mean())}
@@ -233,9 +233,9 @@ def _found(clf: Any, problem: Problem) -> Measured:
 
 
 def _ratings(clf: Any, problem: Problem) -> tuple[NDArray[np.bool_], NDArray[np.float64]] | None:
-    """Return which labels are wrong and their qualities, of the rows that are not trusted.
+    """Return which labels are wrong, and their qualities, for the rows that are not trusted.
 
-    None where there is nothing to tell apart.
+    None if there is nothing to separate.
     """
     wrong, quality = problem.wrong, getattr(clf, "label_quality_", None)
     if wrong is None or quality is None:

@@ -1,4 +1,4 @@
-"""The peak of memory during a call."""
+"""The peak memory of a call."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import torch
 
 
 def peak_memory(function: Callable[[], Any], on_gpu: bool) -> float:
-    """Call a function and return its peak of memory in MB above what stood before.
+    """Call a function and return its peak memory in MB above what was in use before.
 
-    On a GPU it is the memory of tensors, else that of the process (its resident set). NaN where the
-    system does not say: elsewhere than on Linux.
+    On a GPU that is the memory of tensors, otherwise that of the process (its resident set). NaN
+    where the system does not report it, that is, anywhere but on Linux.
     """
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
@@ -24,7 +24,7 @@ def peak_memory(function: Callable[[], Any], on_gpu: bool) -> float:
         return (torch.cuda.max_memory_allocated() - allocated) / 1e6
     _give_back_freed_memory()
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
+        Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
         before = _resident("VmRSS")
     except OSError:
         function()
@@ -34,7 +34,7 @@ def peak_memory(function: Callable[[], Any], on_gpu: bool) -> float:
 
 
 def _give_back_freed_memory() -> None:
-    """Otherwise a call that reuses it would seem to need none. Only where glibc is."""
+    """Return freed memory to the system (glibc only): a call that reuses it would seem free."""
     gc.collect()
     try:
         ctypes.CDLL(None).malloc_trim(0)

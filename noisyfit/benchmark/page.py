@@ -1,7 +1,7 @@
-"""Tables of a page of the documentation: ``python -m noisyfit.benchmark.page FOLDER PAGE``.
+"""Tables for a page of the documentation: ``python -m noisyfit.benchmark.page FOLDER PAGE``.
 
-The page is in Markdown. What stands in it after the line `MARK` is replaced by the tables of a
-folder that ``noisyfit benchmark`` has written; the rest is left as it is.
+The page is in Markdown. Everything after the line `MARK` is replaced by the tables of a folder
+written by ``noisyfit benchmark``; the rest stays as it is.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ def write_page(folder: Path, page: Path) -> None:
 
 
 def tables(results: pd.DataFrame) -> str:
-    """Write the gap recovery of all methods, and a table without costs for each data and noise."""
+    """Return the gap recovery of all methods, and a table for each data set and noise."""
     lines = [markdown_text(facts(results)), "", "## Gap recovery, %", ""]
     lines += [markdown_table(*recovery_table(results[results["data"].isin(IN_FULL)])), ""]
-    summary = summarize(results).assign(**dict.fromkeys(COST, np.nan))  # of one machine and day
+    summary = summarize(results).assign(**dict.fromkeys(COST, np.nan))  # of one machine and one day
     for place, rows in summary.groupby(PLACE, sort=False):
         lines += [f"## {markdown_text(title_of(*place))}", "", markdown_table(*table_of(rows)), ""]
     return "\n".join(lines)

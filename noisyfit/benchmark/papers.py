@@ -1,4 +1,4 @@
-"""The settings of the papers: a function for each method and data set."""
+"""The settings of the papers, a function for each method and data set."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _PUBLISHED_CLID = {
     "batch_size": 100,
     "meta_batch_size": 100,
     "lr": 0.05,
-    "lr_schedule": "constant",  # the callback's, if there is one
+    "lr_schedule": "constant",  # overridden by the callback, if any
     "warmup_epochs": 1,
     "clid_temperature": 0.5,
     "n_snapshots": 5,
@@ -206,7 +206,7 @@ def _echoalign_released(module: str) -> dict[str, Any]:
 
 def _elr_cifar10() -> dict[str, Any]:
     from skorch.callbacks import LRScheduler
-    from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts  # no name that skorch knows
+    from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts  # skorch knows no name for it
 
     restarts = LRScheduler(policy=CosineAnnealingWarmRestarts, T_0=10, eta_min=1e-3)
     own = {"regularization": 3.0, "target_momentum": 0.7}
@@ -245,7 +245,7 @@ def _dividemix_vri(warmup_epochs: int, unlabelled_weight: float) -> dict[str, An
 
 
 def _steps(milestones: list[int], factor: float) -> list[Any]:
-    """Multiply the learning rate by ``factor`` at the start of each milestone, epochs from 0."""
+    """Multiply the learning rate by ``factor`` at the start of each milestone epoch, from 0."""
     from skorch.callbacks import LRScheduler
 
     schedule = LRScheduler(policy="MultiStepLR", milestones=milestones, gamma=factor)
@@ -297,7 +297,7 @@ RECIPES: dict[str, dict[str, Callable[[], dict[str, Any]]]] = {
     },
     "elr": {"cifar10": _elr_cifar10, "cifar100": _elr_cifar100},
     "elr_plus": {"cifar10": _elr_plus_cifar10, "cifar100": _elr_plus_cifar100},
-    "divide_mix": {  # the paper's 25 and 150, for the mean over the classes
+    "divide_mix": {  # the paper's 25 and 150; here the error is a mean over classes
         "cifar10": partial(_dividemix, 10, 2.5),
         "cifar100": partial(_dividemix, 30, 1.5),
     },

@@ -1,4 +1,4 @@
-"""The papers' settings by method and data set, as constructor parameters."""
+"""The papers' settings as constructor parameters, by method and data set."""
 
 from __future__ import annotations
 
@@ -13,65 +13,66 @@ def recipe(method: str, dataset: str) -> dict[str, Any]:
     """Return the settings with which a paper reports a method on a data set.
 
     The parameters are the paper's, not this library's defaults: methods come in their published
-    form, without the changes listed on their pages. Data are not part of a recipe, nor is noise.
+    form, without the changes listed on their pages. A recipe includes neither data nor noise.
 
     For the flywheel:
 
-    - ``"tiny_imagenet"`` and ``"webvision50"`` halve the learning rate every 25 epochs, the first
-      time at the start of epoch 100 and 50, counted from 0. The paper's "0.5 per 25 epochs after
-      100 epochs" could also mean 25 epochs later. It does not name its network for Tiny-ImageNet;
-      here it is that of CIFAR.
-    - ``"clothing1m"`` starts from torchvision's ImageNet weights, which are downloaded at `fit`.
-      The paper's epoch is 1000 batches with balanced labels, which is not reproduced: here it is a
-      pass over all rows.
-    - ``"webvision50"`` names no network: torchvision has no Inception-ResNet-v2, the paper's. Pass
-      ``module=``, a class or a function that returns one; without it ``fit`` takes ResNet-18.
-    - The warm-up of Clothing1M and WebVision is not stated; here it is the 10 epochs of the others.
+    - ``"tiny_imagenet"`` and ``"webvision50"`` halve the learning rate every 25 epochs, starting
+      at epoch 100 and 50 respectively, counted from 0. The paper's "0.5 per 25 epochs after 100
+      epochs" could also mean 25 epochs later. It does not name its network for Tiny-ImageNet; here
+      it is the one for CIFAR.
+    - ``"clothing1m"`` starts from torchvision's ImageNet weights, which `fit` downloads. An epoch
+      of the paper is 1000 batches with balanced labels. This is not reproduced: here it is a pass
+      over all rows.
+    - ``"webvision50"`` names no network, because torchvision lacks the paper's Inception-ResNet-v2.
+      Pass a class or a function that returns one as ``module``; without it ``fit`` uses ResNet-18.
+    - The paper does not state the warm-up on Clothing1M and WebVision; here it is 10 epochs, as on
+      the others.
 
-    For reciprocal label diffusion, 200 epochs of which the learning rate falls to a tenth after the
-    first 100; its published form can collapse, and then goes back to the end of the warm-up. For
-    "food101n" the paper states neither the epochs nor the warm-up: they are the 200 and 30 of its
-    other large sets.
+    For reciprocal label diffusion, training lasts 200 epochs, and the learning rate falls to a
+    tenth after the first 100. Its published form can collapse and then goes back to the end of the
+    warm-up. For "food101n" the paper states neither the epochs nor the warm-up; here they are 200
+    and 30, as for its other large sets.
 
     For CLID-MU, "clid" is the weight network and "vri" the rectifier, each on the data sets for
     which the paper reports it:
 
-    - On CIFAR and CIFAR-N the learning rate goes down for ten epochs and up for ten, to 0.001 and
-      back, as the authors' code has the paper's "10-epoch period". The paper does not state the
-      epochs for CIFAR-N: here the 150 of CIFAR.
-    - ``"animal10n"`` has one cosine over its period of 160 epochs, to 0; the paper does not state
-      how long it trains.
-    - ``"clothing1m"`` has fixed rates, and starts from torchvision's ImageNet weights, which are
-      downloaded at `fit`. The batches of 100 rows are those of CIFAR.
-    - On CIFAR the weight network keeps this library's rate, with which Adam moves it: at the
-      paper's, 1e-5 with SGD, it does not. The rate of a meta-model follows that of the network; the
-      paper's is constant.
-    - The paper warms up for no epoch; here it is one. It names neither momentum nor weight decay;
-      they are those of the authors' code.
+    - On CIFAR and CIFAR-N the learning rate falls to 0.001 for ten epochs and rises back for ten,
+      which is how the authors' code implements the paper's "10-epoch period". The paper does not
+      state the epochs for CIFAR-N; here they are CIFAR's 150.
+    - ``"animal10n"`` has one cosine to 0 over its period of 160 epochs; the paper does not state
+      how long training lasts.
+    - ``"clothing1m"`` has constant rates and starts from torchvision's ImageNet weights, which
+      `fit` downloads. Its batches have 100 rows, as for CIFAR.
+    - On CIFAR the weight network is trained with this library's rate and Adam: at the paper's
+      rate, 1e-5 with SGD, it does not move. The rate of a meta-model follows that of the network;
+      the paper's is constant.
+    - The paper has no warm-up; here it is one epoch. The paper names neither momentum nor weight
+      decay; they are taken from the authors' code.
 
-    "divide_mix_vri" is the paper's "VRI-CLID + DivideMix" (its appendix C). The paper does not
-    state the warm-up of 10 or 30 epochs and the weight 150 of the squared error: both are those of
-    the authors' code, the weight divided by the number of classes, over which the error is summed
-    here. The rate of the meta-models is that of "vri". Both networks of the last epoch predict, the
-    paper averages five snapshots of each.
+    "divide_mix_vri" is the paper's "VRI-CLID + DivideMix" (its appendix C). The paper states
+    neither the warm-up of 10 or 30 epochs nor the weight of 150 for the squared error. Both are
+    from the authors' code, with the weight divided by the number of classes, over which the error
+    is summed here. The rate of the meta-models is that of "vri". Here both networks predict as
+    they are after the last epoch; the paper averages five snapshots of each.
 
-    For holistic reliability propagation the batch size, the number of epochs and the length of the
-    warm-up, which the paper does not state, are those of ProMix, on which it builds; the bounds of
-    the reliabilities and the weights, lost in the copy at hand, are this library's. It needs
-    trusted rows: 1,000 in the paper, as ``clean_mask`` or ``X_meta``.
+    For holistic reliability propagation, the paper does not state the batch size, the number of
+    epochs and the length of the warm-up; they are those of ProMix, on which it builds. The bounds
+    of the reliabilities and the weights, lost in the copy at hand, are this library's. The method
+    needs trusted rows, 1,000 in the paper, as ``clean_mask`` or ``X_meta``.
 
     For EchoAlign, "echoalign" is the paper's Algorithm 1, and "echoalign_released" the authors'
-    code, which learns from all modified rows, gives both domains the same weight and goes on for 40
-    epochs with the kept originals. The generator is the user's:
+    code, which learns from all modified rows, gives both domains the same weight and continues for
+    40 epochs on the kept originals. The generator is the user's:
     ``EchoAlignClassifier(**recipe("echoalign", "cifar10"), selector=EchoSelect(modifier, encoder,
-    threshold=0.52))``, with a threshold of 0.4 for 30 % of wrong labels and 0.52 for 45 to 50 %.
-    The paper holds a tenth of the rows out; here all are learned from.
+    threshold=0.52))``, with a threshold of 0.4 for 30 % wrong labels and 0.52 for 45 to 50 %.
+    The paper holds out a tenth of the rows; here all of them are used for training.
 
-    ELR has other settings for asymmetric noise on CIFAR-10: ``regularization=1.0``,
+    ELR has different settings for asymmetric noise on CIFAR-10: ``regularization=1.0``,
     ``target_momentum=0.9``, 120 epochs with steps at 40 and 80. "elr_plus" has the numbers of the
     authors' configuration files, ``ELR_plus/config_cifar10.json`` and ``config_cifar100.json``;
-    what else is different is listed at `ELRClassifier`. DivideMix has a weight of the squared error
-    for every noise; here it is that of half of the labels wrong at random.
+    `ELRClassifier` lists the other differences. DivideMix has a weight of the squared error for
+    each noise; here it is the one for half of the labels being wrong at random.
 
     Parameters
     ----------
@@ -89,7 +90,8 @@ def recipe(method: str, dataset: str) -> dict[str, Any]:
     Returns
     -------
     dict
-        For the constructor of the method's class. A new one at each call, callbacks included.
+        Parameters for the constructor of the method's class. Each call returns a new dict, with
+        new callbacks.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""``report.md`` and ``report.html``: the tables and figures of a grid."""
+"""``report.md`` and ``report.html``: the tables and figures for a grid."""
 
 from __future__ import annotations
 
@@ -38,23 +38,23 @@ STYLE = (
     "border-bottom:1px solid #d5dbe3}td:first-child,th:first-child{text-align:left}"
     "img{max-width:100%}"
 )
-MARKS = re.compile(r"[\\`*|\[\]~#$]|(?<![^\W_])_|_(?![^\W_])")  # not the _ within a word
-ALL = ""  # the name under which figures over all data stand
+MARKS = re.compile(r"[\\`*|\[\]~#$]|(?<![^\W_])_|_(?![^\W_])")  # but no _ within a word
+ALL = ""  # key of the figures over all data
 Figures = dict[str, list[tuple[str, Path]]]
 
 
 def write_report(folder: Path) -> list[str]:
-    """Write the report of a grid beside its table.
+    """Write the report of a grid next to its table.
 
     Parameters
     ----------
     folder : path
-        Of `noisyfit.benchmark.grid.run_grid`.
+        The folder passed to `noisyfit.benchmark.grid.run_grid`.
 
     Returns
     -------
     list of str
-        What was written and, if there are no figures, how to get them.
+        Lines on what was written and, if there are no figures, on how to get them.
     """
     stored = Table(folder / TABLE, COLUMNS)
     if not stored.rows:
@@ -75,7 +75,7 @@ def write_report(folder: Path) -> list[str]:
 
 
 def draw_figures(folder: Path, results: pd.DataFrame) -> Figures:
-    """Draw the figures of each data set into PNG files; return titles and paths by data set.
+    """Draw the figures of each data set as PNG files; return titles and paths by data set.
 
     Raises
     ------
@@ -114,7 +114,7 @@ def _drawn(folder: Path, results: pd.DataFrame, figures: Any) -> Figures:
 
 
 def _compares_cells(results: pd.DataFrame) -> bool:
-    """Whether there are several cells, and cross-entropy and another method to compare in them."""
+    """Whether there are several cells in which to compare a method with cross-entropy."""
     points = differences(results)
     return len(points[PLACE].drop_duplicates()) > 1
 
@@ -125,7 +125,7 @@ def _save(figure: Any, path: Path) -> Path:
 
 
 def _histograms(folder: Path, rows: pd.DataFrame) -> dict[str, dict[str, list[float]]]:
-    """Return the mean histograms over seeds by method."""
+    """Return the histograms by method, averaged over seeds."""
     import numpy as np
 
     found: dict[str, list[dict[str, list[float]]]] = {}
@@ -140,7 +140,7 @@ def _histograms(folder: Path, rows: pd.DataFrame) -> dict[str, dict[str, list[fl
 
 
 def facts(results: pd.DataFrame) -> str:
-    """Say in a line what was run."""
+    """Say in one line what was run."""
     sizes = ", ".join(
         f"{data}: {rows['n_train'].min()}" for data, rows in results.groupby("data", sort=False)
     )
@@ -170,14 +170,14 @@ def _markdown(summary: pd.DataFrame, results: pd.DataFrame, figures: Figures) ->
 
 
 def markdown_table(head: list[str], rows: list[list[str]]) -> str:
-    """Write a table in Markdown."""
+    """Return a table in Markdown."""
     written = ([markdown_text(field) for field in fields] for fields in (head, *rows))
     first, *others = (f"| {' | '.join(fields)} |" for fields in written)
     return "\n".join([first, f"|{' --- |' * len(head)}", *others])
 
 
 def markdown_text(text: str) -> str:
-    """Write text so that Markdown shows it as it is, in one line.
+    """Escape text so that Markdown shows it as it is, on one line.
 
     Examples
     --------
@@ -188,7 +188,7 @@ def markdown_text(text: str) -> str:
 
 
 def _html(summary: pd.DataFrame, results: pd.DataFrame, figures: Figures) -> str:
-    """Return one file that needs no other."""
+    """Return one self-contained file."""
     parts = [f"<h1>Comparison of methods</h1><p>{_safe(facts(results))}</p><p>{NOTES}</p>"]
     if _compares_cells(results):
         parts.append(f"<h2>All cells</h2>{_table(*against_baseline(results))}")

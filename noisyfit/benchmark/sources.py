@@ -1,4 +1,4 @@
-"""Data of a comparison: sets with known names, a table in a CSV file, a folder of images."""
+"""Data for a comparison: named data sets, a table in a CSV file, a folder of images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from PIL.Image import Image
 
-MOST_LEVELS = 32  # columns of a categorical variable; rarer levels share one
+MOST_LEVELS = 32  # columns per categorical variable; rarer levels share one
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 
 
@@ -36,9 +36,9 @@ class Source:
     X, y : arrays
         Training rows and their given labels.
     y_clean : array or None
-        Their true labels, where known. The same as ``y``: the data have no noise of their own.
+        Their true labels, if known. Equal to ``y`` if the data have no noise of their own.
     X_test, y_test : arrays or None
-        Test rows with clean labels. None where only given labels are known.
+        Test rows with clean labels. None if only given labels are known.
     """
 
     X: NDArray[Any]
@@ -49,7 +49,7 @@ class Source:
 
     @property
     def is_clean(self) -> bool:
-        """Whether noise is to be injected, as the given labels are right."""
+        """Whether the given labels are right, so that noise is injected."""
         return self.y is self.y_clean
 
 
@@ -59,15 +59,15 @@ def load(name: str, label: str | None = None) -> Source:
     Parameters
     ----------
     name : str
-        One of `NAMES`, a path of a CSV file with a header, or a path of a folder in which each
-        class has a folder of images.
+        One of `NAMES`, the path of a CSV file with a header, or the path of a folder that holds
+        one folder of images per class.
     label : str, default=None
         Column of the CSV file that holds the labels.
 
     Raises
     ------
     ValueError
-        If there are no such data, or they cannot be used.
+        If the data do not exist or cannot be used.
     """
     if name in NAMES:
         return NAMES[name]()
@@ -85,16 +85,16 @@ def load(name: str, label: str | None = None) -> Source:
 
 
 def read_table(path: Path, label: str) -> tuple[NDArray[np.float32], NDArray[Any]]:
-    """Read a CSV file into numbers and labels.
+    """Read numbers and labels from a CSV file.
 
-    Missing numbers get the median of their column; text becomes one column a level, the rarest
-    levels together. Rows without a label are left out.
+    Missing numbers become the median of their column. Text becomes one column per level, with the
+    rarest levels sharing one. Rows without a label are left out.
 
     Raises
     ------
     ValueError
-        If the file is no CSV file in UTF-8 with a header and rows of its length, the column of
-        labels is missing or holds no classes, or nothing stands beside it.
+        If the file is not a CSV file in UTF-8 with a header and rows of its length, if the column
+        of labels is missing or holds no classes, or if there is no other column.
     """
     from sklearn.compose import ColumnTransformer, make_column_selector
     from sklearn.impute import SimpleImputer
@@ -132,14 +132,14 @@ def read_table(path: Path, label: str) -> tuple[NDArray[np.float32], NDArray[Any
     )
     flags = {name: rows[name].astype(float) for name in rows.select_dtypes(bool)}
     X = columns.fit_transform(rows.assign(**flags))
-    with np.errstate(over="ignore"):  # found out just below
+    with np.errstate(over="ignore"):  # caught just below
         X = np.asarray(X, np.float32)
     check_finite_rows(X)
     return X, y
 
 
 def _frame(path: Path) -> tuple[pd.DataFrame, list[str]]:
-    """Read a CSV file whose rows all have the length of its header, and the header as it is."""
+    """Read a CSV file whose rows all have the length of its header, and the raw header."""
     import pandas as pd
 
     try:
@@ -160,9 +160,9 @@ def _frame(path: Path) -> tuple[pd.DataFrame, list[str]]:
 
 
 def read_images(folder: Path) -> tuple[NDArray[np.uint8], NDArray[Any]]:
-    """Read images (n, H, W, 3) and labels, the names of the folders they lie in.
+    """Read images (n, H, W, 3) and their labels, the names of the folders that hold them.
 
-    Images of another size than most are resized to it. Files that are no images are left out.
+    Images are resized to the most common size. Files that are not images are left out.
 
     Raises
     ------
@@ -192,7 +192,7 @@ def _decoded(path: Path) -> Image:
     try:
         with Image.open(path) as image:
             return image.convert("RGB")
-    except Exception as error:  # decoders of damaged files raise all there is
+    except Exception as error:  # on damaged files decoders may raise anything
         raise ValueError(
             f"Each image must be one that can be read. Got {path}: {error}. Replace it, or take it "
             "out of the folder."
@@ -200,14 +200,14 @@ def _decoded(path: Path) -> Image:
 
 
 def digits() -> Source:
-    """Handwritten digits of scikit-learn, 70 % to train."""
+    """Return scikit-learn's handwritten digits, 70 % for training."""
     from sklearn.datasets import load_digits
 
     return _split(*load_digits(return_X_y=True))
 
 
 def synthetic() -> Source:
-    """Three thousand rows of five classes in twenty columns, two clusters a class."""
+    """Return 3,000 rows of five classes in twenty columns, with two clusters per class."""
     from sklearn.datasets import make_classification
 
     return _split(
@@ -218,7 +218,7 @@ def synthetic() -> Source:
 
 
 def _table(name: str) -> Source:
-    """One of the real tables, 70 % to train."""
+    """Return one of the real tables, 70 % for training."""
     return _split(*datasets.load_table(name, return_X_y=True))
 
 
@@ -230,7 +230,7 @@ def _split(X: NDArray[Any], y: NDArray[Any]) -> Source:
 
 
 def _stored(bunch: Any) -> Source:
-    """Take what a loader returns; rows without a given label are left out."""
+    """Return what a loader returns, without the rows that have no given label."""
     kept = bunch.target >= 0
     rows, labels, clean = bunch.data, bunch.target, bunch.target_clean
     if not kept.all():
@@ -254,9 +254,9 @@ NAMES: dict[str, Callable[[], Source]] = {
     "adult": lambda: _stored(datasets.load_adult()),
     **{name: partial(_table, name) for name in TABLES},
 }
-"""Sets by name. All but the first two are read from the folder named by ``NOISYFIT_DATA``."""
+"""Data sets by name. All but the first two are read from the folder in ``NOISYFIT_DATA``."""
 
-BY_CLASSES = (  # the tables by number of classes, then by name
+BY_CLASSES = (  # tables by number of classes, then by name
     *("crx", "german", "magic", "mushroom", "phoneme", "ring", "spambase"),
     *("contraceptive", "splice", "vehicle", "satimage", "segment", "led7digit"),
     *("texture", "vowel", "movement_libras"),
@@ -266,9 +266,9 @@ GROUPS = {
     "tables_development": BY_CLASSES[::2],
     "tables_confirmation": BY_CLASSES[1::2],
 }
-"""Sets that have a name together. Settings are chosen on one half and confirmed on the other."""
+"""Groups of data sets. Settings are chosen on one half and confirmed on the other."""
 
 
 def data_names(given: Iterable[str]) -> list[str]:
-    """Return names and paths of data, each once; a group stands for its sets."""
+    """Return names and paths of data without duplicates; a group stands for its members."""
     return list(dict.fromkeys(name for one in given for name in GROUPS.get(one, (one,))))

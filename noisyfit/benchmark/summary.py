@@ -1,4 +1,4 @@
-"""Means and spreads over the seeds of a grid, and what part of the loss a method wins back."""
+"""Means and spreads over the seeds of a grid, and how much of the loss a method recovers."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ PERCENT = [*ACCURACIES, "noisy_validation"]
 
 
 def gap_recovery(results: pd.DataFrame) -> pd.Series:
-    """Return the part of what noise cost cross-entropy that each row wins back.
+    """Return how much of what noise cost cross-entropy each row recovers.
 
-    ``(accuracy - noisy) / (clean - noisy)``, where noisy and clean are the accuracies after the
-    last epoch of cross-entropy on the noisy and on the clean labels, for the same data and seed.
+    This is ``(accuracy - noisy) / (clean - noisy)``, where noisy and clean are the accuracies of
+    cross-entropy after its last epoch on noisy and clean labels, for the same data and seed.
 
     Parameters
     ----------
@@ -37,8 +37,8 @@ def gap_recovery(results: pd.DataFrame) -> pd.Series:
     Returns
     -------
     Series
-        1 is as good as clean labels, 0 as cross-entropy. NaN where one of the two was not run, or
-        where noise cost nothing.
+        1 is as good as clean labels, 0 as good as cross-entropy. NaN where either of them was not
+        run, or where noise cost nothing.
     """
     method = results["method"]
     clean = results[method == CLEAN].groupby(["data", "seed"])["accuracy_last"].last()
@@ -57,7 +57,7 @@ def _baseline(results: pd.DataFrame) -> pd.Series:
 
 
 def summarize(results: pd.DataFrame) -> pd.DataFrame:
-    """Return mean and standard deviation over seeds, one row a method and kind of noise.
+    """Return mean and standard deviation over seeds, one row per method and kind of noise.
 
     Parameters
     ----------
@@ -67,9 +67,9 @@ def summarize(results: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        With the columns of ``PLACE``, ``method``, ``runs``, and ``name`` and ``name_std`` for each
-        measure. Spreads of a single run are NaN, as are measures that an earlier version did not
-        write.
+        Its columns are those of ``PLACE``, ``method``, ``runs``, and ``name`` and ``name_std`` for
+        each measure. Spreads of a single run are NaN, and so are measures that an earlier version
+        did not record.
     """
     measures = [
         *PERCENT, "top5_last", "gap_recovery", "neg_clid", "auroc", "average_precision", *COST,
@@ -85,8 +85,8 @@ def summarize(results: pd.DataFrame) -> pd.DataFrame:
 def recovery_table(results: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """Return head and rows of a table of the gap recovery, the best method first.
 
-    A column for each kind of noise, and one for the mean over them, whose spread is that of this
-    mean over the seeds that have all of them. Methods that lack one have no mean.
+    There is a column for each kind of noise and one for their mean. The spread of the mean is over
+    the seeds that have all kinds. Methods that lack a kind have no mean.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ def recovery_table(results: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
 
 
 def differences(results: pd.DataFrame) -> pd.DataFrame:
-    """Return by how much each method is above cross-entropy, in points, for each data and noise.
+    """Return how many points each method is above cross-entropy, for each data set and noise.
 
     Parameters
     ----------
@@ -122,8 +122,8 @@ def differences(results: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        The columns of ``PLACE`` and ``method``, and ``difference``: of accuracies after the last
-        epoch on the same rows and labels, a mean over seeds.
+        The columns of ``PLACE``, ``method``, and ``difference``: the difference between accuracies
+        after the last epoch on the same rows and labels, averaged over seeds.
     """
     of = results[results["method"] != CLEAN]
     of = of.assign(difference=100 * (of["accuracy_last"].astype(np.float64) - _baseline(of)))
@@ -134,8 +134,8 @@ def differences(results: pd.DataFrame) -> pd.DataFrame:
 def against_baseline(results: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """Return head and rows of a table over all cells, the best mean rank first.
 
-    A cell is one kind of noise on one data set. Gap recovery is that of the mean over seeds,
-    between -100 and 100, where clean labels gain at least one point.
+    A cell is one kind of noise on one data set. Gap recovery is computed from means over seeds and
+    clipped to between -100 and 100, on cells where clean labels gain at least one point.
     """
     points = differences(results)
     accuracy = 100 * results["accuracy_last"].astype(np.float64)
@@ -166,7 +166,7 @@ def against_baseline(results: pd.DataFrame) -> tuple[list[str], list[list[str]]]
 
 
 def _recovered(wide: pd.DataFrame, clean: pd.Series | None, method: str) -> float:
-    """Return the mean part of the gap that a method wins back, in per cent."""
+    """Return how much of the gap a method recovers on average, in per cent."""
     if clean is None:
         return float("nan")
     top = wide.index.get_level_values("data").map(clean.groupby("data").mean())
@@ -176,7 +176,7 @@ def _recovered(wide: pd.DataFrame, clean: pd.Series | None, method: str) -> floa
 
 
 def written(mean: float, spread: float, digits: int = 1) -> str:
-    """Write a mean and its spread, ``-`` where there is none.
+    """Format a mean and its spread, or ``-`` if there is none.
 
     Examples
     --------
@@ -226,8 +226,8 @@ def table_of(part: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
 
 
 def title_of(data: str, noise: str, rate: float) -> str:
-    """Write a kind of noise for people."""
-    data = Path(data).name  # of a file or folder
+    """Describe a kind of noise to people."""
+    data = Path(data).name  # if it is a file or folder
     if noise == "given":
         return f"{data}, labels as given"
     return f"{data}, clean labels" if noise == "none" else f"{data}, {noise} {100 * rate:g} %"

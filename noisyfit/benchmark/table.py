@@ -21,25 +21,25 @@ if sys.platform != "win32":
     import fcntl
 
 Row = dict[str, str]
-FORMULA = re.compile(r"'*(?:\t|\s*[=+\-@\uff1d\uff0b\uff0d\uff20])")  # of half or full width
+FORMULA = re.compile(r"'*(?:\t|\s*[=+\-@\uff1d\uff0b\uff0d\uff20])")  # half-width or full-width
 
 
 class Table:
-    """Rows on disk: each is there for good when `append` returns.
+    """Rows on disk, each of which is there to stay once `append` returns.
 
-    Opening it drops a last line that a kill or a power cut has torn, and adds the columns that an
-    earlier version did not have, empty.
+    Opening a table drops a last line that was cut short by a kill or a power failure, and adds
+    empty columns for those that an earlier version did not have.
 
     Parameters
     ----------
     path : path
-        Made if it is not there; its folder must be.
+        Created if it does not exist; its folder must exist.
     columns : sequence of str
 
     Raises
     ------
     ValueError
-        If the file has columns that this version does not know, or the same in another order.
+        If the file has columns that this version does not know, or has them in another order.
     """
 
     def __init__(self, path: str | os.PathLike[str], columns: Sequence[str]) -> None:
@@ -62,7 +62,7 @@ class Table:
             _write_whole(self.path, text)
 
     def _whole_lines(self) -> list[bytes]:
-        """Return the lines up to the first one that is torn; only the last can be."""
+        """Return the lines up to the first incomplete one; only the last can be incomplete."""
         lines = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
         if lines and not _is_whole(lines[-1], len(_fields(lines[0])) if len(lines) > 1 else None):
             lines.pop()
@@ -78,10 +78,10 @@ class Table:
             ) from error
 
     def append(self, row: dict[str, Any]) -> None:
-        """Add a row and wait until it is on the disk.
+        """Add a row and wait until it is on disk.
 
-        Numbers are written with six digits, None and NaN as nothing, and text that a spreadsheet
-        would run as a formula after an apostrophe.
+        Numbers are written with six digits, None and NaN as nothing. Text that a spreadsheet would
+        run as a formula gets a leading apostrophe.
         """
         written = {name: _text(row.get(name)) for name in self.columns}
         with open(self.path, "ab") as file:
@@ -91,7 +91,7 @@ class Table:
         self.rows.append(written)
 
     def rewrite(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Replace all rows, at once or not at all."""
+        """Replace all rows atomically."""
         self.rows = [{name: _text(row.get(name)) for name in self.columns} for row in rows]
         lines = [_line(self.columns), *(_line(row.values()) for row in self.rows)]
         _write_whole(self.path, b"".join(lines))
@@ -99,12 +99,12 @@ class Table:
 
 @contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
-    """Keep a second process from writing to a folder; a killed one lets go of it.
+    """Keep a second process from writing to a folder; a killed process releases it.
 
     Raises
     ------
     ValueError
-        If another process writes there.
+        If another process is writing there.
     """
     with open(folder / ".lock", "w") as file:
         if sys.platform != "win32":
@@ -125,12 +125,12 @@ def _text(value: Any) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return text as a table holds it: in one line, and in UTF-8 even if a file has such a name."""
+    """Return text as a table holds it: on one line and in valid UTF-8, whatever a file's name."""
     return " ".join(text.splitlines()).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def read_frame(path: Path, texts: Iterable[str]) -> pd.DataFrame:
-    """Read a table that `Table` has written, with these columns as text and the others as numbers.
+    """Read a table written by `Table`, with these columns as text and the others as numbers.
 
     A name such as ``2024`` or ``NA`` stays a name.
     """
@@ -144,7 +144,7 @@ def read_frame(path: Path, texts: Iterable[str]) -> pd.DataFrame:
 
 
 def _quoted(text: str) -> str:
-    """Put an apostrophe before what a spreadsheet would run; numbers stay numbers."""
+    """Put an apostrophe before text that a spreadsheet would run; numbers stay numbers."""
     return f"'{text}" if FORMULA.match(text) and not _is_number(text) else text
 
 
@@ -171,7 +171,7 @@ def _fields(line: bytes) -> list[str]:
 
 
 def _is_whole(line: bytes, n_fields: int | None) -> bool:
-    if not line.endswith(b"\n") or b"\0" in line:  # zeros: space that was given, not yet written
+    if not line.endswith(b"\n") or b"\0" in line:  # zeros: allocated, not yet written
         return False
     try:
         return n_fields is None or len(_fields(line)) == n_fields

@@ -1,4 +1,4 @@
-"""What a user gives to a command: checked before the work begins, refused in one message."""
+"""The user's input to a command: checked before the work begins, refused in one message."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import ParamSpec, TypeVar
 
 Number = TypeVar("Number", int, float)
 Arguments = ParamSpec("Arguments")
-NOBODY_READS = 141  # what shells report of a program that ended as its reader went away
+NOBODY_READS = 141  # what shells report for a program whose reader went away
 LARGEST_COUNT = 2**31 - 1
-LARGEST_SEED = 2**32 - 1  # of numpy's RandomState
+LARGEST_SEED = 2**32 - 1  # numpy's RandomState takes no larger one
 
 
 def ends_with_its_reader(main: Callable[Arguments, int]) -> Callable[Arguments, int]:
-    """Let a command end in silence where what it prints is read no longer, as by ``| head``.
+    """Let a command end silently when its output is no longer read, as with ``| head``.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def ends_with_its_reader(main: Callable[Arguments, int]) -> Callable[Arguments, 
             try:
                 return main(*args, **kwargs)
             finally:
-                sys.stdout.flush()  # at exit it would be too late
+                sys.stdout.flush()  # too late at exit
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return NOBODY_READS
@@ -43,21 +43,21 @@ def ends_with_its_reader(main: Callable[Arguments, int]) -> Callable[Arguments, 
 
 
 class UsageError(ValueError):
-    """What the user gave cannot be used; a command ends with this message and no traceback."""
+    """Input that cannot be used; the command ends with this message and no traceback."""
 
 
 @contextmanager
 def as_usage_errors(
     kinds: tuple[type[Exception], ...] = (ValueError, OSError),
 ) -> Iterator[None]:
-    """Turn errors of what is read or written inside into `UsageError`.
+    """Turn errors of reading and writing into `UsageError`.
 
-    Nothing is trained inside: errors of training are no errors of the user.
+    Do not train inside: errors of training are not the user's.
 
     Parameters
     ----------
     kinds : tuple of type
-        Of errors.
+        Types of errors to turn.
     """
     try:
         yield
@@ -66,7 +66,7 @@ def as_usage_errors(
 
 
 def count(text: str) -> int:
-    """Read a number of things from a command line."""
+    """Read a count from the command line."""
     return _whole_number(text, 1, LARGEST_COUNT)
 
 
@@ -81,7 +81,7 @@ def seed(text: str) -> int:
 
 
 def share(text: str) -> float:
-    """Read a share of rows or labels, not all of them."""
+    """Read a fraction of the rows or labels, less than all of them."""
     value = _number(text, float)
     if value is None or not 0 <= value < 1:
         raise argparse.ArgumentTypeError(f"must lie in [0, 1). Got {text!r}.")
@@ -89,7 +89,7 @@ def share(text: str) -> float:
 
 
 def device(text: str) -> str:
-    """Read the name of a device that torch can use here."""
+    """Read the name of a device that torch can use on this machine."""
     from noisyfit.utils.devices import resolve_device
 
     try:
@@ -106,7 +106,7 @@ def check_writable(file: Path, option: str) -> None:
     ----------
     file : path
     option : str
-        By which it was given.
+        The option that named it.
     """
     is_new = not os.path.lexists(file)
     try:

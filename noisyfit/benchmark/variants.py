@@ -1,4 +1,4 @@
-"""Variants of the methods: ablations of the papers, controls and other settings, by name."""
+"""Variants of the methods by name: the papers' ablations, controls and other settings."""
 
 from __future__ import annotations
 
@@ -67,4 +67,4 @@ VARIANTS: dict[str, dict[str, Any]] = {
     for method, variants in _OF_METHODS.items()
     for variant, params in variants.items()
 }
-"""Parameters of a method by ``method:variant``; the others are its defaults."""
+"""Parameters of a method by ``method:variant``; the others keep their defaults."""

@@ -1,1 +1,1 @@
-"""Everything behind fit: scikit-learn's contract, skorch's engine, labels, checkpoints, files."""
+"""Everything behind `fit`: scikit-learn's contract, skorch's engine, labels, checkpoints, files."""

@@ -46,7 +46,7 @@ from noisyfit.utils.validation import (
 )
 
 DEFAULT_EPOCHS = {"table": 60, "image": 30}
-OF_SKORCH = ("_modules", "_criteria", "_optimizers")  # lists of what a fit has made
+OF_SKORCH = ("_modules", "_criteria", "_optimizers")  # lists of what a fit has created
 WARMUP_PART = 6  # by default the warm-up is one sixth of the epochs
 
 
@@ -59,72 +59,74 @@ class NoisyLabelClassifier(
     Savable,
     BaseEstimator,
 ):
-    """Base class of all estimators: what every method takes, gives and promises.
+    """Base class of all estimators: what every method accepts, returns and guarantees.
 
-    A method is a subclass that writes ``_fit(data)``, its loop, and ``_beliefs(data)``, what it has
-    come to believe about the given labels. Everything else is here: scikit-learn's contract,
-    networks and optimizers in skorch's conventions, and one protocol for labels.
+    A method is a subclass that defines ``_fit(data)``, its training loop, and ``_beliefs(data)``,
+    what it has come to believe about the given labels. Everything else is here: scikit-learn's
+    contract, networks and optimizers following skorch's conventions, and one protocol for labels.
 
     Parameters
     ----------
     module : None, str, module class, factory or instance, default=None
-        The network. None takes an MLP for tables, a small CNN for images up to 64 pixels and a
-        ResNet-18 above. A name is one of ``"mlp"``, ``"cnn"``, ``"preact_resnet18"``,
+        The network. None means an MLP for tables, a small CNN for images up to 64 pixels and a
+        ResNet-18 for larger ones. Names are ``"mlp"``, ``"cnn"``, ``"preact_resnet18"``,
         ``"preact_resnet34"``, ``"resnet18"``, ``"resnet34"``, ``"resnet50"``, ``"wrn_28_2"``,
-        ``"wrn_28_10"``, ``"vgg19_bn"``. A class or function that returns a network is called with
-        ``module__*`` and, if its signature has them, ``n_features`` or ``in_channels`` and
-        ``n_classes``. An instance is copied, never trained in place.
+        ``"wrn_28_10"`` and ``"vgg19_bn"``. A class, or a function that returns a network, is called
+        with ``module__*`` and, if its signature has them, with ``n_features`` or ``in_channels``
+        and with ``n_classes``. An instance is copied, never trained in place.
     optimizer : torch optimizer class, default=torch.optim.SGD
         SGD gets momentum 0.9 and weight decay 5e-4 unless ``optimizer__*`` says otherwise.
     lr : float > 0, default=0.05
         Learning rate per mean-reduced batch at the start of the schedule.
     lr_schedule : {"cosine", "cyclic", "constant"}, default="cosine"
-        Cosine to zero over the epochs, or again and again over about twenty. A skorch
-        ``LRScheduler`` callback takes its place.
+        ``"cosine"`` decays to zero over all epochs; ``"cyclic"`` does so again and again, over
+        about twenty epochs each time. A skorch ``LRScheduler`` callback takes precedence.
     max_epochs : int or None, default=None
         None means 60 for tables and 30 for images.
     batch_size : int >= 2, default=128
     augmentation : "auto", None or callable, default="auto"
-        Weak views are jitter and feature masking for tables, crop and flip for images. A callable
-        maps a batch of rows, in the user's units, to a changed copy.
+        How weak views are made. ``"auto"`` is jitter and feature masking for tables, crops and
+        flips for images. A callable maps a batch of rows, in the units of X, to a changed copy.
     jitter : float >= 0, default=0.3
-        Standard deviation of the noise on tables, in standard deviations of each feature.
+        Standard deviation of the noise added to tables, in standard deviations of each feature.
     masking : float in [0, 1), default=0.2
-        Share of entries of tables that are replaced by the mean of their feature.
+        Fraction of the entries of a table that are replaced by the mean of their feature.
     flip : bool, default=True
         Whether images may be mirrored left to right.
     image_layout : {"auto", "HW", "HWC", "CHW"}, default="auto"
         Order of the axes of one image.
     value_range : (float, float) or None, default=None
-        Black and white of images. None takes 0 to 255 for uint8; for others 0 to 1 or 0 to 255,
-        which an overshoot may leave by a quarter, or else the smallest and the largest value.
+        Values of black and white in images. None means 0 to 255 for uint8. Other dtypes are taken
+        to be on 0 to 1 or 0 to 255, with an overshoot of up to a quarter, or else to range from
+        their smallest to their largest value.
     validation_fraction : float in (0, 1) or None, default=None
-        Share of the rows held out to record ``valid_loss`` and ``valid_acc`` against their given
+        Fraction of the rows held out to record ``valid_loss`` and ``valid_acc`` on their given
         labels.
     missing_label : scalar or None, default=None
-        Marks rows without a label, such as -1. NaN marks None, NaN, NaT and pandas' NA, and so
-        does each of them but None, which says that every row has a label.
+        Value that marks rows without a label, such as -1. NaN, NaT and pandas' NA each stand for
+        all of None, NaN, NaT and NA. None means that every row has a label.
     correction_margin : float in [0, 1], default=0.0
-        ``corrected_labels_`` keeps the given label while the belief in it is within this margin of
-        the strongest belief.
+        ``corrected_labels_`` keeps the given label if its probability is within this margin of
+        the highest.
     callbacks : list of skorch callbacks or None, default=None
     checkpoint_dir : path or None, default=None
-        Folder of checkpoints. A killed fit called again with the same arguments goes on where it
-        was, and ends with the same result.
+        Folder of checkpoints. A killed fit that is called again with the same arguments resumes
+        where it stopped and ends with the same result.
     checkpoint_every : int >= 1, default=1
         Epochs between checkpoints.
     device : str or torch.device, default="auto"
-        ``"auto"`` is a CUDA GPU if there is one. Resolved at fit into ``device_``.
+        ``"auto"`` is a CUDA GPU if there is one, else the CPU. ``fit`` stores its choice in
+        ``device_``.
     precision : {"auto", "fp32", "bf16"}, default="auto"
-        Of the forward passes during training; prediction is always float32.
+        Precision of the forward passes during training; prediction is always in float32.
     deterministic : bool, default=False
         Use only deterministic CUDA kernels.
     random_state : int, RandomState instance or None, default=None
     verbose : int, default=0
-        1 prints a table of epochs.
+        1 prints a line for each epoch.
     **kwargs
-        ``module__*``, ``optimizer__*`` and ``callbacks__*`` as in skorch. Type checkers know those
-        of the default networks and of torch's optimizers: pass them others by ``set_params``.
+        ``module__*``, ``optimizer__*`` and ``callbacks__*`` as in skorch. Type checkers know only
+        those of the default networks and of torch's optimizers; set others with ``set_params``.
 
     Attributes
     ----------
@@ -132,13 +134,13 @@ class NoisyLabelClassifier(
     label_quality_ : ndarray of shape (n_samples,)
         In [0, 1]; low means suspicious. 1 for trusted rows, NaN for rows without a label.
     label_distribution_ : ndarray of shape (n_samples, n_classes)
-        Belief about the true class of each training row.
+        Probabilities of the true class of each training row.
     corrected_labels_ : ndarray of shape (n_samples,)
     transition_matrix_ : ndarray of shape (n_classes, n_classes)
         Probability of the observed class (column) given the true class (row).
     given_labels_ : ndarray of shape (n_samples,)
     module_ : torch.nn.Module
-        The network that predicts, behind a layer that standardises its input.
+        The network that predicts, preceded by a layer that standardises its input.
     history_ : skorch.history.History
     device_ : torch.device
     n_iter_ : int
@@ -149,10 +151,10 @@ class NoisyLabelClassifier(
         "clean_mask": True, "X_meta": True, "y_meta": True, "X_val": True, "y_val": True
     }  # fmt: skip
     get_metadata_routing = BaseEstimator.get_metadata_routing
-    __repr__ = BaseEstimator.__repr__  # skorch's shows the module alone
+    __repr__ = BaseEstimator.__repr__  # skorch's shows only the module
 
     _uses_meta: ClassVar[bool] = False
-    _needed: ClassVar[tuple[str, ...]] = (*FITTED, "classes_", "n_classes_")  # by predictions
+    _needed: ClassVar[tuple[str, ...]] = (*FITTED, "classes_", "n_classes_")  # to predict
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "module": [str, callable, None],
         "optimizer": [callable],
@@ -232,7 +234,7 @@ class NoisyLabelClassifier(
             setattr(self, name, value)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Add the shared parameters: their checks, documentation and place in the signature."""
+        """Add the shared parameters to the checks, the documentation and the signature."""
         super().__init_subclass__(**kwargs)
         own = vars(cls).get("_parameter_constraints", {})
         cls._parameter_constraints = super(cls, cls)._parameter_constraints | own
@@ -244,7 +246,7 @@ class NoisyLabelClassifier(
     def set_params(self, **params: Any) -> Self:
         """Store parameters for the next fit.
 
-        A misspelt ``prefix__name`` is reported by ``fit``, when the prefix can be looked up.
+        A misspelt ``prefix__name`` is reported by ``fit``, which knows all prefixes.
         """
         for name in params:
             if "__" not in name and name not in self._signature_names():
@@ -257,7 +259,7 @@ class NoisyLabelClassifier(
         return self
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the parameters as given."""
+        """Return the parameters as they were given."""
         return BaseEstimator.get_params(self, deep=deep)
 
     def __sklearn_tags__(self) -> Any:
@@ -283,7 +285,7 @@ class NoisyLabelClassifier(
         y_val: Any = None,
         **refused: Any,
     ) -> Self:
-        """Learn from labels of which some are wrong.
+        """Learn from labels some of which are wrong.
 
         Parameters
         ----------
@@ -291,15 +293,15 @@ class NoisyLabelClassifier(
             A table (n_samples, n_features) or images (n, H, W), (n, H, W, C) or (n, C, H, W),
             of any real dtype. Images and memmaps are not copied.
         y : array-like of shape (n_samples,)
-            Given labels of any type, ``missing_label`` where there is none.
+            Given labels of any type; ``missing_label`` where there is none.
         clean_mask : array-like of bool of shape (n_samples,), default=None
-            Rows whose label is known to be right.
+            True for rows whose label is known to be right.
         X_meta, y_meta : arrays, default=None
             Rows with labels known to be right, for methods with a meta set.
         X_val, y_val : arrays, default=None
-            Rows to record ``valid_loss`` and ``valid_acc`` on.
+            Rows on which ``valid_loss`` and ``valid_acc`` are recorded.
         **refused
-            An error, in the name of the method.
+            Anything else is an error that names the method.
 
         Returns
         -------
@@ -308,9 +310,9 @@ class NoisyLabelClassifier(
         Raises
         ------
         ValueError, TypeError
-            If a parameter or the data cannot be used; the estimator stays as it was.
+            If a parameter or the data cannot be used; the estimator is left as it was.
         NoisyFitError
-            If the loss becomes infinite or the GPU's memory is exhausted.
+            If the loss becomes infinite or the GPU runs out of memory.
         """
         self._refuse(refused)
         with self._all_or_nothing():
@@ -326,9 +328,9 @@ class NoisyLabelClassifier(
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
-        """Check the parameters and forget the earlier fit; take it back if this one fails.
+        """Check the parameters and drop the earlier fit; restore it if this one fails.
 
-        An interrupt leaves what the epochs before it have made, if these were evaluated.
+        An interrupted fit keeps the model of the completed epochs once they have been evaluated.
         """
         with all_or_nothing(self, private=OF_SKORCH, keeps=self._has_concluded):
             self._check_parameters()
@@ -395,7 +397,7 @@ class NoisyLabelClassifier(
 
     @contextmanager
     def _running(self, run: Run) -> Iterator[None]:
-        """Hold what a fit needs while it runs, under its seed and precision."""
+        """Hold what a fit needs while it runs, and set its seed and precision."""
         self._run = run
         try:
             with self._training_conditions():
@@ -404,7 +406,7 @@ class NoisyLabelClassifier(
             del self._run
 
     def _check_beginning(self) -> None:
-        """Refuse a history that a callback has loaded: the method's state is not in it."""
+        """Refuse a history loaded by a callback: it lacks the method's state."""
         if self.history_:
             raise ValueError(
                 "Training must begin with an empty history. Got one of "
@@ -415,7 +417,7 @@ class NoisyLabelClassifier(
 
     @contextmanager
     def _training_conditions(self) -> Iterator[None]:
-        """Seed, with the user's generators put aside."""
+        """Seed the generators, and restore the user's afterwards."""
         with seeded_generators(self.seed_, self.device_, deterministic=self.deterministic):
             try:
                 yield
@@ -450,7 +452,7 @@ class NoisyLabelClassifier(
 
     @contextmanager
     def _claimed(self, everything: TrainingData, *known: Any) -> Iterator[Checkpoint | None]:
-        """Own the folder of the run of these rows, and of all else that decides its result."""
+        """Own the folder of the run defined by these rows and all else that decides its result."""
         if self.checkpoint_dir is None:
             yield None
             return
@@ -475,7 +477,7 @@ class NoisyLabelClassifier(
         raise TypeError(f"{type(self).__name__} has no _beliefs(data)")
 
     def _conclude(self) -> None:
-        """Write the fitted attributes of the end, from what the networks and the method say."""
+        """Write the fitted attributes from what the networks and the method believe at the end."""
         everything, data = self._run.everything, self._run.data
         self.n_iter_ = len(self.history_)
         probs = self._probabilities(everything.rows).cpu().numpy()
@@ -526,16 +528,16 @@ class NoisyLabelClassifier(
 
     @torch_defaults()
     def predict_logits(self, X: Any) -> NDArray[np.float32]:
-        """Return the logits of ``module_``, shape (n_samples, n_classes), for two classes as well.
+        """Return the logits of ``module_``, shape (n_samples, n_classes), even for two classes.
 
-        Their softmax is ``predict_proba`` where one network predicts.
+        Their softmax is ``predict_proba`` if only one network predicts.
         """
         check_is_fitted(self)
         return self._predict(self.module_, self._read(X, reset=False)).cpu().numpy()
 
     @torch_defaults()
     def transform(self, X: Any) -> NDArray[np.float32]:
-        """Return the embeddings, what the last layer sees, shape (n_samples, n_dims), float32."""
+        """Return the embeddings, the input of the last layer, (n_samples, n_dims), in float32."""
         check_is_fitted(self)
         network = self.module_
         embed = partial(features.embeddings, network)
@@ -547,14 +549,14 @@ class NoisyLabelClassifier(
         Parameters
         ----------
         X : array-like
-            Rows as in `fit`.
+            Rows like those of `fit`.
         y : array-like of shape (n_samples,)
             Their given labels.
 
         Returns
         -------
         ndarray of shape (n_samples,)
-            In [0, 1], low = suspicious; NaN where there is no label.
+            In [0, 1]; low means suspicious, NaN means that there is no label.
         """
         check_is_fitted(self)
         data = self._labelled(X, y, "y")
@@ -562,12 +564,12 @@ class NoisyLabelClassifier(
         return np.where(data.has_label.cpu().numpy(), rating, np.nan)
 
     def _rate(self, data: TrainingData) -> Tensor:
-        """Return the quality (n,) of the labels of new rows: the probability given to them."""
+        """Return the quality (n,) of the labels of new rows: their predicted probability."""
         return given_probability(self._probabilities(data), data.labels)
 
 
 def _as_seen(known: Any) -> Any:
-    """Return what a run is told, rows as the networks see them."""
+    """Return an argument of `fit`, with rows as the networks see them."""
     if isinstance(known, TrainingData):
         return fold(known.in_order()), known.labels, known.trusted
     return known

@@ -1,4 +1,4 @@
-"""The bases of skorch and scikit-learn, which ship no types: theirs stand in the stub beside."""
+"""The bases from skorch and scikit-learn, which ship no types; the stub file adds them."""
 
 from sklearn.base import BaseEstimator as BaseEstimator
 from sklearn.base import ClassifierMixin as ClassifierMixin

@@ -1,6 +1,6 @@
 """Checkpoints that survive SIGKILL, one folder per training run.
 
-A checkpoint is tensors, arrays, numbers and text under a checksum: nothing of it is ever run.
+A checkpoint is tensors, arrays, numbers and text under a checksum. None of it is ever executed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ else:
 __all__ = ["Checkpoint", "decode", "encode"]
 
 FILE, LOCK, TEMPORARY = "checkpoint.pt", "lock", "checkpoint.tmp"
-LOCK_ATTEMPTS, LOCK_PAUSE = 3, 0.02  # seconds; others look for an instant whether a run is live
+LOCK_ATTEMPTS, LOCK_PAUSE = 3, 0.02  # seconds; others lock it briefly, to see if a run is live
 SCALARS = (bool, int, float, complex, str, bytes, type(None))
 TENSORS = (Tensor, torch.device, torch.dtype)
 ARRAY = "numpy array"  # key under which a tensor, or a dtype and a list, stand for an array
@@ -44,9 +44,9 @@ class Checkpoint:
     Parameters
     ----------
     folder : path
-        Made on the first write.
+        Created by the first write.
     lock : file or None, default=None
-        Open and locked as long as a run owns the folder; see `claim`.
+        Open and locked while a run owns the folder; see `claim`.
     """
 
     def __init__(self, folder: str | os.PathLike[str], lock: IO[bytes] | None = None) -> None:
@@ -56,16 +56,16 @@ class Checkpoint:
 
     @classmethod
     def claim(cls, directory: str | os.PathLike[str], name: str, key: str = "") -> Checkpoint:
-        """Own the folder of a run until `release`; it is free again when the process dies.
+        """Own the folder of a run until `release`, or until the process dies.
 
-        Where a live run owns it, this one gets a folder of its own beside it. A warning tells of
-        runs of the same name that were stopped, if there is none to go on with.
+        If a live run owns it, this one gets a separate folder beside it. If there is nothing to
+        resume, a warning names stopped runs of the same name.
 
         Parameters
         ----------
         directory : path
         name, key : str
-            What is run, and the hash of all that defines the run.
+            The method, and the hash of everything that defines the run.
 
         Raises
         ------
@@ -84,7 +84,7 @@ class Checkpoint:
     @classmethod
     def _take(cls, folder: Path) -> Checkpoint | None:
         for _ in range(LOCK_ATTEMPTS):
-            with suppress(FileExistsError):  # which was there a moment ago
+            with suppress(FileExistsError):  # it was there a moment ago
                 folder.mkdir(parents=True, exist_ok=True)
             lock = _locked(folder)
             if lock is not None:
@@ -93,11 +93,11 @@ class Checkpoint:
         return None
 
     def read(self) -> dict[str, Any] | None:
-        """Return the stored state on the CPU, or None when there is none to rely on."""
+        """Return the stored state on the CPU, or None if there is no intact one."""
         content = read_sealed(self.file)
         try:
             state: dict[str, Any] | None = None if content is None else decode(content)
-        except Exception:  # whatever foreign bytes make torch say
+        except Exception:  # torch may raise anything on foreign bytes
             set_aside(self.file)
             return None
         return state
@@ -107,7 +107,7 @@ class Checkpoint:
         self._pending = encode(state)
 
     def flush(self) -> None:
-        """Write the held state whole or not at all."""
+        """Write the held state, all of it or nothing."""
         if self._pending is None:
             return
         self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -115,27 +115,27 @@ class Checkpoint:
         self._pending = None
 
     def write(self, file: Path, content: bytes) -> None:
-        """Write a file by way of the folder, whole or not at all."""
+        """Write a file atomically, through a temporary one in the folder."""
         write_sealed(file, content, self.file.with_name(TEMPORARY))
 
     def remove(self) -> None:
-        """Forget the run: it has ended."""
+        """Delete the checkpoint: the run has ended."""
         self.file.unlink(missing_ok=True)
         if self._lock is None:
             self._remove_folder()
         self.release()
 
     def release(self) -> None:
-        """Leave the folder to the next run; one without a checkpoint goes."""
+        """Free the folder for the next run, and delete it if it holds no checkpoint."""
         if self._lock is None:
             return
         if not self.file.exists():
-            self._remove_folder()  # once: from here on the name is another run's
+            self._remove_folder()  # only once: from here on another run may own the name
         self._lock.close()
         self._lock = None
 
     def _remove_folder(self) -> None:
-        with suppress(OSError):  # Windows keeps what is open, and damaged files stay
+        with suppress(OSError):  # Windows keeps open files; damaged files stay
             for name in (TEMPORARY, LOCK):
                 self.file.with_name(name).unlink(missing_ok=True)
             self.file.parent.rmdir()
@@ -150,7 +150,7 @@ def encode(state: Any) -> bytes:
     Raises
     ------
     ValueError
-        If there is anything else, which could only be read back by running code.
+        If there is anything else, which could be read back only by running code.
     """
     buffer = io.BytesIO()
     torch.save(_packed(state, "the state"), buffer)
@@ -163,7 +163,7 @@ def decode(content: bytes) -> Any:
 
 
 def _packed(value: Any, where: str) -> Any:
-    """Return what torch reads back without running code."""
+    """Return the value in a form that torch reads back without running code."""
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):
@@ -209,7 +209,7 @@ def _array(stored: Any) -> Any:
 
 
 def _folders(directory: Path, own: str) -> Iterator[Path]:
-    """Yield where a run may be: first where it was stopped, then where nothing is."""
+    """Yield the folders that a run may take: those of stopped runs first, then unused ones."""
     copies = sorted(directory.glob(f"{own}-*"))
     stopped = [folder for folder in (directory / own, *copies) if (folder / FILE).exists()]
     numbered = (directory / f"{own}-{number}" for number in count(2))
@@ -217,7 +217,7 @@ def _folders(directory: Path, own: str) -> Iterator[Path]:
 
 
 def _locked(folder: Path) -> IO[bytes] | None:
-    """Open the lock of a folder for this run alone; None if another one has it."""
+    """Open the lock of a folder for this run alone; None if another run holds it."""
     path = folder / LOCK
     try:
         lock = open(path, "ab")  # noqa: SIM115
@@ -230,7 +230,7 @@ def _locked(folder: Path) -> IO[bytes] | None:
 
 
 def _try_lock(descriptor: int) -> bool:
-    """Take a lock that ends with the process; file systems without locks have no owners."""
+    """Take a lock that ends with the process; where there are no locks, nobody owns a folder."""
     try:
         if sys.platform == "win32":
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
@@ -244,7 +244,7 @@ def _try_lock(descriptor: int) -> bool:
 
 
 def _is_at(path: Path, lock: IO[bytes]) -> bool:
-    """Whether an open file has not been removed before it was locked."""
+    """Whether an open file is still at its path, not removed before it was locked."""
     try:
         return os.path.samestat(os.stat(path), os.fstat(lock.fileno()))
     except FileNotFoundError:
@@ -261,7 +261,7 @@ def _is_live(folder: Path) -> bool:
 
 
 def _tell_of_others(directory: Path, name: str, own: str) -> None:
-    """Warn of stopped runs that are not this one: the user may mean to go on with one."""
+    """Warn of other stopped runs, since the user may mean to resume one of them."""
     folders = sorted(file.parent for file in directory.glob(f"{name}-*/{FILE}"))
     others = [f for f in folders if not f.name.startswith(own) and not _is_live(f)]
     if others:

@@ -8,7 +8,7 @@ from typing import Any
 
 
 def complete_documentation(cls: type[Any], base: type[Any]) -> None:
-    """Fill ``{shared parameters}`` and ``{shared attributes}``, and merge the signatures."""
+    """Fill in ``{shared parameters}`` and ``{shared attributes}``, and merge the signatures."""
     for section in ("Parameters", "Attributes"):
         marker = f"    {{shared {section.lower()}}}\n"
         if cls.__doc__ and marker in cls.__doc__:
@@ -24,7 +24,7 @@ def complete_documentation(cls: type[Any], base: type[Any]) -> None:
 
 
 def hide_kwargs(cls: type[Any]) -> None:
-    """Leave ``**kwargs`` out of the signature: scikit-learn would take it for a parameter."""
+    """Drop ``**kwargs`` from the signature: scikit-learn would take it for a parameter."""
     constructor = vars(cls)["__init__"]
     constructor.__signature__ = inspect.Signature(_named(inspect.signature(constructor)))
 

@@ -27,17 +27,17 @@ from noisyfit.utils.devices import resolve_device
 from noisyfit.utils.synonyms import remedy
 
 SGD_DEFAULTS = {"momentum": 0.9, "weight_decay": 5e-4, "fused": True}
-CYCLE = 20  # epochs, about, between the restarts of the cyclic learning rate
-SMALLEST = torch.finfo(torch.float32).tiny  # of a probability, to take its logarithm
-SMALLEST_BATCH = 32  # rows below which matrix products take another path, with other rounding
+CYCLE = 20  # epochs between restarts of the cyclic learning rate, roughly
+SMALLEST = torch.finfo(torch.float32).tiny  # probability of which a logarithm is taken
+SMALLEST_BATCH = 32  # rows; smaller matrix products take another path and round differently
 
 
 class Engine(Net):
-    """Networks, optimizers, epochs, callbacks and checkpoints for the loop a method writes.
+    """Networks, optimizers, epochs, callbacks and checkpoints for the loop that a method defines.
 
-    A method names its networks in the class attribute ``_networks``: ``module_`` predicts; any
-    other name ``x`` gives a network ``x_`` and its optimizer ``x_optimizer_``, which users reach as
-    ``x__`` and ``x_optimizer__``.
+    A method names its networks in the class attribute ``_networks``. ``module_`` predicts; any
+    other name ``x`` adds a network ``x_`` with an optimizer ``x_optimizer_``, whose parameters
+    are ``x__*`` and ``x_optimizer__*``.
     """
 
     module_: Any
@@ -58,10 +58,10 @@ class Engine(Net):
     _run: Run  # while fit runs
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Refuse what the loop of a method would pass over."""
+        """Refuse overrides that the loop of a method would ignore."""
         super().__init_subclass__(**kwargs)
         if cls._fit is Engine._fit or not cls._fit.__module__.startswith("noisyfit."):
-            return  # a user's own loop may call what it likes
+            return  # a user's own loop may call anything
         for name, instead in (NOT_OFFERED | NOT_CALLED).items():
             if inspect.getattr_static(cls, name) is not inspect.getattr_static(Net, name):
                 raise TypeError(
@@ -78,7 +78,7 @@ class Engine(Net):
     # ---------------------------------------------------------------- networks and optimizers
 
     def initialize(self) -> Engine:
-        """Make callbacks, networks, state and optimizers afresh."""
+        """Create callbacks, networks, state and optimizers afresh."""
         if not hasattr(self, "row_shape_"):
             raise NoisyFitError(
                 f"{type(self).__name__} makes its networks in fit, when the shape of X is known. "
@@ -95,7 +95,7 @@ class Engine(Net):
         with self._current_init_context("optimizer"):
             self.initialize_optimizer()
         for group in self._param_groups(self._networks):
-            group["first_lr"] = group["lr"]  # schedulers overwrite what they begin with
+            group["first_lr"] = group["lr"]  # schedulers overwrite the initial rate
         for name, callback in self._user_callbacks:
             if isinstance(callback, ParamMapper):
                 check_patterns(name, callback.patterns, [*self.get_all_learnable_params()])
@@ -104,18 +104,18 @@ class Engine(Net):
         return self
 
     def initialize_module(self) -> Engine:
-        """Make ``module_``, the other networks and ``state_`` on the device."""
+        """Create ``module_``, the other networks and ``state_`` on the device."""
         for name in (*self._networks, *self._copies):
             setattr(self, f"{name}_", self._make_network(name, independent=name != "module"))
         self.state_ = _State(self._whole_state(self.n_rows_, self.n_classes_)).to(self.device_)
         return self
 
     def _whole_state(self, n: int, n_classes: int) -> dict[str, Tensor]:
-        """Return the state of a method and of the bases that have one of their own."""
+        """Return the state of a method, together with that of its bases."""
         return self._init_state(n, n_classes)
 
     def _init_state(self, n: int, n_classes: int) -> dict[str, Tensor]:
-        """Return what must outlive an epoch, by name, for ``n`` training rows; see ``state_``."""
+        """Return the buffers of ``state_``, which outlive an epoch, for ``n`` training rows."""
         return {}
 
     def _network(self, name: str) -> nn.Module:
@@ -128,7 +128,7 @@ class Engine(Net):
         return optimizer
 
     def _rebuild(self, states: dict[str, dict[str, Tensor]], history: list[dict[str, Any]]) -> None:
-        """Make the networks again from their stored weights."""
+        """Recreate the networks from their stored weights."""
         self.device_ = resolve_device(self.device)
         with self._current_init_context("module"):
             for name in (*self._networks, *self._copies):
@@ -139,7 +139,7 @@ class Engine(Net):
         self.initialized_ = True
 
     def initialize_optimizer(self) -> Engine:
-        """Make one optimizer a network."""
+        """Create one optimizer per network."""
         self._check_trainable()
         for name in self._networks:
             optimizer = self._make_optimizer(name, self._network(name))
@@ -158,7 +158,7 @@ class Engine(Net):
             independent=independent,
         )
         mean, scale = torch.as_tensor(self.feature_mean_), torch.as_tensor(self.feature_scale_)
-        # channels_last weights: half the time of a forward pass over grey images on a CPU
+        # channels_last weights halve the time of a forward pass over grey images on a CPU
         network = network.to(memory_format=torch.channels_last)
         wrapped = Standardized(network, mean, scale).to(self.device_)
         self._check_logits(wrapped)
@@ -197,14 +197,14 @@ class Engine(Net):
         return self.optimizer(*groups, **params)
 
     def get_all_learnable_params(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yield the parameters of all networks, by the names that the user's network has."""
+        """Yield the parameters of all networks, named as in the user's network."""
         for name in self._networks:
             yield from named_parameters(name, self._network(name))
 
     # ------------------------------------------------------------------------- the loop
 
     def _loop(self, data: TrainingData) -> None:
-        """Run the method's loop from wherever the history ends."""
+        """Run the method's loop from where the history ends."""
         self._run.parameters = {
             name: list(named_parameters(name, self._network(name))) for name in self._networks
         }
@@ -214,11 +214,11 @@ class Engine(Net):
             self._set_training(False)
 
     def _fit(self, data: TrainingData) -> None:
-        """Train: the one thing a method must write."""
+        """Train: the one thing that a method must define."""
         raise TypeError(f"{type(self).__name__} has no _fit(data): a method is a subclass with one")
 
     def _epochs(self) -> Iterator[int]:
-        """Yield the epochs still to train, networks in training mode, callbacks fired around."""
+        """Yield the remaining epochs, with networks in training mode and callbacks notified."""
         for epoch in range(len(self.history_), self.max_epochs_):
             self._set_training(True)
             self._set_learning_rates(epoch)
@@ -231,7 +231,7 @@ class Engine(Net):
             self._save_epoch(epoch)
 
     def _check_trainable(self) -> None:
-        """Refuse networks without a parameter to move."""
+        """Refuse networks without a trainable parameter."""
         for name in self._networks:
             parameters = list(self._network(name).parameters())
             if not any(p.requires_grad for p in parameters):
@@ -242,7 +242,7 @@ class Engine(Net):
                 )
 
     def _descend(self, loss: Tensor, network: str = "module") -> None:
-        """Take one step of a network down ``loss``: gradients, callbacks, step."""
+        """Take one step of a network's optimizer on ``loss``: gradients, callbacks, step."""
         optimizer, predicts = self._optimizer(network), network == "module"
         if predicts:
             self.notify("on_batch_begin", batch=None, training=True)
@@ -258,7 +258,7 @@ class Engine(Net):
             self._follow_learning_rate()
 
     def _log(self, name: str, value: Tensor) -> None:
-        """Note a value of this batch; the history gets the mean over the epoch, under ``name``."""
+        """Log a value of this batch; the history gets the mean over the epoch as ``name``."""
         self._run.log(name, value)
 
     def _predict(
@@ -268,7 +268,7 @@ class Engine(Net):
         return self._evaluate(network, network, data, view)
 
     def _probabilities(self, rows: TrainingData | Rows) -> Tensor:
-        """Return what ``predict_proba`` says of the rows, (n_samples, n_classes)."""
+        """Return what ``predict_proba`` gives for the rows, (n_samples, n_classes)."""
         return self._predict(self.module_, rows).softmax(1)
 
     @torch.no_grad()
@@ -279,7 +279,7 @@ class Engine(Net):
         data: TrainingData | Rows,
         view: str = "plain",
     ) -> Tensor:
-        """Map all rows with the network in evaluation mode; restore its mode."""
+        """Map all rows with the network in evaluation mode, then restore its mode."""
         was_training = network.training
         network.eval()
         try:
@@ -289,14 +289,14 @@ class Engine(Net):
         return torch.cat(parts).float()
 
     def _set_learning_rates(self, epoch: int) -> None:
-        """Move every optimizer: cosine to zero over the epochs, or as the user's LRScheduler."""
+        """Set every learning rate: by ``lr_schedule``, or as the user's LRScheduler does."""
         if not any(isinstance(cb, LRScheduler) for _, cb in self.callbacks_):
             for group in self.optimizer_.param_groups:
                 group["lr"] = group["first_lr"] * self._share_of_learning_rate(epoch)
         self._follow_learning_rate()
 
     def _follow_learning_rate(self) -> None:
-        """Move the other optimizers as the first one, which a scheduler may move in any batch."""
+        """Scale the other learning rates like the first, which may change in any batch."""
         others = self._param_groups(self._networks[1:])
         moving = [group for group in self.optimizer_.param_groups if group["first_lr"]]
         if others and moving:
@@ -308,7 +308,7 @@ class Engine(Net):
         return [group for name in networks for group in self._optimizer(name).param_groups]
 
     def _share_of_learning_rate(self, epoch: int) -> float:
-        """Follow a cosine to zero over each cycle; ``"cyclic"`` has several."""
+        """Return the fraction of the initial rate: a cosine to zero over each cycle."""
         if self.lr_schedule == "constant":
             return 1.0
         epochs = self.max_epochs_
@@ -316,7 +316,7 @@ class Engine(Net):
         return (1 + cos(pi * (epoch * n_cycles % epochs) / epochs)) / 2
 
     def _record_epoch(self, epoch: int) -> None:
-        """Write the epoch's mean losses into the history: one copy to the host."""
+        """Write the epoch's mean losses to the history: one copy to the host."""
         losses = self._run.take_losses()
         if losses:
             means = torch.stack([values.mean() for values in losses.values()]).tolist()
@@ -337,12 +337,12 @@ class Engine(Net):
         )
 
     def _drop_open_epoch(self) -> None:
-        """Forget an epoch that was broken off."""
+        """Drop an epoch that was interrupted."""
         if self.history_ and "train_loss" not in self.history_[-1]:
             self.history_.pop()
 
     def _record(self, name: str, value: float, best: Callable[..., float] = min) -> None:
-        """Write a value and, as skorch's Checkpoint expects, whether it is the best so far."""
+        """Record a value and, as skorch's Checkpoint expects, whether it is the best so far."""
         earlier = [row[name] for row in self.history_[:-1] if name in row]
         self.history_.record(name, value)
         self.history_.record(f"{name}_best", value == best([*earlier, value]))
@@ -354,7 +354,7 @@ class Engine(Net):
         self._record("valid_acc", float((probs.argmax(1) == labels).float().mean()), best=max)
 
     def _callbacks_stop(self) -> bool:
-        """Fire the end of the epoch; skorch's way to stop early is a KeyboardInterrupt."""
+        """Notify callbacks of the epoch's end; in skorch they stop early by KeyboardInterrupt."""
         try:
             self.notify("on_epoch_end", **self._run.datasets)
         except KeyboardInterrupt:
@@ -408,7 +408,7 @@ class Engine(Net):
 
 
 def _padded(x: Tensor) -> Tensor:
-    """Fill up small batches, so that a row's result does not depend on how many come with it."""
+    """Pad small batches, so that a row's result does not depend on the size of its batch."""
     missing = SMALLEST_BATCH - len(x)
     return x if missing <= 0 else torch.cat([x, x[:1].expand(missing, *x.shape[1:])])
 
@@ -423,7 +423,7 @@ class _State(nn.Module):
 
 
 def _fitted_state(callback: Any) -> dict[str, Any]:
-    """Return the fitted attributes of a callback: plain values and what has a state_dict."""
+    """Return the fitted attributes of a callback: plain values and objects with a state_dict."""
     plain = (int, float, str, bool, dict, list, type(None))
     attributes = vars(callback).items()
     fitted = {k: v for k, v in attributes if k.endswith("_") and not isinstance(v, type)}

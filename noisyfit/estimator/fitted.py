@@ -1,4 +1,4 @@
-"""Attributes that exist after fit: all of them or none, their names, and what is said before."""
+"""Attributes that exist after `fit`: all or none, their names, and the error before `fit`."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from sklearn.exceptions import NotFittedError
 
 
 class FittedAttributes:
-    """Says of attributes that `fit` writes, when they are not there, what must come first."""
+    """Tells users to call `fit` first when an attribute that it writes is missing."""
 
-    if not TYPE_CHECKING:  # else mypy would know of no attribute
+    if not TYPE_CHECKING:  # otherwise mypy would accept every attribute
 
         def __getattr__(self, name: str) -> Any:
             if name in fitted_names(type(self)):
                 _refuse_before_fit(self, name)
-            return object.__getattribute__(self, name)  # raises what it raised before
+            return object.__getattribute__(self, name)  # raises the original error
 
 
 @contextmanager
@@ -31,15 +31,15 @@ def all_or_nothing(
     private: Container[str] = (),
     keeps: Callable[[BaseException], bool] = lambda error: False,
 ) -> Iterator[None]:
-    """Forget the earlier fit of an estimator; take it back if the new one is broken off.
+    """Drop the earlier fit of an estimator; restore it if the new one does not complete.
 
     Parameters
     ----------
     estimator : object
     private : collection of str
-        Attributes that a fit writes beside those that end in ``_``.
+        Attributes that a fit writes besides those that end in ``_``.
     keeps : function, default=none
-        Whether the new fit is whole although it ends in an error.
+        Whether the new fit is complete although it ended in an error.
     """
     before = vars(estimator).copy()
     try:
@@ -70,7 +70,7 @@ def _refuse_before_fit(estimator: Any, name: str) -> None:
 
 @cache
 def fitted_names(cls: Any) -> frozenset[str]:
-    """Return the fitted attributes of a class: names ending in ``_`` that its code has."""
+    """Return the fitted attributes of a class: the names in its code that end in ``_``."""
     members = [member for base in cls.__mro__ for member in vars(base).values()]
     functions = [getattr(m, "fget", None) or getattr(m, "__func__", m) for m in members]
     codes = [inspect.unwrap(f).__code__ for f in functions if hasattr(f, "__code__")]

@@ -1,4 +1,4 @@
-"""What X is: layout, shape and scale of its rows, learned at fit and held to afterwards."""
+"""The format of X: layout, shape and scale of its rows, learned by `fit` and enforced later."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from noisyfit.utils.validation import check_finite_rows, checked_value_range
 
 CHANNEL_COUNTS = (1, 3, 4)
 KNOWN_RANGES = ((0.0, 1.0), (0.0, 255.0))
-OTHER_SCALE = 10  # times what the training images showed
-OVERSHOOT = 0.25  # of the width; sharpening and bicubic interpolation leave the scale by less
+OTHER_SCALE = 10  # times the range of the training images
+OVERSHOOT = 0.25  # of the width; sharpening and bicubic interpolation overshoot by less
 
 
 class Format(NamedTuple):
-    """What the rows of fit were; an estimator has each as a fitted attribute.
+    """The format of the rows of `fit`; an estimator has each field as a fitted attribute.
 
     Attributes
     ----------
     layout : str
         ``"table"`` or the order of the axes of one image.
     input_shape, row_shape : tuple of int
-        Of one row as passed, and as the network gets it: (d,) or (C, H, W).
+        Shape of one row as passed, and as the network receives it: (d,) or (C, H, W).
     value_range : tuple of float
-        Scale of the images, black and white.
+        Values of black and white in images.
     feature_mean, feature_scale : ndarray
-        Per column of tables, per channel of images.
+        Per column of a table, per channel of images.
     """
 
     layout: str
@@ -44,7 +44,7 @@ class Format(NamedTuple):
 
     @classmethod
     def learned(cls, rows: Rows, input_shape: tuple[int, ...], value_range: Any) -> Self:
-        """Scan rows, once, for what they are; ``value_range`` is the user's word on it."""
+        """Learn the format in one pass over the rows; ``value_range`` is the user's parameter."""
         seen = scan(rows)
         check_finite(seen.low, seen.high)
         given = None if rows.layout == "table" else value_range
@@ -53,7 +53,7 @@ class Format(NamedTuple):
         return cls(rows.layout, input_shape, rows.row_shape, scale, mean, std)
 
     def check(self, rows: Rows, value_range: Any) -> None:
-        """Hold the values of later rows to those of fit."""
+        """Check the values of later rows against those of `fit`."""
         low, high = (0.0, 255.0) if rows.is_bytes else extremes(rows)
         check_finite(low, high)
         if self.layout != "table":
@@ -65,7 +65,7 @@ FITTED = tuple(f"{name}_" for name in Format._fields)
 
 
 class InputReader:
-    """Learns the `Format` of X at fit, and holds later rows to it."""
+    """Learns the `Format` of X during `fit` and checks later rows against it."""
 
     image_layout: str
     value_range: Any
@@ -102,7 +102,7 @@ class InputReader:
 
 
 def check_shape(shape: tuple[int, ...], fitted: Format | None) -> None:
-    """Refuse X without rows or features, and rows of another shape than those of fit."""
+    """Refuse X without rows or features, and rows whose shape differs from those of `fit`."""
     if 0 in shape:
         what = "sample" if shape[0] == 0 else "feature"
         raise ValueError(f"X must have a row and a feature. Got 0 {what}(s) (shape {shape}).")
@@ -111,7 +111,7 @@ def check_shape(shape: tuple[int, ...], fitted: Format | None) -> None:
 
 
 def validate_data(reader: Any, X: Any, **params: Any) -> Any:
-    """Check X as scikit-learn does, but say in which rows it is not finite."""
+    """Check X as scikit-learn does, but name the rows that are not finite."""
     X = validation.validate_data(reader, X, ensure_all_finite=False, **params)
     if not params.get("skip_check_array"):
         check_finite_rows(X)
@@ -133,12 +133,12 @@ def image_layout(shape: tuple[int, ...], requested: str = "auto") -> str:
     shape : tuple of int
         Shape of X, rows first.
     requested : {"auto", "HW", "HWC", "CHW"}
-        The user's word; ``"auto"`` looks for an axis of 1, 3 or 4 channels.
+        The user's choice; ``"auto"`` looks for an axis of 1, 3 or 4 channels.
 
     Raises
     ------
     ValueError
-        If the shape is no table and no image, or could be read in two ways.
+        If the shape is neither a table nor images, or is ambiguous.
     """
     if len(shape) == 2:
         return "table"
@@ -168,7 +168,7 @@ def image_layout(shape: tuple[int, ...], requested: str = "auto") -> str:
 
 
 def check_row_shape(shape: tuple[int, ...], fitted: tuple[int, ...]) -> None:
-    """Refuse rows of another shape than those of fit."""
+    """Refuse rows whose shape differs from those of `fit`."""
     if shape[1:] != fitted:
         raise ValueError(
             f"X must have rows of shape {fitted}, as in fit. Got shape {shape}. Resize, crop or "
@@ -186,10 +186,10 @@ def check_finite(low: float, high: float) -> None:
 
 
 def find_value_range(rows: Rows, low: float, high: float, given: Any) -> tuple[float, float]:
-    """Return the scale of images from ``low`` to ``high``: what the user says, else a guess.
+    """Return the scale of images from ``low`` to ``high``: the user's if given, else a guess.
 
-    Bytes are on 0 to 255. Floats are on 0 to 1 or 0 to 255 if they do not leave it, but for an
-    overshoot at the bright end or at both; otherwise their scale is what they show.
+    Bytes are on 0 to 255. Floats are on 0 to 1 or 0 to 255 if they stay within it, except for an
+    overshoot at the bright end or at both ends; otherwise their scale is the range they span.
     """
     if given is not None:
         found = _checked_value_range(given, rows)
@@ -218,17 +218,17 @@ def _checked_value_range(given: Any, rows: Rows) -> tuple[float, float]:
 def check_value_range(
     fitted: tuple[float, float], low: float, high: float, *, closed: bool
 ) -> None:
-    """Refuse images outside the scale of fit, and warn of such as are almost black on it.
+    """Refuse images outside the scale of `fit`, and warn of images that are almost black on it.
 
     Parameters
     ----------
     fitted : tuple of float
-        Scale of fit.
+        Scale of `fit`.
     low, high : float
         The smallest and the largest value.
     closed : bool
-        Whether the scale is known, so that only an overshoot leaves it; otherwise it is what the
-        training images showed.
+        Whether the scale is known, so that only an overshoot can exceed it; otherwise it is the
+        range of the training images.
     """
     black, white = fitted
     width = white - black

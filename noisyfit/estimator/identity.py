@@ -1,4 +1,4 @@
-"""What a run is known by: the values and the code that define it, never how they are stored."""
+"""The identity of a run: the values and the code that define it, not how they are stored."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ STANDARD_LIBRARY = sysconfig.get_paths()["stdlib"]
 def fingerprint(*parts: Any) -> str:
     """Hash what defines a run; equal only if every value, array entry and class is equal.
 
-    Neither the container of values counts, nor the order of an array in memory. Of the user's own
-    classes and functions the code counts, not the name alone.
+    Neither the container of the values nor the memory order of an array counts. The user's own
+    classes and functions are hashed by their code, not only by name.
 
     Raises
     ------
@@ -43,7 +43,7 @@ def fingerprint(*parts: Any) -> str:
 
 
 def fold(parts: Iterable[Any]) -> str:
-    """Hash parts one by one, which together may not fit into memory."""
+    """Hash parts one by one, since together they may not fit into memory."""
     digest = hashlib.sha1()
     for part in parts:
         digest.update(fingerprint(part).encode())
@@ -51,9 +51,9 @@ def fold(parts: Iterable[Any]) -> str:
 
 
 def code_of(thing: Any) -> list[Any]:
-    """Return what a class or function of the user does, and all of theirs that it refers to.
+    """Return the code of a user's class or function, and of all of theirs that it refers to.
 
-    Empty for what comes with a library: its version tells.
+    Empty for those of libraries, whose versions identify them.
     """
     walk = _Walk()
     walk.visit(thing)
@@ -61,7 +61,7 @@ def code_of(thing: Any) -> list[Any]:
 
 
 def architecture(network: nn.Module) -> tuple[Any, ...]:
-    """Return what a network is made of and what it does, whatever its weights."""
+    """Return the layers and the code of a network, regardless of its weights."""
     kinds = {type(module) for module in network.modules()}
     codes = [code_of(kind) for kind in sorted(kinds, key=lambda kind: kind.__qualname__)]
     shapes = {name: list(value.shape) for name, value in network.state_dict().items()}
@@ -69,7 +69,7 @@ def architecture(network: nn.Module) -> tuple[Any, ...]:
 
 
 def _contents(part: Any, inside: tuple[int, ...] = ()) -> Any:
-    """Return values that hash alike in every process: no storage addresses, no fitted state."""
+    """Return values that hash the same in every process: no addresses, no fitted state."""
     if isinstance(part, SCALAR) and not isinstance(part, np.generic):
         return part
     if id(part) in inside:
@@ -93,7 +93,7 @@ def _is_array(part: Any) -> bool:
 
 
 def _array(part: Any) -> Any:
-    """Return an array, a tensor, a frame or a series as an array in C order."""
+    """Return an array, tensor, frame or series as an array in C order."""
     if isinstance(part, Tensor):
         part = part.detach().cpu()
         if part.dtype == torch.bfloat16:  # unknown to numpy
@@ -110,7 +110,7 @@ def _array(part: Any) -> Any:
 
 
 def _state(part: Any) -> Any:
-    """Return what an object is made of; None where only pickle can tell."""
+    """Return the contents of an object; None where only pickle knows them."""
     if isinstance(part, nn.Module):
         return architecture(part), dict(part.state_dict())
     if isinstance(part, partial):
@@ -127,14 +127,14 @@ def _state(part: Any) -> Any:
 
 
 class _Walk:
-    """Collects the bytecode of the user's classes and functions, each once, in order of use."""
+    """Collects the bytecode of the user's classes and functions, once each, in order of use."""
 
     def __init__(self) -> None:
         self.found: list[Any] = []
         self._seen: set[int] = set()
 
     def visit(self, thing: Any) -> None:
-        """Go through a class or a function; pass over libraries and everything else."""
+        """Visit a class or a function; skip libraries and everything else."""
         thing = _function_of(thing)
         if id(thing) in self._seen or not _is_own(thing):
             return
@@ -182,7 +182,7 @@ def _is_constant(value: Any) -> bool:
 
 
 def _described(code: CodeType, documentation: str | None, names: list[str]) -> Any:
-    """Return instructions and constants, and add the names that they refer to."""
+    """Return instructions and constants, and append the names that they refer to."""
     names += code.co_names
     constants = [
         _described(constant, None, names)
@@ -215,7 +215,7 @@ def _held(cell: CellType) -> Any:
 
 
 def _is_own(thing: Any) -> bool:
-    """Whether a module, class or function is the user's, and of no installed library."""
+    """Whether a module, class or function is the user's, not an installed library's."""
     is_module = isinstance(thing, ModuleType)
     name = str(thing.__name__ if is_module else getattr(thing, "__module__", ""))
     if name in sys.builtin_module_names or name.split(".")[0] == "noisyfit":

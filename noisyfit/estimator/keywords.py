@@ -1,4 +1,4 @@
-"""What constructors take by keyword, for type checkers and editors."""
+"""The keyword arguments of constructors, for type checkers and editors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class RoutedParameters(TypedDict, total=False):
-    """Of the default networks and of torch's optimizers; others are passed by ``set_params``."""
+    """Those of the default networks and torch's optimizers; others go through ``set_params``."""
 
     module__depth: int
     module__dropout: float
@@ -28,7 +28,7 @@ class RoutedParameters(TypedDict, total=False):
 
 
 class SharedParameters(RoutedParameters, total=False):
-    """Of every method, as `NoisyLabelClassifier` describes them."""
+    """Those of every method, as documented in `NoisyLabelClassifier`."""
 
     optimizer: type[torch.optim.Optimizer]
     lr: float

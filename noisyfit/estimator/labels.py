@@ -1,4 +1,4 @@
-"""One protocol for labels: given ones are read, and every method says which are wrong."""
+"""One protocol for labels: how given ones are read, and how methods say which are wrong."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class LabelProtocol(FittedAttributes):
     missing_label: Any
 
     def _read_labels(self, X: Any, y: Any) -> NDArray[np.bool_]:
-        """Remember the given labels, and return where there is none."""
+        """Store the given labels, and return where there is none."""
         check_given(y, type(self).__name__)
         self.given_labels_ = as_labels(y)
         self.sample_index_ = row_names(X, y, len(self.given_labels_))
@@ -37,7 +37,7 @@ class LabelProtocol(FittedAttributes):
         return is_missing(y, self.missing_label)
 
     def _encoded(self, y: NDArray[Any], name: str = "y") -> NDArray[np.int64]:
-        """Return codes of the known classes, -1 where there is no label."""
+        """Return the codes of the known classes, -1 where there is no label."""
         return encode(y, self.classes_, self._lacks_label(y), name)
 
     def _write_beliefs(
@@ -52,7 +52,7 @@ class LabelProtocol(FittedAttributes):
         Parameters
         ----------
         codes : ndarray of shape (n_samples,)
-            Of the given labels, -1 where there is none.
+            Classes of the given labels, -1 where there is none.
         rating : ndarray of shape (n_samples,)
         distribution : ndarray of shape (n_samples, n_classes)
         margin : float
@@ -64,13 +64,13 @@ class LabelProtocol(FittedAttributes):
         self.transition_matrix_ = quality.transition_matrix(codes, distribution)
 
     def label_issues(self) -> Any:
-        """Return a frame of the training rows: which labels are wrong, and what they should be.
+        """Return which training labels look wrong, and what they should be.
 
         Returns
         -------
         pandas.DataFrame
-            Columns ``is_label_issue``, ``label_quality``, ``given_label``, ``predicted_label``, one
-            row per row of X, under the index of X, or else of y.
+            One row per row of X, with the columns ``is_label_issue``, ``label_quality``,
+            ``given_label`` and ``predicted_label``. It has the index of X, else that of y.
         """
         check_is_fitted(self)
         codes = self._encoded(self.given_labels_)
@@ -82,5 +82,5 @@ class LabelProtocol(FittedAttributes):
 
 
 def as_labels(y: Any) -> NDArray[Any]:
-    """Return labels of any container as a vector."""
+    """Return labels from any container as a vector."""
     return column_or_1d(as_column(y), warn=True)

@@ -1,4 +1,4 @@
-"""A meta-model that changes the training loss of a method, and the step that teaches it."""
+"""A meta-model that shapes the training loss of a method, and the step that trains it."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ class TrainingPass(NamedTuple):
         return cls(network, x, random_state, *logits_and_embeddings(network, x))
 
     def seen(self, labels: Tensor, trusted: Tensor) -> Batch:
-        """Return what a meta-model sees of the batch."""
+        """Return the batch as a meta-model sees it."""
         return Batch(self.logits.detach(), self.embeddings.detach(), labels, trusted)
 
 
 class MetaLearning(NoisyLabelClassifier):
     """The meta-model of CLID-MU and its meta step (Algorithm 1).
 
-    A method inherits from this class and has some of the parameters below, the others are as they
-    stand here. Its ``_make_network`` gives the network ``meta_model``.
+    A method inherits from this class and overrides some of the parameters below; the others keep
+    these values. Its ``_make_network`` creates the network ``meta_model``.
     """
 
     meta_model: str | None
@@ -72,20 +72,21 @@ class MetaLearning(NoisyLabelClassifier):
         logit_gradient: Tensor,
         meta: TrainingData,
     ) -> None:
-        """Try a training step out, and move the meta-model by how good it was.
+        """Try out a training step, and update the meta-model by how good it was.
 
         Parameters
         ----------
         forward : TrainingPass
         optimizer : torch optimizer
-            Of the network.
+            Optimizer of the network.
         meta_model : MetaModel
         batch : Batch
-            What the meta-model has seen.
+            What the meta-model saw.
         logit_gradient : Tensor of shape (n_samples, n_classes)
-            Derivative of the training loss in the logits, differentiable in the meta-model.
+            Derivative of the training loss with respect to the logits, differentiable with respect
+            to the meta-model.
         meta : TrainingData
-            Rows that judge.
+            Rows on which the step is judged.
         """
         loss = meta_loss(
             forward.network,
@@ -102,11 +103,11 @@ class MetaLearning(NoisyLabelClassifier):
         self._descend(loss, "meta_model")  # meta step, Eq. 5
 
     def _outer(self, x: Tensor, labels: Tensor, network: nn.Module) -> Tensor:
-        """Judge a network by a meta batch."""
+        """Return the meta objective of a network on a meta batch."""
         return self._judgement(*logits_and_embeddings(network, x), labels)
 
     def _judgement(self, logits: Tensor, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """Return the meta objective of some rows, a scalar: CLID, Eq. 9, or the loss of labels."""
+        """Return the meta objective of some rows, a scalar: CLID, Eq. 9, or a loss on labels."""
         probs = logits.float().softmax(1)
         if self.meta_objective == "clid":
             values = clid(
@@ -126,7 +127,7 @@ class MetaLearning(NoisyLabelClassifier):
         """Differentiate the logits of a training batch along a direction in parameter space."""
         if self.meta_params == "head":
             return head_jvp(forward.embeddings, direction)
-        with replayed(forward.random_state):  # the dropout of the training pass
+        with replayed(forward.random_state):  # with the dropout of the training pass
             return logit_jvp(forward.network, forward.x, direction)[1]
 
     def _make_meta_model(self, network: nn.Module) -> MetaModel:

@@ -1,4 +1,4 @@
-"""skorch's net: what of it works for every method, and what is refused with its replacement."""
+"""skorch's net: what works for every method, and what is refused in favour of something else."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ READING = "Pass X and y to fit."
 TRAINING = "Write the loop in _fit(data) of a subclass of NoisyLabelClassifier."
 PARAMETERS = "Pass parameters to the constructor or to set_params; fit reads them."
 NETWORK = "Pass module: a class, a function that returns a network, or an instance."
-IGNORED = (  # attributes of skorch's, by its default
+IGNORED = (  # attributes of skorch's, with their defaults
     "compile", "criterion", "dataset", "iterator_train", "iterator_valid", "predict_nonlinearity",
     "train_split", "warm_start",
 )  # fmt: skip
-NOT_OFFERED = {  # functions of skorch, and what takes their place
+NOT_OFFERED = {  # functions of skorch's, and what to use instead
     "check_data": READING, "check_training_readiness": READING, "evaluation_step": PREDICTING,
     "fit_loop": READING, "get_dataset": READING, "get_iterator": READING,
     "get_loss": TRAINING, "get_split_datasets": READING, "get_train_step_accumulator": TRAINING,
@@ -36,12 +36,12 @@ NOT_OFFERED = {  # functions of skorch, and what takes their place
     "train_step": TRAINING, "train_step_single": TRAINING, "trim_for_prediction": LOADING,
     "validation_step": TRAINING,
 }  # fmt: skip
-NOT_INHERITED = {  # a subclass may have them: scikit-learn writes set_fit_request for its fit
+NOT_INHERITED = {  # subclasses may have them: scikit-learn adds set_fit_request
     "partial_fit": "Call fit.", "set_fit_request": "Call it on a method.",
     "set_partial_fit_request": "Call set_fit_request.",
 }  # fmt: skip
-NOT_CALLED = dict.fromkeys(("forward", "forward_iter", "infer"), TRAINING)  # by any loop
-PRIVATE = (  # names of skorch that are called or overridden here
+NOT_CALLED = dict.fromkeys(("forward", "forward_iter", "infer"), TRAINING)  # by no loop
+PRIVATE = (  # names of skorch's that are called or overridden here
     "_criteria", "_current_init_context", "_default_callbacks", "_get_param_names",
     "_initialize_callbacks", "_initialize_history", "_modules", "_optimizers", "_set_training",
     "_uniquely_named_callbacks",
@@ -49,7 +49,7 @@ PRIVATE = (  # names of skorch that are called or overridden here
 
 
 class NotOffered:
-    """Takes the place of a function of skorch's that has no sense here; hasattr finds nothing."""
+    """Replaces a function of skorch's that makes no sense here; hasattr does not find it."""
 
     def __init__(self, name: str, remedy: str) -> None:
         self.name, self.remedy = name, remedy
@@ -61,10 +61,10 @@ class NotOffered:
 
 
 class Net(NeuralNet):
-    """Parameters, callbacks, predictions and pickles as users of skorch know them."""
+    """Parameters, callbacks, predictions and pickles as in skorch."""
 
-    # skorch's constructor writes fitted attributes, which scikit-learn forbids: the constants it
-    # would set live here instead, and nothing of it runs.
+    # skorch's constructor writes fitted attributes, which scikit-learn forbids. It is never called;
+    # the constants that it would set are here instead.
     history_: Any = None
     initialized_ = False
     virtual_params_: Mapping[str, Any] = MappingProxyType({})
@@ -90,11 +90,11 @@ class Net(NeuralNet):
     def __setattr__(self, name: str, value: Any) -> None:
         if name.endswith("_"):
             super().__setattr__(name, value)
-        else:  # a parameter: skorch would refuse an nn.Module instance
+        else:  # a parameter; skorch would refuse an nn.Module instance
             object.__setattr__(self, name, value)
 
     def __dir__(self) -> list[str]:
-        """Name what is ours, scikit-learn's or fitted; of skorch's nothing else."""
+        """List our own, scikit-learn's and fitted attributes, but not skorch's others."""
         bases = [base for base in type(self).__mro__ if base is not NeuralNet]
         ours = {name for base in bases for name in vars(base)}
         fitted = vars(self).keys() - vars(NeuralNet).keys()
@@ -106,14 +106,14 @@ class Net(NeuralNet):
 
     @classmethod
     def _signature_names(cls) -> set[str]:
-        """Names of the parameters of the constructors of this class and its bases."""
+        """Return the parameters of the constructors of this class and its bases."""
         own = cls.__mro__[: cls.__mro__.index(NeuralNet)]
         constructors = [vars(c)["__init__"] for c in own if "__init__" in vars(c)]
         parameters = [p for c in constructors for p in inspect.signature(c).parameters.values()]
         return {p.name for p in parameters if p.kind is not p.VAR_KEYWORD} - {"self"}
 
     def _check_prefixes(self) -> None:
-        """Refuse parameters that nothing would read."""
+        """Refuse parameters that nothing reads."""
         routed = ["callbacks", *self._networks, *map(optimizer_of, self._networks)]
         known = self._signature_names()
         for key in vars(self):
@@ -140,22 +140,22 @@ class Net(NeuralNet):
     # ---------------------------------------------------------------------------- predictions
 
     def forward(self, X: Any, *, device: str | torch.device = "cpu") -> Tensor:
-        """Return the logits of ``module_``, shape (n_samples, n_classes), as on prediction."""
+        """Return the logits of ``module_``, shape (n_samples, n_classes), as in prediction."""
         return torch.as_tensor(self.predict_logits(X), device=device)
 
     def forward_iter(self, X: Any, *, device: str | torch.device = "cpu") -> Iterator[Tensor]:
-        """Yield the logits of ``module_`` by ``batch_size`` rows."""
+        """Yield the logits of ``module_``, ``batch_size`` rows at a time."""
         yield from self.forward(X, device=device).split(self.batch_size)
 
     def infer(self, X: Any) -> Tensor:
-        """Return the logits of ``module_`` in the mode that it is in, with gradients."""
-        network = self.module_  # unfitted, it says so
+        """Return the logits of ``module_`` in its current mode, with gradients."""
+        network = self.module_  # raises NotFittedError before fit
         return torch.cat([network(x) for x in self._read(X, reset=False).in_order()])
 
     # ------------------------------------------------------------------------------ callbacks
 
     def get_default_callbacks(self) -> list[tuple[str, Any]]:
-        """Return the timer and the table of epochs; losses are recorded by the loop."""
+        """Return the timer and the table of epochs; the loop records the losses."""
         return self._default_callbacks
 
     @property
@@ -168,7 +168,7 @@ class Net(NeuralNet):
         return [(name, callback) for name, callback in self.callbacks_ if name not in own]
 
     def _restores_an_epoch(self) -> bool:
-        """Whether a callback will put the weights of the best epoch into ``module_``."""
+        """Whether a callback will restore the weights of the best epoch in ``module_``."""
         return any(getattr(callback, "load_best", False) for _, callback in self._user_callbacks)
 
     def _check_callbacks(self) -> None:
@@ -183,7 +183,7 @@ class Net(NeuralNet):
                 )
 
     def _check_callback_names(self) -> None:
-        """Refuse parameters of callbacks that are not there: skorch would not read them."""
+        """Refuse parameters of callbacks that do not exist: skorch would ignore them."""
         named = {} if self.callbacks == "disable" else dict(self._uniquely_named_callbacks())
         for key in vars(self):
             prefix, _, rest = key.partition("__")
@@ -198,7 +198,7 @@ class Net(NeuralNet):
 
     @contextmanager
     def _resolved_device(self) -> Iterator[None]:
-        """Let skorch read ``device_`` where it says ``device``."""
+        """Let skorch see ``device_`` where it reads ``device``."""
         requested = self.device
         object.__setattr__(self, "device", str(self.device_))
         try:
@@ -208,7 +208,7 @@ class Net(NeuralNet):
 
     @contextmanager
     def _bare_networks(self) -> Iterator[None]:
-        """Let skorch see the networks of the user, without the layer that standardises."""
+        """Let skorch see the user's networks, without the layer that standardises."""
         names = [f"{name}_" for name in (*self._networks, *self._copies)]
         attributes = self.__dict__
         wrapped = {
@@ -221,12 +221,12 @@ class Net(NeuralNet):
             attributes.update(wrapped)
 
     def save_params(self, *args: Any, **kwargs: Any) -> None:
-        """Save parameters as skorch does; the user's own network can load them."""
+        """Save parameters as skorch does, so that the user's own network can load them."""
         with self._bare_networks():
             super().save_params(*args, **kwargs)
 
     def load_params(self, *args: Any, **kwargs: Any) -> None:
-        """Load parameters as skorch does, onto the device of the fit, whose scale of X stays."""
+        """Load parameters as skorch does, onto the device of the fit; the scale of X stays."""
         with self._resolved_device(), self._bare_networks():
             super().load_params(*args, **kwargs)
 
@@ -247,5 +247,5 @@ for _name, _remedy in (NOT_OFFERED | NOT_INHERITED).items():
 
 
 def optimizer_of(network: str) -> str:
-    """Name the optimizer of a network, as parameters and attributes do."""
+    """Return the name of a network's optimizer in parameters and attributes."""
     return "optimizer" if network == "module" else f"{network}_optimizer"

@@ -1,4 +1,4 @@
-"""Parameters of networks by name, and patterns of names that group them."""
+"""Parameters of networks by name, and the patterns that group them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ SHOWN = 8  # names in a message
 
 
 def named_parameters(name: str, network: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Return parameters as the user's network calls them; those of our own under its name."""
+    """Yield parameters as the user's network names them, or under ``name`` if it is our own."""
     if isinstance(network, Standardized):
         return network.network.named_parameters()
     return network.named_parameters(name)
 
 
 def patterns_of(owner: str, groups: Any) -> list[str]:
-    """Return the patterns of names by which parameters are grouped."""
+    """Return the name patterns by which parameters are grouped."""
     pairs = isinstance(groups, list | tuple) and all(
         isinstance(group, list | tuple)
         and len(group) == 2
@@ -41,8 +41,8 @@ def patterns_of(owner: str, groups: Any) -> list[str]:
 def check_patterns(
     owner: str, patterns: Sequence[Any], parameters: Sequence[tuple[str, Any]]
 ) -> None:
-    """Refuse patterns of names that match nothing: what they are meant for would go on."""
-    names = list(dict.fromkeys(name for name, _ in parameters))  # two networks share them
+    """Refuse patterns that match nothing: they would silently have no effect."""
+    names = list(dict.fromkeys(name for name, _ in parameters))  # two networks share names
     shown = ", ".join(names if len(names) <= SHOWN else [*names[:SHOWN], "..."])
     for pattern in patterns:
         matches = pattern if callable(pattern) else partial(fnmatch, pat=pattern)

@@ -15,8 +15,8 @@ from noisyfit.estimator.base import NoisyLabelClassifier
 class Peers(NoisyLabelClassifier):
     """The networks ``module_`` and ``peer_`` of a method.
 
-    A method inherits from this class. ``predicting_`` names the networks
-    that predict: both, or ``module_`` alone where a callback restores its best epoch.
+    A method inherits from this class. ``predicting_`` names the networks that predict: both, or
+    only ``module_`` where a callback restores its best epoch.
     """
 
     _peers: ClassVar = ("module", "peer")
@@ -26,7 +26,7 @@ class Peers(NoisyLabelClassifier):
     peer_optimizer_: torch.optim.Optimizer
 
     def initialize_module(self) -> Self:
-        """Make both networks, and name those that predict."""
+        """Create both networks, and name those that predict."""
         super().initialize_module()
         self.predicting_ = ["module"] if self._restores_an_epoch() else list(self._peers)
         return self

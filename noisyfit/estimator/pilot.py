@@ -1,4 +1,4 @@
-"""A small experiment on the given labels: how long they teach, and which are mistaken."""
+"""A small experiment on the given labels: how long to learn from them, and which are mistaken."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from noisyfit.nn.beliefs import newest_share
 from noisyfit.nn.losses import cross_entropy
 from noisyfit.nn.transition import calibrate, fit_transition
 
-N_SPLITS = 2  # of the rows into halves
+N_SPLITS = 2  # into halves
 MOMENTUM = 0.5  # of the mean of the predictions over epochs
 WORSE = 2.0  # standard errors
-PATIENCE = 0.25  # of the epochs; so many of worse predictions end it
+PATIENCE = 0.25  # of the epochs; the pilot ends after so many with worse predictions
 
 
 class Pilot(NamedTuple):
-    """What networks say of rows that they have not seen.
+    """What networks predict for rows that they have not seen.
 
     Attributes
     ----------
     end : int
-        Epochs after which networks memorise: predictions of the given labels become worse. All, if
-        that cannot be told from chance.
+        Epochs after which networks memorise, that is, predict the given labels worse. All of them
+        if that cannot be told from chance.
     beliefs : Tensor of shape (n_samples, n_classes)
         Probabilities of the true classes.
     transition : Tensor of shape (n_classes, n_classes)
-        True class by given class, rows sum to 1.
+        True class by given class; rows sum to 1.
     """
 
     end: int
@@ -46,17 +46,17 @@ def run_pilot(
     make_optimizer: Callable[[nn.Module], torch.optim.Optimizer],
     predict: Callable[[nn.Module, TrainingData], Tensor],
 ) -> Pilot:
-    """Train a network on each half of the rows, with cross-entropy, and ask it about the other.
+    """Train a network on each half of the rows with cross-entropy, and predict the other half.
 
     Parameters
     ----------
     data : TrainingData
     n_epochs : int
-        At most; the learning rate follows a cosine to zero over them.
+        Maximum number of epochs; the learning rate follows a cosine to zero over them.
     make_network, make_optimizer : callables
-        The network for the data, and an optimizer for it.
+        Create the network for the data, and an optimizer for it.
     predict : callable
-        From network and rows to logits (n_samples, n_classes), in evaluation mode.
+        Maps a network and rows to logits (n_samples, n_classes), in evaluation mode.
     """
     splits = [split for _ in range(N_SPLITS) for split in _splits(data.labels)]
     networks = [make_network() for _ in splits]
@@ -83,7 +83,7 @@ def run_pilot(
 
 
 def _splits(labels: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Divide the rows at random, each class evenly; each part is seen once, and unseen once."""
+    """Halve the rows at random, each class evenly; each half is trained on once, predicted once."""
     order = torch.randperm(len(labels), device=labels.device)
     order = order[labels[order].argsort(stable=True)]
     halves = order[0::2], order[1::2]
@@ -91,7 +91,7 @@ def _splits(labels: Tensor) -> list[tuple[Tensor, Tensor]]:
 
 
 def errors_below(likelihood: Tensor, highest: Tensor) -> float:
-    """Return by how many standard errors a mean is below that of the same rows before."""
+    """Return by how many standard errors a mean is below the highest one of the same rows."""
     fall = highest - likelihood
     return float(fall.mean() / (fall.std() / len(fall) ** 0.5).clamp(min=1e-12))
 

@@ -1,4 +1,4 @@
-"""What fit is given: rows with labels, checked, encoded and put on the device."""
+"""The arguments of `fit`: rows with labels, checked, encoded and moved to the device."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from noisyfit.utils.validation import (
 
 
 class Reader(InputReader, LabelProtocol):
-    """Turns arrays of the user into `TrainingData`."""
+    """Turns the user's arrays into `TrainingData`."""
 
     batch_size: int
     augmentation: str | Callable[[Tensor], Tensor] | None
@@ -60,7 +60,7 @@ class Reader(InputReader, LabelProtocol):
         return self._as_data(rows, codes, check_clean_mask(clean_mask, codes))
 
     def _labelled(self, X: Any, y: Any, name: str) -> TrainingData:
-        """Read rows with labels of the known classes: a validation set or a meta set."""
+        """Read rows labelled with the known classes: a validation set or a meta set."""
         if X is None or y is None:
             got = f"{name} alone" if X is None else "None"
             raise ValueError(f"{name} must come with its rows. Got {got}. Pass both.")
@@ -74,7 +74,7 @@ class Reader(InputReader, LabelProtocol):
         return self._as_data(rows, codes, np.zeros(len(codes), dtype=bool))
 
     def _learnable(self, X: Any, y: Any, name: str) -> TrainingData:
-        """Read rows of which some have a label."""
+        """Read rows, at least one of which has a label."""
         data = self._labelled(X, y, name)
         if not data.has_label.any():
             raise ValueError(
@@ -103,7 +103,7 @@ class Reader(InputReader, LabelProtocol):
         return self._learnable(X_meta, y_meta, "y_meta")
 
     def _has_meta_set(self) -> bool:
-        """Whether the method learns from ``X_meta``; it may depend on its parameters."""
+        """Whether the method learns from ``X_meta``, which may depend on its parameters."""
         return self._uses_meta
 
     def _as_data(
@@ -119,7 +119,7 @@ class Reader(InputReader, LabelProtocol):
         )
 
     def _split(self, everything: TrainingData) -> tuple[TrainingData, TrainingData | None]:
-        """Hold out ``validation_fraction`` of the rows, each class in proportion if it can be."""
+        """Hold out ``validation_fraction`` of the rows, stratified by class if possible."""
         if self.validation_fraction is None:
             return replace(everything), None
         codes = everything.labels.cpu().numpy()

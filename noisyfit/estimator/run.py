@@ -1,4 +1,4 @@
-"""What one fit holds while it runs: made by `fit`, gone when it ends."""
+"""What one fit holds while it runs: created by `fit`, gone when it ends."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from noisyfit.estimator.checkpoint import Checkpoint
 
 @dataclass
 class Run:
-    """All that one fit holds beside the networks and the fitted attributes.
+    """Everything that one fit holds besides the networks and the fitted attributes.
 
     Parameters
     ----------
     everything, data : TrainingData
-        All rows of X, and those that are learned from.
+        All rows of X, and those to learn from.
     validation : TrainingData or None
-        Rows to record ``valid_loss`` and ``valid_acc`` on.
+        Rows on which ``valid_loss`` and ``valid_acc`` are recorded.
     datasets : dict
-        What skorch's callbacks score, in the user's own terms.
+        What skorch's callbacks score, as the user passed it.
     checkpoint : Checkpoint or None
     parameters : dict of lists of (name, parameter)
-        By network, as callbacks are told of them.
+        Parameters by network, as passed to callbacks.
     losses : dict of lists of scalars
-        Of the batches of this epoch, by their name in the history.
+        Values of the batches of this epoch, by their name in the history.
     """
 
     everything: TrainingData
@@ -43,17 +43,17 @@ class Run:
     losses: dict[str, list[Tensor]] = field(default_factory=dict)
 
     def log(self, name: str, value: Tensor) -> None:
-        """Note a value of this batch."""
+        """Log a value of this batch."""
         self.losses.setdefault(name, []).append(value.detach())
 
     def take_losses(self) -> dict[str, Tensor]:
-        """Return the values of the batches of this epoch, by name, and forget them."""
+        """Return the values of the batches of this epoch by name, and clear them."""
         taken = {name: torch.stack(values).float() for name, values in self.losses.items()}
         self.losses.clear()
         return taken
 
     def flush(self) -> None:
-        """Write the last epoch that the checkpoint holds."""
+        """Write the last epoch that the checkpoint holds to disk."""
         if self.checkpoint:
             self.checkpoint.flush()
 
@@ -66,11 +66,11 @@ def scored_by_callbacks(
     Parameters
     ----------
     X, labels : arrays
-        All rows and given labels, in the user's own terms.
+        All rows and given labels, as the user passed them.
     data : TrainingData
-        Those that are learned from.
+        The rows to learn from.
     X_val, y_val : arrays or None
-        As passed to fit.
+        As passed to `fit`.
     """
     everything = LabelledRows(X, labels)
     if X_val is not None:

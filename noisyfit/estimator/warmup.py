@@ -1,4 +1,4 @@
-"""When cross-entropy ends and a method begins, and what is known of the labels by then."""
+"""When cross-entropy ends and a method begins, and what is known about the labels by then."""
 
 from __future__ import annotations
 
@@ -18,33 +18,34 @@ from noisyfit.nn.losses import cross_entropy
 from noisyfit.nn.transition import posterior
 
 PATIENCE = 3  # epochs without progress that end the warm-up of images
-HELD_OUT_FRACTION = 0.05  # of the rows, while the warm-up watches for the end of learning
-HELD_OUT_MINIMUM = 20  # rows; with fewer the likelihood tells nothing
+HELD_OUT_FRACTION = 0.05  # of the rows, while the warm-up waits for the end of learning
+HELD_OUT_MINIMUM = 20  # rows; with fewer the likelihood says nothing
 PILOT_MINIMUM = 100  # labelled rows
 CORRECTED = ", corrected for how classes are mistaken for each other,"
-LATEST = 0.5  # of the epochs; images that are learned from longer are learned from to the end
+LATEST = 0.5  # of the epochs; on images, cross-entropy that goes on for longer goes on to the end
 
 
 class WarmUp:
     """Epochs on the given labels, before a method trusts its own predictions.
 
-    How long a network learns before it memorises depends on the data: five epochs of one table,
-    all epochs of another. What has not been learned from the labels by then is lost to a method,
-    which confirms its own mistakes. So the end of learning is looked for, in predictions of given
-    labels that were held out:
+    How long a network learns before it memorises depends on the data: five epochs on one table,
+    all epochs on another. What has not been learned from the labels by then is lost to a method,
+    which confirms its own mistakes. The end of learning is therefore detected from predictions of
+    held-out given labels:
 
-    - Tables have a pilot (`noisyfit.estimator.pilot`): networks that are trained on one half of the
-      rows and asked about the other. The method begins after the epoch in which they predict best,
-      if they predict worse at the end. What they say also tells which classes are mistaken for
-      which, and how often (`noisyfit.nn.transition`). From then on a given label stands for the
-      probabilities of the true classes that follow from it: in the warm-up with what the network
-      says, later with what the pilot said. In the warm-up that is the forward correction of [1]_,
-      with a transition matrix that is estimated out of sample.
-    - Images, on which that would cost too much, hold a few rows out. The method begins when the
-      likelihood of their labels has stopped rising, if that is before half time.
+    - Tables have a pilot (`noisyfit.estimator.pilot`): networks trained on one half of the rows
+      predict the other half. If they predict worse at the end than before, the method begins after
+      their best epoch. Their predictions also show which classes are mistaken for which, and how
+      often (`noisyfit.nn.transition`). From then on a given label stands for the probabilities of
+      the true classes, given the label and a prediction: the network's own during the warm-up, the
+      pilot's afterwards. In the warm-up this is the forward correction of [1]_ with a transition
+      matrix estimated out of sample.
+    - Images, for which a pilot would cost too much, hold out a few rows. The method begins when
+      the likelihood of their labels has stopped rising, if that is within the first half of the
+      epochs.
 
     Otherwise the network is still learning from the labels, and the warm-up lasts to the end. A
-    number of epochs given by the user holds for both, and there is no pilot then.
+    number of epochs set by the user applies to both, and then there is no pilot.
 
     A method inherits from this class before the common base.
 
@@ -105,7 +106,7 @@ class WarmUp:
         if not self._watches(len(data)):
             return epoch >= self.warmup_epochs_
         if epoch >= LATEST * self.max_epochs_:
-            state.held_out.fill_(False)  # still learning: take all labels, to the end
+            state.held_out.fill_(False)  # still learning: use all labels to the end
             return False
         if epoch == 0:
             return False
@@ -119,16 +120,16 @@ class WarmUp:
         return epoch >= self.warmup_epochs_ and waited >= PATIENCE
 
     def _watches(self, n: int) -> bool:
-        """Whether rows are held out to see the end of learning."""
+        """Whether rows are held out to detect the end of learning."""
         enough = self.layout_ != "table" and n * HELD_OUT_FRACTION >= HELD_OUT_MINIMUM
         return self.warmup_epochs is None and enough
 
     def _warm_up_weights(self, data: TrainingData) -> Tensor:
-        """Return 1 for the rows whose labels are learned from, 0 for the others, (n_samples,)."""
+        """Return 1 for the rows whose labels are trained on, 0 for the others, (n_samples,)."""
         return (data.has_label & ~self.state_.held_out).float()
 
     def _warm_up(self, data: TrainingData, networks: Sequence[str] = ("module",)) -> None:
-        """Train networks for an epoch on what the given labels stand for."""
+        """Train networks for one epoch on what the given labels stand for."""
         weights = self._warm_up_weights(data)
         for idx, x, labels in data.batches("weak", labelled=True):
             for name in networks:
@@ -138,14 +139,14 @@ class WarmUp:
             self._observe(idx, labels, logits)
 
     def _observe(self, idx: Tensor, labels: Tensor, logits: Tensor) -> None:
-        """Take note of what the last network predicts of some rows in the warm-up."""
+        """Note what the last network predicts for a batch of the warm-up."""
 
     def _conclude(self) -> None:
         self.warmup_epochs_ = self._length_of_warm_up()
         super()._conclude()  # type: ignore[misc]
 
     def _length_of_warm_up(self) -> int:
-        """Return the number of epochs it took; all if it lasted to the end, which is said."""
+        """Return how many epochs it took; warn if it lasted to the end."""
         first_epoch = int(self.state_.first_epoch)
         if first_epoch >= 0:
             return first_epoch
@@ -182,15 +183,15 @@ class WarmUp:
     def _meant(self, data: TrainingData, idx: Tensor, logits: Tensor | None = None) -> Tensor:
         """Return what the given labels of some rows stand for, as targets of cross-entropy.
 
-        Without a pilot the labels themselves, (n_samples,). Otherwise the probabilities of the true
-        classes, (n_samples, n_classes), given the labels and what a network predicts; once the
-        method has begun, what the pilot predicts.
+        Without a pilot, the labels themselves, (n_samples,). Otherwise the probabilities of the
+        true classes, (n_samples, n_classes), given the labels and the predictions of a network, or
+        of the pilot once the method has begun.
 
         Parameters
         ----------
         data : TrainingData
         idx : Tensor of shape (n_samples,)
-            Of the rows.
+            Indices of the rows.
         logits : Tensor of shape (n_samples, n_classes), optional
             Needed in the warm-up.
         """
@@ -205,12 +206,12 @@ class WarmUp:
     def _posterior(
         self, data: TrainingData, probs: Tensor, idx: Tensor | slice = slice(None)
     ) -> Tensor:
-        """Return the probabilities of the true classes of rows, of which the labels are known."""
+        """Return the probabilities of the true classes of rows, given their labels."""
         labels = data.labels[idx]
         targets = posterior(probs, labels, self.state_.transition)
         known = F.one_hot(labels.clamp(min=0), data.n_classes).to(targets.dtype)
         return torch.where(data.trusted[idx, None], known, targets)
 
     def _with_pilot(self, probs: Tensor) -> Tensor:
-        """Return the mean of what a method and the pilot believe of all rows."""
+        """Return the mean of the beliefs of a method and the pilot about all rows."""
         return (probs + self.state_.pilot_beliefs) / 2 if self.state_.has_pilot else probs

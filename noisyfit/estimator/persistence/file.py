@@ -1,4 +1,4 @@
-"""The file of a model: a description, arrays and weights in one archive, written whole."""
+"""The file of a model: a description, arrays and weights in one archive, written atomically."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def as_bytes(members: dict[str, bytes]) -> bytes:
 
 
 def target_of(path: str | os.PathLike[str]) -> Path:
-    """Return the file behind a path, which exists or can be made."""
+    """Return the file behind a path, which exists or can be created."""
     target = Path(os.path.realpath(os.fsdecode(path)))
     if not target.parent.is_dir():
         raise FileNotFoundError(
@@ -54,7 +54,7 @@ def target_of(path: str | os.PathLike[str]) -> Path:
 
 
 def write(members: dict[str, bytes], target: Path) -> None:
-    """Write the archive, whole or not at all."""
+    """Write the archive, all of it or nothing."""
     try:
         with whole_file(target, Path(f"{target}.{os.getpid()}.tmp")) as file:
             _archive(members, file)
@@ -118,7 +118,7 @@ def _check_format(found: Any, path: str) -> None:
 
 
 def _content_of(file: BinaryIO) -> str:
-    """Say what a file is that `save` has not written."""
+    """Describe a file that `save` did not write."""
     file.seek(0)
     start = file.read(4)
     if not start:
@@ -131,7 +131,7 @@ def _content_of(file: BinaryIO) -> str:
 
 
 def damaged(path: str, member: str) -> ValueError:
-    """Return the error of a file that holds what save does not write."""
+    """Return the error for a file with content that `save` does not write."""
     return ValueError(
         f"load must get a file as save has written it. Got one whose {member} is damaged or was "
         f"put in by others: {path}. Save the model again."

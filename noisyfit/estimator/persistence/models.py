@@ -1,4 +1,4 @@
-"""What a file must know of models, and of the parts that they are made of."""
+"""What a file must know about models and the parts that they are made of."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from noisyfit.utils.parameters import check_parameters
 PARTS = (ConditionalDiffusion, ContrastiveEmbedder, PrecomputedModifier, StandardizedFeatures)
 LOCAL = ("checkpoint_dir", "device", "memory")  # parameters that belong to one machine
 PRETRAINED = {"weights": None, "pretrained": False}  # no download: the stored weights replace them
-PRIVATE = ("_n_features_out", "_sklearn_output_config")  # what scikit-learn keeps of a fit
-REMADE = (  # by load, from the rest
+PRIVATE = ("_n_features_out", "_sklearn_output_config")  # what scikit-learn stores during fit
+REMADE = (  # recreated by load
     "callbacks_", "cuda_dependent_attributes_", "device_", "history_", "init_context_",
     "initialized_", "prefixes_",
 )  # fmt: skip
@@ -24,11 +24,11 @@ CODE = (type, FunctionType, BuiltinFunctionType)
 
 
 class Model:
-    """An estimator that a file can hold, alone or as a part of another one.
+    """An estimator that a file can hold, alone or as part of another one.
 
     A subclass names the fitted attributes without which it cannot be used, and those that are made
-    of a parameter: models, generators and encoders. What of these is no class of this package is
-    code: ``load`` is told the parameter, and the file what it has learned.
+    from a parameter: models, generators and encoders. Where such a part is not a class of this
+    package, it is code: the file holds what it has learned, and ``load`` needs the parameter.
     """
 
     _needed: ClassVar[tuple[str, ...]] = ()
@@ -41,13 +41,13 @@ class Model:
         return set(parameters_of(cls))
 
     def _check_parameters(self) -> None:
-        """Refuse what no fit accepts."""
+        """Refuse parameters that no fit accepts."""
         estimator: Any = self
         params = estimator.get_params(deep=False)
         check_parameters(estimator._parameter_constraints, params, type(self).__name__)
 
     def _state_of(self, attribute: str) -> Any:
-        """Return what a part of the user's own has learned."""
+        """Return what a user-defined part has learned."""
         raise NoisyFitError(
             f"Files hold classifiers of noisyfit and no code. Got a "
             f"{type(getattr(self, attribute)).__name__} in {attribute}, which only pickle can "
@@ -56,17 +56,17 @@ class Model:
         )
 
     def _rebuild(self, states: dict[str, Any], history: list[dict[str, Any]]) -> None:
-        """Make the networks again from their stored weights."""
+        """Recreate the networks from their stored weights."""
 
 
 def learned(part: Any, code: Collection[str] = ()) -> dict[str, Any]:
-    """Return what training has taught a generator or an encoder.
+    """Return what a generator or an encoder has learned.
 
     Parameters
     ----------
     part : object
     code : collection of str
-        What `code_in` has found in it before.
+        What `code_in` found in it before.
     """
     if hasattr(part, "get_state"):
         return dict(part.get_state())
@@ -80,7 +80,7 @@ def code_in(part: Any) -> list[str]:
 
 
 def teach(part: Any, state: dict[str, Any]) -> Any:
-    """Put what `learned` has returned into a part with the same parameters, and return it."""
+    """Put what `learned` returned into a part with the same parameters, and return the part."""
     if hasattr(part, "set_state"):
         part.set_state(state)
     else:
@@ -89,7 +89,7 @@ def teach(part: Any, state: dict[str, Any]) -> Any:
 
 
 def is_demanded(estimator: Any, name: str) -> bool:
-    """Whether what was fitted is made of a parameter."""
+    """Whether the fitted model is made from a parameter."""
     prefix, _, parameter = name.partition("__")
     if name in estimator._made_of.values():
         return True
@@ -97,15 +97,15 @@ def is_demanded(estimator: Any, name: str) -> bool:
 
 
 def parameters_of(kind: Any) -> list[str]:
-    """Return the names of the parameters of a constructor."""
+    """Return the names of a constructor's parameters."""
     return list(inspect.signature(kind).parameters)
 
 
 def in_package(module: str) -> bool:
-    """Whether a module is one of this package."""
+    """Whether a module belongs to this package."""
     return module.partition(".")[0] == __name__.partition(".")[0]
 
 
 def pass_to_load(names: Iterable[str]) -> str:
-    """Say how to give what a file does not hold."""
+    """Say how to supply what a file does not hold."""
     return f"Pass what you need: load(path, {', '.join(f'{name}=...' for name in names)})."

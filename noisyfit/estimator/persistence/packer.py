@@ -27,9 +27,9 @@ from noisyfit.exceptions import NoisyFitError
 
 
 class ModelPacker(Packer):
-    """Turns models and their parts into JSON as well, and notes what gets lost.
+    """Also turns models and their parts into JSON, and notes what is lost.
 
-    Parameters are named as ``set_params`` of the whole model names them.
+    Parameters are named as in ``set_params`` of the whole model.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class ModelPacker(Packer):
         return as_members(description, self.arrays, weights)
 
     def losses(self) -> Iterator[str]:
-        """Say what a file will not hold and `load` will not ask for."""
+        """Yield a message about what a file will not hold and `load` will not ask for."""
         optional = [name for name in self._left_out if name not in self._demanded]
         if optional:
             yield (
@@ -59,11 +59,11 @@ class ModelPacker(Packer):
             )
 
     def pack(self, value: Any, name: str) -> Any:
-        """Return JSON for a value, a model or a part of one; see `Packer.pack`."""
+        """Return JSON for a value, a model or part of one; see `Packer.pack`."""
         return self._packed_model(value, name, fitted=True)
 
     def _packed_model(self, value: Any, name: str, *, fitted: bool) -> Any:
-        """Pack a value; of models and parts, without what they have learned if that is asked."""
+        """Pack a value; ``fitted`` says whether models and parts keep what they have learned."""
         if type(value) in PARTS:
             return {"part": self._described_part(value, f"{name}__", fitted)}
         if isinstance(value, Model) and in_package(type(value).__module__):
@@ -78,7 +78,7 @@ class ModelPacker(Packer):
     def _described(
         self, model: Any, prefix: str, *, fitted: bool
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return what a model is and has learned, and the weights of its networks."""
+        """Return the description of a model, and the weights of its networks."""
         kind = type(model)
         params, left_out = self._params(model, prefix)
         found = {"class": _name_of(kind), "params": params, "left_out": left_out}
@@ -95,7 +95,7 @@ class ModelPacker(Packer):
         return found, networks
 
     def _params(self, model: Any, prefix: str) -> tuple[dict[str, Any], dict[str, str]]:
-        """Return the parameters that a file holds, and what the others are."""
+        """Return the parameters that a file holds, and what the other ones are."""
         packed, left_out = {}, {}
         for name, value in model.get_params(deep=False).items():
             try:
@@ -108,7 +108,7 @@ class ModelPacker(Packer):
         return packed, left_out
 
     def _fitted(self, model: Any, prefix: str, left_out: dict[str, str]) -> dict[str, Any]:
-        """Return the fitted attributes but networks and optimizers."""
+        """Return the fitted attributes except networks and optimizers."""
         kind: Any = type(model)
         known, packed = fitted_names(kind), {}
         for name, value in vars(model).items():
@@ -123,7 +123,7 @@ class ModelPacker(Packer):
         return packed
 
     def _part(self, model: Any, name: str, prefix: str, left_out: dict[str, str]) -> Any:
-        """Pack what is made of a parameter; note the parameter where it is code."""
+        """Pack what is made from a parameter; note the parameter if it is code."""
         value, parameter = getattr(model, name), model._made_of[name]
         if isinstance(value, Model):
             if not in_package(type(value).__module__):

@@ -27,7 +27,7 @@ LIBRARIES: dict[str, Any] = {"torch.optim": torch.optim, "torch.nn": nn}
 
 
 class Kind(NamedTuple):
-    """How one type is written as arguments, and made of them again."""
+    """How values of one type are written as arguments, and recreated from them."""
 
     type: type[Any]
     arguments: Callable[[Any], Iterable[Any]]
@@ -35,7 +35,7 @@ class Kind(NamedTuple):
 
 
 class Packer:
-    """Turns values into JSON, and puts arrays and tensors aside."""
+    """Turns values into JSON, and sets arrays and tensors aside."""
 
     def __init__(self) -> None:
         self.arrays: dict[str, Any] = {}
@@ -44,12 +44,12 @@ class Packer:
         self._kinds = {kind.type: (tag, kind) for tag, kind in kinds.items()}
 
     def pack(self, value: Any, name: str) -> Any:
-        """Return JSON for a value; arrays in it are put aside under ``name``.
+        """Return JSON for a value; arrays in it are set aside under ``name``.
 
         Raises
         ------
         TypeError
-            If the value, or something in it, is of a type that files do not hold.
+            If the value, or something in it, is of a type that files cannot hold.
         """
         kind = type(value)
         if kind in PLAIN:
@@ -85,7 +85,7 @@ class Packer:
             return {"objects": [list(value.shape), self._packed(value.ravel().tolist(), name)]}
         if value.dtype.hasobject or value.dtype.kind == "T":
             raise _not_kept(value)
-        if isinstance(value, np.generic) and value.dtype.kind in "biufcmM":  # many in an index
+        if isinstance(value, np.generic) and value.dtype.kind in "biufcmM":  # an index has many
             return {"scalar": [value.dtype.str, value.tobytes().hex()]}
         key = name if name not in self.arrays else f"{name}.{len(self.arrays)}"
         self.arrays[key] = np.asarray(value)
@@ -93,12 +93,12 @@ class Packer:
 
 
 class Unpacker:
-    """Turns what `Packer` wrote into values again.
+    """Turns what `Packer` wrote back into values.
 
     Parameters
     ----------
     arrays, tensors : mappings
-        What was put aside.
+        What was set aside.
     """
 
     def __init__(self, arrays: Mapping[str, Any], tensors: Mapping[str, Any]) -> None:
@@ -110,7 +110,7 @@ class Unpacker:
         Raises
         ------
         KeyError, TypeError, ValueError
-            If `Packer` cannot have written this.
+            If `Packer` cannot have written it.
         """
         if isinstance(packed, PLAIN):
             return packed
@@ -144,7 +144,7 @@ class Unpacker:
 
 @cache
 def _kinds() -> dict[str, Kind]:
-    """Return the types that are written as the arguments of a function, by name."""
+    """Return by name the types that are written as the arguments of a function."""
     kinds = {
         "bytes": Kind(bytes, lambda v: [v.hex()], bytes.fromhex),
         "complex": Kind(complex, lambda v: [v.real, v.imag], complex),
@@ -192,7 +192,7 @@ def _random_state(state: Any) -> np.random.RandomState:
 
 
 def _pack_class(value: type[Any]) -> dict[str, str]:
-    """Name a class of PyTorch; others are code, which files do not hold."""
+    """Name a PyTorch class; others are code, which files do not hold."""
     for library, content in LIBRARIES.items():
         if getattr(content, value.__name__, None) is value:
             return {library: value.__name__}

@@ -16,20 +16,20 @@ from noisyfit.utils.torch_state import torch_defaults
 
 
 class Savable(Model):
-    """A model with a method to write it to a file, and one to read it."""
+    """A model that can be saved to a file and loaded again."""
 
     _module_parameter: ClassVar[str] = "module"
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write everything that prediction and the fitted attributes need to one file.
+        """Write the fitted model, with everything it needs to predict, to one file.
 
-        The file holds arrays, numbers and weights, no code: see `load`. Parameters that it cannot
-        hold, such as callbacks and functions, are named in a warning.
+        The file holds arrays, numbers and weights, but no code: see `load`. A warning names the
+        parameters that it cannot hold, such as callbacks and functions.
 
         Parameters
         ----------
         path : path
-            A file there is replaced, behind a symbolic link as well; nothing else is.
+            An existing file is replaced, also through a symbolic link; nothing else ever is.
         """
         from sklearn.utils.validation import check_is_fitted
 
@@ -51,26 +51,26 @@ class Savable(Model):
         ----------
         path : path
         module : module class, factory or instance
-            Needed when the model was fitted with one's own network: code is never stored. In
-            `EchoAlignClassifier` that of the classifier.
+            Needed if the model was fitted with a network of your own: code is never stored. In
+            `EchoAlignClassifier`, the network of its classifier.
         device : str or torch.device, default="auto"
         **params
-            Parameters in place of those in the file: what `save` left out, such as ``callbacks``,
-            or ``selector__modifier`` of a model in a model.
+            Parameters that replace those in the file. Use them for what `save` left out, such as
+            ``callbacks``, or ``selector__modifier`` for a model within a model.
         """
         given = params if module is None else params | {cls._module_parameter: module}
         return load(cls, path, device=device, params=given)
 
 
 def save(estimator: Savable, path: str | os.PathLike[str]) -> None:
-    """Write ``estimator`` to ``path``, whole or not at all; through a link to the file behind it.
+    """Write ``estimator`` to ``path``, or to the file that a link points to, all or nothing.
 
     Raises
     ------
     FileNotFoundError
         If there is no folder to write into.
     ValueError
-        If there is something at ``path`` that is not a file.
+        If ``path`` exists and is not a file.
     NoisyFitError
         If a fitted attribute has a value that a file cannot hold.
     """
@@ -83,7 +83,7 @@ def save(estimator: Savable, path: str | os.PathLike[str]) -> None:
 
 
 def load(cls: Any, path: str | os.PathLike[str], *, device: Any, params: Mapping[str, Any]) -> Any:
-    """Read an estimator of class ``cls``, or of a subclass within this package."""
+    """Read an estimator of class ``cls``, or of a subclass in this package."""
     with open(path, "rb") as file:
         unpacker, estimator = _loaded(cls, file, os.fsdecode(path), device, params)
     if unpacker.missing:
@@ -100,7 +100,7 @@ def dumps(estimator: Savable) -> bytes:
 
 
 def loads(template: Any, content: bytes) -> Any:
-    """Return what `dumps` was given of an estimator with the parameters of ``template``."""
+    """Undo `dumps` for an estimator with the parameters of ``template``."""
     params = template.get_params(deep=False)
     found = _loaded(type(template), io.BytesIO(content), "memory", "auto", params)[1]
     return found.set_params(**params)

@@ -1,4 +1,4 @@
-"""What comes out of the file of a model, and what the file may say."""
+"""What comes out of the file of a model, and what the file may contain."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ DOWNLOADING = ("torchvision.", "timm.")  # where factories take these
 
 
 class ModelUnpacker(Unpacker):
-    """Makes models of what `ModelPacker` wrote, and notes what they lack.
+    """Recreates models from what `ModelPacker` wrote, and notes what they lack.
 
     Parameters
     ----------
     path : str
-        For messages.
+        Shown in messages.
     arrays, tensors : mappings
-        What was put aside.
+        What was set aside.
     device : str or torch.device
     """
 
@@ -50,7 +50,7 @@ class ModelUnpacker(Unpacker):
         self._path, self._device = path, device
 
     def unpack(self, packed: Any) -> Any:
-        """Return a value, a model or a part of one; see `Unpacker.unpack`."""
+        """Return a value, a model or part of one; see `Unpacker.unpack`."""
         return self._unpacked(packed, {}, "")
 
     def _unpacked(self, packed: Any, given: Mapping[str, Any], prefix: str) -> Any:
@@ -70,7 +70,7 @@ class ModelUnpacker(Unpacker):
         cls: Any = Model,
         networks: dict[str, Any] | None = None,
     ) -> Any:
-        """Return a model of class ``cls``, with parameters that were given in place of its own."""
+        """Return a model of class ``cls``; parameters that were given replace its own."""
         with self._undamaged():
             home, qualname = map(str, description["class"])
             params, left_out = dict(description["params"]), dict(description["left_out"])
@@ -120,7 +120,7 @@ class ModelUnpacker(Unpacker):
             setattr(estimator, name, value)
 
     def _remade(self, packed: Any, own: Any, given: dict[str, Any], prefix: str) -> Any:
-        """Return what is made of a parameter, ``own`` if the user has passed one."""
+        """Return what is made from a parameter, or from ``own`` if the user passed one."""
         with self._undamaged():
             (tag,) = packed or (None,)
             if tag not in ("model", "part", "own", None) or (tag == "own" and own is None):
@@ -135,7 +135,7 @@ class ModelUnpacker(Unpacker):
     def _like(
         self, own: Any, description: dict[str, Any], given: dict[str, Any], prefix: str
     ) -> Any:
-        """Return a model that may be of the user's own class; code comes from ``own``."""
+        """Return a model, possibly of the user's own class; its code comes from ``own``."""
         params = own.get_params(deep=False)
         with self._undamaged():
             code = {name: params[name] for name in description["left_out"] if name in params}
@@ -178,7 +178,7 @@ class ModelUnpacker(Unpacker):
     def _ask_for(
         self, estimator: Any, missing: dict[str, str], prefix: str, is_fitted: bool
     ) -> None:
-        """Refuse to go on without what a fit is made of; note the rest."""
+        """Refuse to continue without what the fit is made from; note the rest."""
         for name, what in missing.items():
             if is_fitted and is_demanded(estimator, name):
                 raise NoisyFitError(
@@ -190,7 +190,7 @@ class ModelUnpacker(Unpacker):
 
     @contextmanager
     def _undamaged(self) -> Iterator[None]:
-        """Say of what cannot be read that it is not what was written."""
+        """Report what cannot be read as damaged."""
         try:
             yield
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -198,7 +198,7 @@ class ModelUnpacker(Unpacker):
 
 
 def _class_of(cls: Any, home: str, name: str) -> Any:
-    """Return the class of this package that a file names, or ``cls`` if it is a user's own."""
+    """Return the class of this package that a file names, or ``cls`` if that is the user's own."""
     found = cls if isinstance(cls, type) and not in_package(cls.__module__) else None
     if in_package(home):
         try:
@@ -216,7 +216,7 @@ def _class_of(cls: Any, home: str, name: str) -> Any:
 def _by_part(
     kind: Any, given: Mapping[str, Any], prefix: str
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Return a model's own parameters, and those of its parts by the parameter they are made of."""
+    """Return a model's own parameters, and those of its parts by the parameter that makes them."""
     own: dict[str, Any] = {}
     inner: dict[str, dict[str, Any]] = {parameter: {} for parameter in kind._made_of.values()}
     for name, value in given.items():
@@ -225,7 +225,7 @@ def _by_part(
             inner[parameter][rest] = value
         else:
             own[name] = value
-    if inner:  # an estimator with networks checks prefixes of its own
+    if inner:  # an estimator with networks checks its own prefixes
         _check_given(kind.__name__, kind._signature_names(), own, prefix)
     return own, inner
 
@@ -241,7 +241,7 @@ def _check_given(owner: str, known: Collection[str], given: Iterable[str], prefi
 
 def _check_params(kind: Any, stored: Iterable[str], left_out: Iterable[str]) -> None:
     known = kind._signature_names()
-    routed = r"(?!)" if kind._made_of else r"[a-z]\w*__\w+"  # as module__width
+    routed = r"(?!)" if kind._made_of else r"[a-z]\w*__\w+"  # such as module__width
     for names, refused in (stored, LOCAL), (left_out, ()):
         for name in names:
             if name in refused or not (name in known or re.fullmatch(routed, name)):
@@ -266,7 +266,7 @@ def _foreign(expected: str, found: str) -> NoisyFitError:
 
 
 def _without_downloads(params: dict[str, Any]) -> dict[str, Any]:
-    """Return what keeps the networks from fetching pretrained weights."""
+    """Return the parameters that keep networks from fetching pretrained weights."""
     module = params.get("module")
     if not isinstance(module, str | None) and not module.__module__.startswith(DOWNLOADING):
         return {}
