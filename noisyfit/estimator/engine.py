@@ -28,7 +28,7 @@ from noisyfit.utils.synonyms import remedy
 
 SGD_DEFAULTS = {"momentum": 0.9, "weight_decay": 5e-4, "fused": True}
 CYCLE = 20  # epochs between restarts of the cyclic learning rate, roughly
-SMALLEST = torch.finfo(torch.float32).tiny  # probability of which a logarithm is taken
+SMALLEST = torch.finfo(torch.float32).tiny  # keeps logarithms of probabilities finite
 SMALLEST_BATCH = 32  # rows; smaller matrix products take another path and round differently
 
 

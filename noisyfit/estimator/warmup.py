@@ -22,7 +22,7 @@ HELD_OUT_FRACTION = 0.05  # of the rows, while the warm-up waits for the end of 
 HELD_OUT_MINIMUM = 20  # rows; with fewer the likelihood says nothing
 PILOT_MINIMUM = 100  # labelled rows
 CORRECTED = ", corrected for how classes are mistaken for each other,"
-LATEST = 0.5  # of the epochs; on images, cross-entropy that goes on for longer goes on to the end
+LATEST = 0.5  # of the epochs; a network still learning from images by then does so to the end
 
 
 class WarmUp:
