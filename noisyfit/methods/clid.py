@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import replace
+from math import nan
 from numbers import Integral, Real
 from typing import Any, ClassVar, Unpack
 
@@ -89,7 +90,8 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
     ----------
     sample_weight_ : ndarray of shape (n_training_rows,)
         Weight of each row in the last epoch; 1 is its weight in a plain mean. All 1 for
-        ``meta_model="vri"``; 0 for rows that were not trained on.
+        ``meta_model="vri"``; 0 for rows that were not trained on. NaN if the warm-up lasted to the
+        end.
     meta_model_ : torch.nn.Module
     snapshots_ : torch.nn.ModuleList
         The averaged networks, on the CPU.
@@ -366,7 +368,8 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
     def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:
         """Return means over epochs: the (rectified) probability of the given label; of all."""
         state = self.state_
-        self.sample_weight_ = state.sample_weight.cpu().numpy()
+        known = 1.0 if state.first_epoch >= 0 else nan
+        self.sample_weight_ = known * state.sample_weight.cpu().numpy()
         self.snapshot_score_ = self.snapshots_.score.numpy().copy()
         self.snapshot_epoch_ = self.snapshots_.epoch.numpy().copy()
         self.n_meta_epochs_ = len(self._outer_losses())

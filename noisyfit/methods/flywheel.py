@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import nan
 from numbers import Integral, Real
 from typing import Any, ClassVar, Unpack
 
@@ -21,6 +22,7 @@ from noisyfit.nn.mixing import mixup
 from noisyfit.utils.parameters import Interval, StrOptions
 
 GAMMA_RANGE = (0.01, 0.99)
+UNKNOWN_GAMMA = 0.5  # before the first cycle
 SMALLEST = 1e-30  # of a probability, to take its logarithm
 OUTLIER_FLOOR = 1e-3
 CONTRASTIVE_TEMPERATURE = 0.05
@@ -89,10 +91,10 @@ class FlywheelClassifier(WarmUp, NoisyLabelClassifier):
         Probability that each label is clean, Eq. 4. 1 for trusted rows, 0 for rows without a label;
         equals ``label_quality_`` for labelled rows that were trained on.
     gamma_ : float
-        Share of clean labels in the model; it tends to be too low.
+        Share of clean labels in the model; it tends to be too low. NaN if there was no cycle.
     corruption_matrix_ : ndarray of shape (n_classes, n_classes)
         Probability of the observed class (column) given the true class (row) among corrupted
-        labels, ``T_c`` in [1]_.
+        labels, ``T_c`` in [1]_. NaN if there was no cycle.
     warmup_epochs_ : int
         Number of epochs before the first cycle; ``n_iter_`` if there was none.
     {shared attributes}
@@ -224,7 +226,7 @@ class FlywheelClassifier(WarmUp, NoisyLabelClassifier):
     def _init_state(self, n: int, n_classes: int) -> dict[str, Tensor]:
         uniform = 1 / n_classes
         return {
-            "gamma": torch.tensor(0.5),
+            "gamma": torch.tensor(UNKNOWN_GAMMA),
             "outlier": torch.full((n,), uniform),
             "ensemble": torch.full((n, n_classes), uniform),
             "corruption": torch.full((n_classes, n_classes), uniform),
@@ -355,7 +357,8 @@ class FlywheelClassifier(WarmUp, NoisyLabelClassifier):
         """Return Eq. 4 for new rows, with the predictions of ``module_`` in Eq. 14."""
         probs = self._predict(self.module_, data).softmax(1)
         corruption = torch.as_tensor(self.corruption_matrix_, device=self.device_)
-        gamma = torch.tensor(self.gamma_, device=self.device_)
+        corruption = corruption.nan_to_num(1 / self.n_classes_)
+        gamma = torch.tensor(self.gamma_, device=self.device_).nan_to_num(UNKNOWN_GAMMA)
         outlier = outlier_probability(probs, data.labels, corruption)
         return clean_probability(
             self._predict(self._network(self._main), data), data.labels, outlier, gamma
@@ -364,8 +367,9 @@ class FlywheelClassifier(WarmUp, NoisyLabelClassifier):
     def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:
         clean = self._clean_probability(data)
         self.clean_probability_ = clean.cpu().numpy()
-        self.gamma_ = float(self.state_.gamma)
-        self.corruption_matrix_ = self.state_.corruption.cpu().numpy()
+        known = 1.0 if self.state_.first_epoch >= 0 else nan
+        self.gamma_ = known * float(self.state_.gamma)
+        self.corruption_matrix_ = known * self.state_.corruption.cpu().numpy()
         return clean, self._refurbish(data, clean)
 
 

@@ -16,7 +16,7 @@ from noisyfit.data.training import TrainingData
 from noisyfit.metrics import detection_auroc
 from noisyfit.nn import losses
 from noisyfit.nn.features import logits_and_embeddings
-from tests.helpers import LearningRates, blobs, noisy_blobs
+from tests.helpers import LearningRates, blobs, images, noisy_blobs
 
 SEEDS = (0, 1, 2)
 
@@ -129,6 +129,15 @@ def test_meta_objective__one_row_of_each_class__judges_by_none(objective: str) -
     assert clf.n_meta_epochs_ == 0
     assert np.isinf(clf.snapshot_score_).all()
     assert np.isfinite(clf.predict_proba(X)).all()
+
+
+def test_warm_up_that_lasts_to_the_end__no_weight_is_known() -> None:
+    X, y = images(420)
+    with pytest.warns(NoisyFitWarning, match="was cross-entropy to the end"):
+        clf = CLIDMetaClassifier(max_epochs=2, random_state=0).fit(X, y)
+    assert np.isnan(clf.sample_weight_).all()
+    assert np.isinf(clf.snapshot_score_).all()
+    assert clf.n_meta_epochs_ == 0
 
 
 def test_meta_objective__cross_entropy_of_clean_rows__teaches_the_weights() -> None:

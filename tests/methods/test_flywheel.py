@@ -153,10 +153,16 @@ def test_warm_up__of_images__learning_stalls__cycles_begin() -> None:
 
 def test_warm_up__of_images__still_learning_at_half_time__lasts_to_the_end() -> None:
     X, y = digit_images(500)
-    clf = FlywheelClassifier(max_epochs=6, flip=False, random_state=0).fit(X, y)
+    params: dict[str, Any] = {"max_epochs": 6, "flip": False, "random_state": 0}
+    clf = FlywheelClassifier(inference="main", **params).fit(X, y)
     assert int(clf.state_.first_epoch) == -1
     assert clf.warmup_epochs_ == 6
     assert not bool(clf.state_.held_out.any())
+    assert np.isnan(clf.gamma_)
+    assert np.isnan(clf.corruption_matrix_).all()
+    rating = clf.score_labels(X, y)
+    believed = clf.predict_proba(X)[np.arange(500), y]
+    np.testing.assert_allclose(rating, believed / (believed + 0.1), rtol=1e-3, atol=1e-6)
 
 
 def test_without_auxiliary_network__main_network_learns_eq_7_on_labelled_rows_alone() -> None:
