@@ -1,5 +1,6 @@
 import re
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -703,3 +704,49 @@ def test_callback_that_watches_held_out_rows__without_any__says_how_to_hold_rows
     clf.set_params(callbacks=[EarlyStopping("valid_los")])
     with pytest.raises(KeyError, match="valid_los' was not found"):
         clf.fit(X, y)
+
+
+# Found by mutants.
+
+
+def test_best_losses__of_every_epoch__are_the_smallest_so_far() -> None:
+    X, y = blobs(60)
+    clf = quick(CrossEntropyClassifier, max_epochs=8, lr=0.5).fit(X, y)
+    losses = clf.history_[:, "train_loss"]
+    assert clf.history_[:, "train_loss_best"] == [
+        loss == min(losses[: i + 1]) for i, loss in enumerate(losses)
+    ]
+    assert losses != sorted(losses, reverse=True)  # else it would say nothing
+
+
+def test_load_params__leaves_the_device_as_the_user_named_it(tmp_path: Path) -> None:
+    X, y = blobs(60)
+    clf = quick(CrossEntropyClassifier, device="auto").fit(X, y)
+    clf.save_params(f_params=tmp_path / "weights.pt")
+    clf.load_params(f_params=tmp_path / "weights.pt")
+    assert clf.device == "auto"
+
+
+def test_validation_fraction__a_row_for_each_class__holds_out_each_once() -> None:
+    X, y = blobs(60)
+    held_out: list[Any] = []
+
+    class Watcher(Callback):
+        def on_epoch_begin(self, net: Any, dataset_valid: Any = None, **kwargs: Any) -> None:
+            held_out.append(sorted(int(dataset_valid[i][1]) for i in range(len(dataset_valid))))
+
+    n_classes = len(np.unique(y))
+    fraction = n_classes / len(y)
+    callbacks = [Watcher()]
+    quick(CrossEntropyClassifier, validation_fraction=fraction, callbacks=callbacks).fit(X, y)
+    assert held_out[0] == list(range(n_classes))
+
+
+def test_seeds__of_many_states__are_drawn_from_far_and_wide() -> None:
+    X, y = blobs(12)
+    brief = {"max_epochs": 1, "module": "mlp"}
+    seeds = [
+        quick(CrossEntropyClassifier, **brief | {"random_state": s}).fit(X, y).seed_
+        for s in range(3)
+    ]
+    assert max(seeds) > 10**6
