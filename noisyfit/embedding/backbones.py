@@ -76,8 +76,8 @@ class Backbone:
                 shape = tuple(self.features(torch.zeros(1, 3, size, size)).shape)
         except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
             raise ValueError(
-                f"The backbone must take images (n, 3, {size}, {size}). Got {error}. Pass another "
-                "size, or another network."
+                f"The backbone must take images (n, 3, {size}, {size}). Got: {error}. Pass "
+                "another size, or another network."
             ) from error
         if len(shape) != 2 or shape[0] != 1:
             raise ValueError(

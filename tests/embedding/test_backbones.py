@@ -93,7 +93,7 @@ from noisyfit import ImageEmbedder, RLDClassifier
 
 y = np.arange(20) % 2
 X = np.where(y[:, None, None, None], 200, 50) * np.ones((20, 16, 16, 3), np.uint8)
-pipeline = make_pipeline(ImageEmbedder(size=32), RLDClassifier(max_epochs=1, random_state=0))
+pipeline = make_pipeline(ImageEmbedder(size=32), RLDClassifier(max_epochs=2, random_state=0))
 print(pipeline.fit(X.astype(np.uint8), y).predict(X.astype(np.uint8)).shape)
 """
 
