@@ -17,7 +17,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from torch import Tensor
 
-from noisyfit import ImageEmbedder, NoisyFitWarning, RLDClassifier
+from noisyfit import EchoSelect, ImageEmbedder, NoisyFitWarning, RLDClassifier
 from noisyfit.embedding import images
 
 RNG = np.random.default_rng(0)
@@ -390,3 +390,15 @@ def test_progress_bar__only_if_asked_for_or_on_a_terminal(
     assert capfd.readouterr().err == ""
     embed(PHOTOS, verbose=1)
     assert "10/10" in capfd.readouterr().err
+
+
+def test_echo_select__takes_it_as_an_encoder() -> None:
+    y = np.arange(20) % 2
+    X = np.where(y[:, None, None, None], 200, 50) * np.ones((20, 12, 12, 3), np.uint8)
+
+    def mirrored(x: Tensor, y: Any, generator: torch.Generator) -> Tensor:
+        return x.flip(3)
+
+    select = EchoSelect(mirrored, embedder=ImageEmbedder(mean_of, size=8), random_state=0)
+    select.fit(X.astype(np.uint8), y)
+    np.testing.assert_allclose(select.similarities_, 1, atol=1e-5)
