@@ -61,7 +61,9 @@ class Backbone:
         mean, std = (pixels.new_tensor(v)[:, None, None] for v in (self.mean, self.std))
         x = ((pixels / BYTE - mean) / std).contiguous(memory_format=torch.channels_last)
         found = _features(self.network, x)
-        return found.flatten(2).mean(2) if found.ndim > 2 else found
+        if found.ndim == 4:  # (n, d, H, W)
+            return found.mean((2, 3))
+        return found.mean(1) if found.ndim == 3 else found  # (n, tokens, d)
 
     def count_features(self, size: int) -> int:
         """Return the number of features of an image.

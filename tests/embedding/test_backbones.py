@@ -197,6 +197,14 @@ def test_feature_maps__averaged_over_positions() -> None:
     torch.testing.assert_close(find_backbone(network, None).features(PIXELS), expected)
 
 
+def test_tokens__averaged_over_positions() -> None:
+    def tokens(x: Tensor) -> Tensor:
+        return x.flatten(2).transpose(1, 2)
+
+    found = find_backbone(tokens, None).features(PIXELS)
+    torch.testing.assert_close(found, find_backbone(nn.Identity(), None).features(PIXELS))
+
+
 def test_network_that_says_what_its_images_were__is_heard() -> None:
     network = Encoder()
     network.pretrained_cfg = {  # type: ignore[assignment]
