@@ -29,7 +29,7 @@ LITE: dict[str, Callable[..., nn.Module]] = {
     "efficientnet_lite1": efficientnet_lite1,
     "efficientnet_lite2": efficientnet_lite2,
 }
-LITE_SIZE = 128
+LITE_SIZE = 160
 LITE_MEAN, LITE_STD = (0.498,) * 3, (0.502,) * 3
 IMAGENET_SIZE = 224
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -70,7 +70,7 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         that torchvision or timm have stored on this machine.
     size : int >= 1 or None, default=None
         Height and width in pixels to which images are resized, bicubically and whatever their
-        shape. None: 128 for EfficientNet-Lite, otherwise what the network was trained on. Larger
+        shape. None: 160 for EfficientNet-Lite, otherwise what the network was trained on. Larger
         is slower, and often better for photographs of more pixels.
     views : int in [1, 12], default=1
         The features are the mean over so many views: the image and its mirror image, then crops,
