@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # read by type checkers and editors; `__getattr__` below imports them
+    from noisyfit.embedding.embedder import ImageEmbedder as ImageEmbedder
     from noisyfit.estimator.base import NoisyLabelClassifier as NoisyLabelClassifier
     from noisyfit.exceptions import NoisyFitError as NoisyFitError
     from noisyfit.exceptions import NoisyFitWarning as NoisyFitWarning
@@ -48,6 +49,7 @@ _HOME = {
     "EchoMod": "noisyfit.methods.echoalign.transformers",
     "EchoSelect": "noisyfit.methods.echoalign.transformers",
     "EchoSelectSampler": "noisyfit.methods.echoalign.transformers",
+    "ImageEmbedder": "noisyfit.embedding.embedder",
     "neg_clid": "noisyfit.metrics.divergence",
     "NoisyFitError": "noisyfit.exceptions",
     "NoisyFitWarning": "noisyfit.exceptions",

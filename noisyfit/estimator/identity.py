@@ -37,8 +37,8 @@ def fingerprint(*parts: Any) -> str:
         return str(joblib.hash([_contents(part) for part in parts], hash_name="sha1"))
     except Exception as error:
         raise ValueError(
-            "checkpoint_dir needs parameters that can be pickled, to recognise the run again. "
-            f"Got {error}. Define classes and functions at the top of a module."
+            "checkpoint_dir, or memory, needs parameters that can be pickled, to recognise the run "
+            f"again. Got {error}. Define classes and functions at the top of a module."
         ) from error
 
 

@@ -766,7 +766,9 @@ def test_full_disk__leaves_the_last_checkpoint_and_names_the_folder(tmp_path: Pa
 
 def test_unpicklable_parameter__is_an_error_that_says_where_to_define_it(tmp_path: Path) -> None:
     clf = CrossEntropyClassifier(augmentation=lambda x: x, **settings(tmp_path))
-    with pytest.raises(ValueError, match="checkpoint_dir needs parameters.*top of a module"):
+    with pytest.raises(
+        ValueError, match="checkpoint_dir, or memory, needs parameters.*top of a module"
+    ):
         clf.fit(*noisy_blobs())
 
 
