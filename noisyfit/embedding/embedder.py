@@ -114,6 +114,8 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
     (5, 3)
     """
 
+    backbone_: Backbone
+    size_: int
     _n_features_out: int
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "backbone": [str, callable],
@@ -164,14 +166,16 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         Raises
         ------
         ValueError
-            If a parameter is invalid, or the network does not take images of this size.
+            If a parameter is invalid, or the network does not take images of this size; the
+            embedder stays as it was.
         ImportError, FileNotFoundError
             If there are no weights on the disk.
         """
         self._check()
-        self.backbone_: Backbone = find_backbone(self.backbone, self.weights)
-        self.size_ = int(self.backbone_.size if self.size is None else self.size)
-        self._n_features_out = self.backbone_.count_features(self.size_)
+        backbone = find_backbone(self.backbone, self.weights)
+        size = int(backbone.size if self.size is None else self.size)
+        self._n_features_out = backbone.count_features(size)
+        self.backbone_, self.size_ = backbone, size
         return self
 
     def transform(self, X: Any) -> NDArray[np.float32]:

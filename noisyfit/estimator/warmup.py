@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from math import nan
 from typing import Any
 
 import torch
@@ -144,6 +145,10 @@ class WarmUp:
     def _conclude(self) -> None:
         self.warmup_epochs_ = self._length_of_warm_up()
         super()._conclude()  # type: ignore[misc]
+
+    def _once_begun(self, values: Any) -> Any:
+        """Return what the steps of the method have estimated, NaN if they never began."""
+        return values if self.state_.first_epoch >= 0 else nan * values
 
     def _length_of_warm_up(self) -> int:
         """Return how many epochs it took; warn if it lasted to the end."""

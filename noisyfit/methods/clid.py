@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import replace
-from math import nan
 from numbers import Integral, Real
 from typing import Any, ClassVar, Unpack
 
@@ -368,8 +367,7 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
     def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:
         """Return means over epochs: the (rectified) probability of the given label; of all."""
         state = self.state_
-        known = 1.0 if state.first_epoch >= 0 else nan
-        self.sample_weight_ = known * state.sample_weight.cpu().numpy()
+        self.sample_weight_ = self._once_begun(state.sample_weight.cpu().numpy())
         self.snapshot_score_ = self.snapshots_.score.numpy().copy()
         self.snapshot_epoch_ = self.snapshots_.epoch.numpy().copy()
         self.n_meta_epochs_ = len(self._outer_losses())

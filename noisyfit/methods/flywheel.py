@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import nan
 from numbers import Integral, Real
 from typing import Any, ClassVar, Unpack
 
@@ -367,9 +366,8 @@ class FlywheelClassifier(WarmUp, NoisyLabelClassifier):
     def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:
         clean = self._clean_probability(data)
         self.clean_probability_ = clean.cpu().numpy()
-        known = 1.0 if self.state_.first_epoch >= 0 else nan
-        self.gamma_ = known * float(self.state_.gamma)
-        self.corruption_matrix_ = known * self.state_.corruption.cpu().numpy()
+        self.gamma_ = self._once_begun(float(self.state_.gamma))
+        self.corruption_matrix_ = self._once_begun(self.state_.corruption.cpu().numpy())
         return clean, self._refurbish(data, clean)
 
 

@@ -402,3 +402,13 @@ def test_echo_select__takes_it_as_an_encoder() -> None:
     select = EchoSelect(mirrored, embedder=ImageEmbedder(mean_of, size=8), random_state=0)
     select.fit(X.astype(np.uint8), y)
     np.testing.assert_allclose(select.similarities_, 1, atol=1e-5)
+
+
+def test_fit__that_fails__leaves_the_embedder_as_it_was() -> None:
+    embedder = ImageEmbedder(mean_of, size=8).fit()
+    before = embedder.transform(PHOTOS)
+    embedder.set_params(backbone=lambda x: x.mean((1, 2, 3)), size=16)
+    with pytest.raises(ValueError, match="features"):
+        embedder.fit()
+    assert embedder.size_ == 8
+    np.testing.assert_array_equal(embedder.transform(PHOTOS), before)
