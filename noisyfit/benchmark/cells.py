@@ -15,6 +15,8 @@ from noisyfit import __version__, noise
 from noisyfit.benchmark.contenders import CLEAN, make
 from noisyfit.benchmark.sources import Source, load
 from noisyfit.benchmark.table import one_line
+from noisyfit.embedding import ImageEmbedder
+from noisyfit.embedding.backbones import LITE
 from noisyfit.estimator.identity import fingerprint
 from noisyfit.utils.devices import device_name
 
@@ -42,6 +44,10 @@ class Settings:
     trusted : int or None
         Number of training rows, drawn with the seed, that get their true label; methods that can
         use this are told which rows.
+    features : str or None
+        Name of a pretrained network, whose features take the place of images.
+    memory : str or None
+        Folder that keeps these features.
     """
 
     rows: int | None = None
@@ -52,6 +58,13 @@ class Settings:
     device: str = "auto"
     label: str | None = None
     trusted: int | None = None
+    features: str | None = None
+    memory: str | None = None
+
+    @property
+    def weights(self) -> str | None:
+        """Return the weights of the pretrained network, as `ImageEmbedder` names them."""
+        return None if self.features in ("auto", *LITE) else "DEFAULT"
 
     @property
     def columns(self) -> dict[str, Any]:
@@ -62,6 +75,7 @@ class Settings:
             "device": device_name(self.device),
             "version": __version__,
             "trusted": self.trusted,
+            "features": self.features,
         }
 
 
@@ -113,8 +127,10 @@ def key_of(cell: Cell, settings: Settings) -> str:
     params = make(cell.method, random_state=cell.seed).get_params()
     plain = {k: type(v).__name__ if hasattr(v, "fit") else v for k, v in params.items()}
     shared = asdict(settings) | {"device": device_name(settings.device)}
-    if settings.trusted is None:
-        del shared["trusted"]  # keeps tables valid that are older than this setting
+    del shared["memory"]
+    for name in ("trusted", "features"):
+        if shared[name] is None:
+            del shared[name]  # keeps tables valid that are older than this setting
     where = source_of(cell.data, settings.label)[1]
     which = asdict(cell) | {"data": where}
     return fingerprint(__version__, which, shared, plain)[:16]
@@ -135,6 +151,7 @@ def pose(source: Source, cell: Cell, settings: Settings) -> Problem:
     if source.X_test is not None and settings.test_rows is not None:
         order = np.random.default_rng(0).permutation(len(source.X_test))[: settings.test_rows]
         test = source.X_test[order], np.asarray(source.y_test)[order]
+    X, test = _seen(X, settings), (_seen(test[0], settings), test[1])
     if settings.holdout:
         fit, held = held_out(y, settings.holdout, cell.seed)
         clean = None if y_clean is None else y_clean[fit]
@@ -142,6 +159,19 @@ def pose(source: Source, cell: Cell, settings: Settings) -> Problem:
     else:
         problem = Problem(X, y, y_clean, None, None, *test)
     return problem if settings.trusted is None else _repaired(problem, settings.trusted, cell.seed)
+
+
+def _seen(X: Any, settings: Settings) -> Any:
+    """Return images as a pretrained network sees them; tables as they are."""
+    if settings.features is None or X is None or X.ndim == 2:
+        return X
+    embedder = ImageEmbedder(
+        settings.features,
+        weights=settings.weights,
+        device=settings.device,
+        memory=settings.memory,
+    )
+    return embedder.fit_transform(X)
 
 
 def _repaired(problem: Problem, n: int, seed: int) -> Problem:

@@ -137,6 +137,12 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="network of all methods, such as preact_resnet18; default: that of the data",
     )
+    parser.add_argument(
+        "--features",
+        metavar="NAME",
+        help="replace images with the features of this pretrained network, such as "
+        "efficientnet_lite0; they are kept in the folder of --out",
+    )
 
 
 def _rate(text: str) -> float | None:
@@ -172,6 +178,7 @@ def _grid(options: argparse.Namespace) -> Any:
     from noisyfit.benchmark.contenders import method_names
     from noisyfit.benchmark.grid import Grid
     from noisyfit.benchmark.sources import data_names
+    from noisyfit.embedding.backbones import find_backbone
     from noisyfit.nn.backbones import BACKBONES
     from noisyfit.utils.synonyms import did_you_mean
 
@@ -184,6 +191,7 @@ def _grid(options: argparse.Namespace) -> Any:
         device=options.device,
         label=options.label,
         trusted=options.trusted,
+        features=options.features,
     )
     methods = method_names(options.methods)
     if options.module not in (None, *BACKBONES):
@@ -191,6 +199,8 @@ def _grid(options: argparse.Namespace) -> Any:
             f"--module must be one of {sorted(BACKBONES)}. Got {options.module!r}."
             + did_you_mean(options.module, BACKBONES)
         )
+    if options.features is not None:
+        find_backbone(options.features, settings.weights)
     data = data_names(options.data)
     for name in data:
         source, _ = source_of(name, options.label)

@@ -22,7 +22,7 @@ from noisyfit.utils.synonyms import did_you_mean
 
 BASELINE = "cross_entropy"
 CLEAN = "cross_entropy_clean"  # the baseline on clean labels: the best one can hope for
-CLEANLAB = ("cleanlab+mlp", "cleanlab+ce", "cleanlab+boosting")
+CLEANLAB = ("cleanlab+mlp", "cleanlab+ce", "cleanlab+boosting", "cleanlab+logistic")
 SKLEARN = ("sklearn+logistic", "sklearn+forest", "sklearn+boosting", "sklearn+neighbors")
 EPOCHS = {"table": 60, "image": 30}  # the package's defaults, for other packages' methods
 
@@ -133,9 +133,9 @@ class CleanlabClassifier(ClassifierMixin, BaseEstimator):
 
     Parameters
     ----------
-    kind : {"mlp", "ce", "boosting"}, default="mlp"
+    kind : {"mlp", "ce", "boosting", "logistic"}, default="mlp"
         The classifier: scikit-learn's ``MLPClassifier`` on standardised columns,
-        `noisyfit.CrossEntropyClassifier`, or ``HistGradientBoostingClassifier``.
+        `noisyfit.CrossEntropyClassifier`, or that kind of `SklearnClassifier`.
     module : str or None, default=None
     max_epochs : int or None, default=None
     device : str, default="auto"
@@ -187,8 +187,8 @@ class CleanlabClassifier(ClassifierMixin, BaseEstimator):
                 device=self.device,
                 random_state=self.random_state,
             )
-        if self.kind == "boosting":
-            return SklearnClassifier("boosting", random_state=self.random_state)
+        if self.kind in ("boosting", "logistic"):
+            return SklearnClassifier(self.kind, random_state=self.random_state)
         from sklearn.neural_network import MLPClassifier
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler

@@ -91,11 +91,11 @@ def _probe(cell: Cell, settings: Settings) -> float:
     n = min(PROBE_ROWS, settings.rows or PROBE_ROWS)
     source = source_of(cell.data, settings.label)[0]
     rows, n_test = planned_rows(cell.data, settings)
-    epochs = settings.epochs or EPOCHS["table" if source.X.ndim == 2 else "image"]
     share = n / max(n, min(len(source.X), settings.rows or len(source.X)))
     few = replace(settings, rows=n, test_rows=max(2, round((n_test or 0) * share)))
     with one_thread():
         problem = pose(source, cell, few)
+        epochs = settings.epochs or EPOCHS["table" if problem.X.ndim == 2 else "image"]
         clf = make(
             cell.method,
             module=settings.module,

@@ -34,6 +34,7 @@ from noisyfit.benchmark.usage import as_usage_errors
 
 TABLE = "results.csv"
 QUALITY = "quality"  # folder of histograms, one file per cell
+FEATURES = "features"  # folder of what pretrained networks see
 USUAL_RATE, USUAL_RATE_OF_TWO = 0.4, 0.3  # with two classes, more is close to chance
 
 Outcome = tuple[Cell, Measured | None, dict[str, list[float]], str]
@@ -143,6 +144,7 @@ def run_grid(
     int
         The number of cells that failed. They are not recorded, so the next run tries them again.
     """
+    grid = replace(grid, settings=replace(grid.settings, memory=str(folder / FEATURES)))
     with _opened(folder) as table:
         if again:
             table.rewrite([row for row in table.rows if row["method"] not in again])

@@ -30,9 +30,9 @@ COLUMNS = (
     "accuracy_noisy_validation", "accuracy_oracle", "epoch_clid", "epoch_noisy_validation",
     "epoch_oracle", "noisy_validation", "neg_clid", "auroc", "average_precision", "seconds",
     "ratio_to_cross_entropy", "scoring_seconds", "peak_memory_mb", "noise_rate", "n_train",
-    "n_test", "trusted", "epochs", "max_epochs", "module", "device", "version", "key",
+    "n_test", "trusted", "epochs", "max_epochs", "module", "features", "device", "version", "key",
 )  # fmt: skip
-TEXTS = ("data", "noise", "method", "module", "device", "version", "key")
+TEXTS = ("data", "noise", "method", "module", "features", "device", "version", "key")
 N_BINS = 25
 
 Measured = dict[str, Any]

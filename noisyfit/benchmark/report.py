@@ -148,10 +148,12 @@ def facts(results: pd.DataFrame) -> str:
     devices = ", ".join(sorted(set(results["device"])))
     networks = ", ".join(sorted(set(results["module"].dropna())))
     trusted = sorted(set(results["trusted"].dropna())) if "trusted" in results else []
+    features = sorted(set(results["features"].dropna())) if "features" in results else []
     return (
         f"noisyfit {versions}, {devices}{networks and f', {networks}'}. {len(results)} fits, "
         f"{results['seconds'].sum() / 60:.1f} minutes of training. Training rows: {sizes}."
         + "".join(f" {n:.0f} of them trusted." for n in trusted)
+        + "".join(f" Images are features of {name}." for name in features)
     )
 
 

