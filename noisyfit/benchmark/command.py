@@ -172,7 +172,7 @@ def _grid(options: argparse.Namespace) -> Any:
     from noisyfit.benchmark.contenders import method_names
     from noisyfit.benchmark.grid import Grid
     from noisyfit.benchmark.sources import data_names
-    from noisyfit.nn.backbones import BACKBONES
+    from noisyfit.nn.backbones import BACKBONES, KNOWN
     from noisyfit.utils.synonyms import did_you_mean
 
     settings = Settings(
@@ -188,7 +188,7 @@ def _grid(options: argparse.Namespace) -> Any:
     methods = method_names(options.methods)
     if options.module not in (None, *BACKBONES):
         raise ValueError(
-            f"--module must be one of {sorted(BACKBONES)}. Got {options.module!r}."
+            f"--module must be {KNOWN}. Got {options.module!r}."
             + did_you_mean(options.module, BACKBONES)
         )
     data = data_names(options.data)

@@ -13,6 +13,7 @@ from torchvision import models
 from noisyfit import ImageEmbedder
 from noisyfit.embedding.backbones import find_backbone
 from noisyfit.nn.backbones.efficientnet_lite import EfficientNetLite
+from noisyfit.nn.input_layer import IMAGENET_MEAN, IMAGENET_STD
 
 PHOTOS = np.random.default_rng(0).integers(0, 256, (3, 40, 40, 3), dtype=np.uint8)
 PIXELS = torch.tensor(PHOTOS).permute(0, 3, 1, 2).float()
@@ -61,7 +62,7 @@ def test_auto__is_efficientnet_lite0() -> None:
 
 
 def test_auto__not_installed__error_is_one_line_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("noisyfit.embedding.backbones.find_spec", lambda name: None)
+    monkeypatch.setattr("noisyfit.nn.backbones.weights.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r'pip install "noisyfit\[images\]"'):
         ImageEmbedder().fit()
 
@@ -76,8 +77,8 @@ def test_efficientnet_lite__own_weights__from_a_file(tmp_path: Path) -> None:
 
 
 def test_efficientnet_lite__name_of_weights_of_others__error() -> None:
-    with pytest.raises(ValueError, match="path of a file, or None.*'DEFAULT'"):
-        find_backbone("efficientnet_lite0", "DEFAULT")
+    with pytest.raises(ValueError, match="path of a file, or 'DEFAULT'.*'IMAGENET1K_V1'"):
+        find_backbone("efficientnet_lite0", "IMAGENET1K_V1")
 
 
 OFFLINE = """
@@ -137,6 +138,19 @@ def test_torchvision__weights_on_the_disk__are_found(no_cache: Path) -> None:
     found = find_backbone("resnet18", "DEFAULT").network
     assert isinstance(found, nn.Module)
     torch.testing.assert_close(found.state_dict(), network.state_dict())
+
+
+def test_inception__weights_from_a_file__scale_of_its_training(tmp_path: Path) -> None:
+    # Its input has another scale than that of the other networks, which was ignored with a file.
+    torch.manual_seed(0)
+    network = models.googlenet(init_weights=False, transform_input=True).eval()
+    torch.save(network.state_dict(), tmp_path / "w.pt")
+    found = find_backbone("googlenet", tmp_path / "w.pt").features(PIXELS)
+    network.fc = nn.Identity()
+    mean, std = (torch.tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
+    with torch.inference_mode():
+        expected = network((PIXELS / 255 - mean) / std)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("weights", [None, "IMAGENET", "no/such/file.pt"])

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from noisyfit import EchoSelect, ImageEmbedder, NoisyFitWarning, RLDClassifier
 from noisyfit.embedding import images
+from noisyfit.nn.input_layer import resized
 
 RNG = np.random.default_rng(0)
 PHOTOS = RNG.integers(0, 256, (10, 12, 12, 3), dtype=np.uint8)
@@ -273,11 +274,10 @@ def test_decoded_images__never_more_than_a_batch_at_once(
 ) -> None:
     alive: weakref.WeakSet[Tensor] = weakref.WeakSet()
     most = 0
-    resize = images.resized
 
     def watched(x: Tensor, size: int) -> Tensor:
         nonlocal most
-        result = resize(x, size)
+        result = resized(x, size)
         alive.add(result)
         most = max(most, len(alive))
         return result

@@ -266,9 +266,8 @@ def _foreign(expected: str, found: str) -> NoisyFitError:
 
 
 def _without_downloads(params: dict[str, Any]) -> dict[str, Any]:
-    """Return the parameters that keep networks from fetching pretrained weights."""
-    module = params.get("module")
-    if not isinstance(module, str | None) and not module.__module__.startswith(DOWNLOADING):
+    """Return the parameters that keep a factory from fetching pretrained weights."""
+    if not getattr(params.get("module"), "__module__", "").startswith(DOWNLOADING):
         return {}
     names = [name for name in params if name.partition("__")[2] in PRETRAINED]
     return {name: PRETRAINED[name.partition("__")[2]] for name in names}
