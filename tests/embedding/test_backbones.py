@@ -235,3 +235,75 @@ def test_callable__may_return_an_array() -> None:
         return SimpleNamespace(found=x.mean((2, 3)).numpy()).found
 
     assert ImageEmbedder(network, size=8).fit_transform(PHOTOS).shape == (3, 3)
+
+
+# timm
+
+VIT = "test_vit"  # timm's own for tests
+
+
+@pytest.fixture
+def vit(tmp_path: Path) -> nn.Module:
+    """A small network of timm, whose weights are in a file."""
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    network: nn.Module = timm.create_model(VIT).eval()
+    torch.save(network.state_dict(), tmp_path / "w.pt")
+    return network
+
+
+def test_timm__weights_from_a_file__embedding_size_and_scale_of_the_network(
+    vit: Any, tmp_path: Path
+) -> None:
+    found = find_backbone(VIT, tmp_path / "w.pt")
+    config = vit.pretrained_cfg
+    assert (found.size, found.mean) == (config["input_size"][-1], tuple(config["mean"]))
+    x = torch.rand(2, 3, found.size, found.size) * 255
+    mean, std = (torch.tensor(config[name])[:, None, None] for name in ("mean", "std"))
+    with torch.inference_mode():
+        images = (x / 255 - mean) / std
+        expected = vit.forward_head(vit.forward_features(images), pre_logits=True)
+        torch.testing.assert_close(found.features(x), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_timm__safetensors__same_network(vit: Any, tmp_path: Path) -> None:
+    safetensors = pytest.importorskip("safetensors.torch")
+    safetensors.save_file(vit.state_dict(), tmp_path / "w.safetensors")
+    found = find_backbone(VIT, tmp_path / "w.safetensors").network
+    assert isinstance(found, nn.Module)
+    torch.testing.assert_close(found.state_dict(), vit.state_dict())
+
+
+def test_timm__instance__its_embedding_and_scale(vit: Any, tmp_path: Path) -> None:
+    found, by_name = find_backbone(vit, None), find_backbone(VIT, tmp_path / "w.pt")
+    assert (found.size, found.mean, found.std) == (by_name.size, by_name.mean, by_name.std)
+    x = torch.rand(2, 3, found.size, found.size) * 255
+    with torch.inference_mode():
+        torch.testing.assert_close(found.features(x), by_name.features(x))
+
+
+@pytest.mark.usefixtures("vit")
+def test_timm__weights_are_not_on_the_disk__error_says_what_to_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    with pytest.raises(FileNotFoundError, match="Nothing is downloaded.*timm.create_model"):
+        find_backbone(VIT, "DEFAULT")
+    with pytest.raises(ValueError, match="path of a file, or 'DEFAULT'. Got 'augreg'"):
+        find_backbone(VIT, "augreg")
+
+
+def test_timm__weights_in_the_cache_of_the_hub__are_found(
+    vit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    safetensors = pytest.importorskip("safetensors.torch")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    repository = tmp_path / "hub" / f"models--{vit.pretrained_cfg['hf_hub_id'].replace('/', '--')}"
+    snapshot = repository / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0" * 40)
+    safetensors.save_file(vit.state_dict(), snapshot / "model.safetensors")
+    found = find_backbone(VIT, "DEFAULT").network
+    assert isinstance(found, nn.Module)
+    torch.testing.assert_close(found.state_dict(), vit.state_dict())

@@ -34,7 +34,7 @@ from noisyfit import (
     NoisyFitWarning,
     NoisyLabelClassifier,
 )
-from noisyfit.nn.embedders import ContrastiveEmbedder, StandardizedFeatures
+from noisyfit.embedding.encoders import ContrastiveEmbedder, StandardizedFeatures
 from noisyfit.nn.generators import ConditionalDiffusion, PrecomputedModifier
 from tests.helpers import (
     BRIEF,
@@ -654,6 +654,21 @@ def test_echoalign__of_images__comes_back_as_it_was(embedder: Any, tmp_path: Pat
         loaded.predict(X[:, :9])
 
 
+@pytest.mark.filterwarnings("ignore:Every class")
+def test_file_that_names_a_module_of_earlier__loads(tmp_path: Path) -> None:
+    X, y = blobs(60)
+    clf = aligned(EchoSelect(BRIEF, n_rounds=1)).fit(X, y)
+    clf.save(tmp_path / "model")
+    with zipfile.ZipFile(tmp_path / "model") as archive:
+        meta = json.loads(archive.read("meta.json"))
+    earlier = ["noisyfit.nn.embedders", "StandardizedFeatures"]
+    where = f"{SELECTOR}/fitted/embedder_/part/class"
+    rewritten(tmp_path / "model", **forged(meta, where, earlier))
+    loaded = EchoAlignClassifier.load(tmp_path / "model", device="cpu")
+    assert type(loaded.selector_.embedder_) is StandardizedFeatures
+    assert_same_model(loaded, clf, X, y)
+
+
 def test_echoalign__with_rows_modified_elsewhere__comes_back_as_it_was(tmp_path: Path) -> None:
     X, y = blobs(60)
     selector = EchoSelect(PrecomputedModifier(X, y, X[::-1]))
@@ -840,7 +855,7 @@ FORGED_PARTS: dict[str, tuple[str, Any, str]] = {
     ),
     "encoder that downloads": (
         f"{SELECTOR}/fitted/embedder_/part/class",
-        ["noisyfit.nn.embedders", "CLIPEmbedder"],
+        ["noisyfit.embedding.encoders", "CLIPEmbedder"],
         "CLIPEmbedder",
     ),
     "parameter of the generator": (
