@@ -154,9 +154,9 @@ def _described(config: Any) -> dict[str, Any]:
 
 def _from_timm(name: str, weights: Any) -> Backbone:
     import timm
-    from timm.data import resolve_model_data_config
+    from timm.data.config import resolve_model_data_config
 
-    network = timm.create_model(name, pretrained=False)
+    network: Any = timm.create_model(name, pretrained=False)
     file = weights_file(weights)
     if file is None:
         if weights != "DEFAULT":
