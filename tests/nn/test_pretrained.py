@@ -144,6 +144,23 @@ def test_frozen__false__all_learn(file: Path) -> None:
     assert len(learning(network)) == len(list(network.parameters()))
 
 
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "mnasnet0_5", "mobilenet_v3_small"])
+def test_statistics__after_some_hundred_steps__are_those_of_the_images(name: str) -> None:
+    # They followed so slowly that a network with a low training loss predicted at random.
+    network = build(name, weights=None).train()
+    x = torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for _ in range(60):
+            logits = network.train()(x)
+        norm = next(m for m in network.modules() if isinstance(m, nn.BatchNorm2d))
+        seen: list[torch.Tensor] = []
+        norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        network(x)
+    assert logits.isfinite().all()
+    assert norm.running_var is not None
+    torch.testing.assert_close(norm.running_var, seen[0].var((0, 2, 3)), rtol=0.1, atol=1e-3)
+
+
 def test_small_stem__frozen__the_new_stem_learns(tmp_path: Path) -> None:
     torch.save(models.resnet18().state_dict(), tmp_path / "w.pt")
     network = build("resnet18", weights=tmp_path / "w.pt", frozen=True, small_stem=True)

@@ -19,6 +19,7 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "frozen": ["boolean", StrOptions({"bn"})],
     "small_stem": ["boolean"],
 }
+BATCH_NORM_MOMENTUM = 0.1  # torch's default
 AUXILIARY = ("aux1", "aux2", "AuxLogits")  # classifiers inside Inception, for training only
 
 
@@ -73,6 +74,7 @@ def pretrained_network(
     network, preprocessing = _made(name, weights)
     if size is not None:
         preprocessing = preprocessing._replace(size=int(size))
+    _keep_up(network)
     _freeze(network, frozen)  # what is new from here on learns
     if small_stem:
         _make_stem_small(name, network, in_channels)
@@ -87,6 +89,13 @@ def _made(name: str, weights: Any) -> tuple[nn.Module, Preprocessing]:
     if weights is None:
         return new_network(name), Preprocessing(None, None, None)
     return load_pretrained(name, weights)
+
+
+def _keep_up(network: nn.Module) -> None:
+    """Have running statistics follow within some hundred steps; some networks' need thousands."""
+    for module in network.modules():
+        if isinstance(module, _BatchNorm):
+            module.momentum = BATCH_NORM_MOMENTUM
 
 
 def _freeze(network: nn.Module, frozen: bool | str) -> None:
