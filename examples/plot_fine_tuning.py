@@ -36,17 +36,15 @@ print(f"{np.mean(believed.corrected_labels_ == y):.1%} corrected")
 # Then fine-tune
 # --------------
 # The whole network learns from the corrected labels, each of which counts by how probable it is.
-# Layers of batch normalisation keep what they learned from a million photographs, and pretrained
-# weights ask for a lower learning rate than random ones.
+# Pretrained weights ask for a lower learning rate than random ones.
 #
 # This is the part for a GPU, which is used if there is one. On it, take all images, a larger size
 # and ten epochs or more.
 confidence = believed.label_distribution_.max(axis=1)
 tuned = CrossEntropyClassifier(
     "efficientnet_lite0",
-    module__frozen="bn",
     module__size=48,
-    lr=0.001,
+    lr=0.01,
     max_epochs=4,
     batch_size=32,
     flip=False,
