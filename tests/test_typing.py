@@ -124,8 +124,8 @@ def test_shared_parameters_are_those_of_the_base() -> None:
     }
 
 
-def test_routed_parameters_are_those_of_the_default_networks_and_of_torchs_optimizers() -> None:
-    networks = parameter_names(MLP) | parameter_names(CNN)
+def test_routed_parameters_are_those_of_named_networks_and_of_torchs_optimizers() -> None:
+    networks = parameter_names(MLP) | parameter_names(CNN) | parameter_names("resnet18")
     optimizers = parameter_names(torch.optim.SGD) | parameter_names(torch.optim.AdamW)
     known = {f"module__{name}" for name in networks - {"n_features", "in_channels", "n_classes"}}
     known |= {f"optimizer__{name}" for name in optimizers | {"param_groups"}}

@@ -16,7 +16,6 @@ from noisyfit.benchmark.contenders import CLEAN, make
 from noisyfit.benchmark.sources import Source, load
 from noisyfit.benchmark.table import one_line
 from noisyfit.embedding import ImageEmbedder
-from noisyfit.embedding.backbones import LITE
 from noisyfit.estimator.identity import fingerprint
 from noisyfit.utils.devices import device_name
 
@@ -60,11 +59,6 @@ class Settings:
     trusted: int | None = None
     features: str | None = None
     memory: str | None = None
-
-    @property
-    def weights(self) -> str | None:
-        """Return the weights of the pretrained network, as `ImageEmbedder` names them."""
-        return None if self.features in ("auto", *LITE) else "DEFAULT"
 
     @property
     def columns(self) -> dict[str, Any]:
@@ -167,7 +161,7 @@ def _seen(X: Any, settings: Settings) -> Any:
         return X
     embedder = ImageEmbedder(
         settings.features,
-        weights=settings.weights,
+        weights="DEFAULT",
         device=settings.device,
         memory=settings.memory,
     )

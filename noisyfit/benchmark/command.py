@@ -179,7 +179,7 @@ def _grid(options: argparse.Namespace) -> Any:
     from noisyfit.benchmark.grid import Grid
     from noisyfit.benchmark.sources import data_names
     from noisyfit.embedding.backbones import find_backbone
-    from noisyfit.nn.backbones import BACKBONES
+    from noisyfit.nn.backbones import BACKBONES, KNOWN
     from noisyfit.utils.synonyms import did_you_mean
 
     settings = Settings(
@@ -196,11 +196,11 @@ def _grid(options: argparse.Namespace) -> Any:
     methods = method_names(options.methods)
     if options.module not in (None, *BACKBONES):
         raise ValueError(
-            f"--module must be one of {sorted(BACKBONES)}. Got {options.module!r}."
+            f"--module must be {KNOWN}. Got {options.module!r}."
             + did_you_mean(options.module, BACKBONES)
         )
     if options.features is not None:
-        find_backbone(options.features, settings.weights)
+        find_backbone(options.features, "DEFAULT")
     data = data_names(options.data)
     for name in data:
         source, _ = source_of(name, options.label)

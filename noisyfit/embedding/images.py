@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from noisyfit.data.rows import Rows, entries_as_numbers, extremes, shape_of, unwrapped
 from noisyfit.estimator.format import check_finite, check_shape, image_layout, is_lazy
+from noisyfit.nn.input_layer import resized
 from noisyfit.utils.validation import as_column
 
 BYTE = 255.0
@@ -68,7 +69,9 @@ def read_image(
         stored = images.read(i)
         key = _key(stored)
         is_known = known is not None and key in known
-        return Readable(key, None if is_known else resized(images.decode(stored, size), size))
+        return Readable(
+            key, None if is_known else resized(images.decode(stored, size)[None], size)[0]
+        )
     except MemoryError:
         raise
     except Exception as error:  # Pillow has many for damaged files
@@ -232,12 +235,6 @@ def as_rgb(x: Tensor) -> Tensor:
         alpha = x[3:] / BYTE
         x = x[:3] * alpha + BYTE * (1 - alpha)
     return x.expand(3, -1, -1) if len(x) == 1 else x
-
-
-def resized(x: Tensor, size: int) -> Tensor:
-    """Return an image (3, H, W) as (3, size, size), bicubically; the whole image stays visible."""
-    shrinks = max(x.shape[1:]) > size
-    return F.interpolate(x[None], (size, size), mode="bicubic", antialias=shrinks)[0]
 
 
 def views_of(x: Tensor, n: int) -> Iterator[Tensor]:

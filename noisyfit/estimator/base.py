@@ -70,10 +70,12 @@ class NoisyLabelClassifier(
     module : None, str, module class, factory or instance, default=None
         The network. None means an MLP for tables, a small CNN for images up to 64 pixels and a
         ResNet-18 for larger ones. Names are ``"mlp"``, ``"cnn"``, ``"preact_resnet18"``,
-        ``"preact_resnet34"``, ``"resnet18"``, ``"resnet34"``, ``"resnet50"``, ``"wrn_28_2"``,
-        ``"wrn_28_10"`` and ``"vgg19_bn"``. A class, or a function that returns a network, is called
-        with ``module__*`` and, if its signature has them, with ``n_features`` or ``in_channels``
-        and with ``n_classes``. An instance is copied, never trained in place.
+        ``"preact_resnet34"``, ``"wrn_28_2"``, ``"wrn_28_10"``, ``"efficientnet_lite0"``,
+        ``"efficientnet_lite1"``, ``"efficientnet_lite2"`` and those of torchvision, such as
+        ``"resnet50"``, with ``module__weights`` and ``module__frozen`` for pretrained weights. A
+        class, or a function that returns a network, is called with ``module__*`` and, if its
+        signature has them, with ``n_features`` or ``in_channels`` and with ``n_classes``. An
+        instance is copied, never trained in place.
     optimizer : torch optimizer class, default=torch.optim.SGD
         SGD gets momentum 0.9 and weight decay 5e-4 unless ``optimizer__*`` says otherwise.
     lr : float > 0, default=0.05
@@ -126,7 +128,7 @@ class NoisyLabelClassifier(
         1 prints a line for each epoch.
     **kwargs
         ``module__*``, ``optimizer__*`` and ``callbacks__*`` as in skorch. Type checkers know only
-        those of the default networks and of torch's optimizers; set others with ``set_params``.
+        those of named networks and of torch's optimizers; set others with ``set_params``.
 
     Attributes
     ----------

@@ -21,8 +21,9 @@ from noisyfit.estimator.net import IGNORED, NOT_CALLED, NOT_OFFERED, Net, optimi
 from noisyfit.estimator.param_groups import check_patterns, named_parameters, patterns_of
 from noisyfit.estimator.run import Run
 from noisyfit.exceptions import NoisyFitError
+from noisyfit.nn.backbones.weights import without_weights
 from noisyfit.nn.build import build_network
-from noisyfit.nn.input_layer import Standardized
+from noisyfit.nn.input_layer import Preprocessing, Standardized
 from noisyfit.utils.devices import resolve_device
 from noisyfit.utils.synonyms import remedy
 
@@ -50,6 +51,7 @@ class Engine(Net):
     device: Any
     lr_schedule: str
     checkpoint_every: int
+    value_range_: tuple[float, float]
     feature_mean_: NDArray[np.float32]
     feature_scale_: NDArray[np.float32]
     seed_: int
@@ -130,7 +132,7 @@ class Engine(Net):
     def _rebuild(self, states: dict[str, dict[str, Tensor]], history: list[dict[str, Any]]) -> None:
         """Recreate the networks from their stored weights."""
         self.device_ = resolve_device(self.device)
-        with self._current_init_context("module"):
+        with self._current_init_context("module"), without_weights():
             for name in (*self._networks, *self._copies):
                 network = self._make_network(name, independent=False)
                 network.load_state_dict(states[name])
@@ -157,12 +159,20 @@ class Engine(Net):
             prefix="module",
             independent=independent,
         )
-        mean, scale = torch.as_tensor(self.feature_mean_), torch.as_tensor(self.feature_scale_)
         # channels_last weights halve the time of a forward pass over grey images on a CPU
         network = network.to(memory_format=torch.channels_last)
-        wrapped = Standardized(network, mean, scale).to(self.device_)
+        wrapped = self._standardized(network).to(self.device_)
         self._check_logits(wrapped)
         return wrapped
+
+    def _standardized(self, network: nn.Module) -> Standardized:
+        """Put the input layer in front: on the scale of the pretraining, otherwise on that of X."""
+        scale = torch.as_tensor(self.feature_mean_), torch.as_tensor(self.feature_scale_)
+        size, expects = None, getattr(network, "preprocessing", None)
+        if isinstance(expects, Preprocessing):
+            size = expects.size
+            scale = expects.scale(self.row_shape_[0], *self.value_range_) or scale
+        return Standardized(network, *scale, size)
 
     def _check_logits(self, network: nn.Module) -> None:
         probe = torch.zeros(2, *self.row_shape_, device=self.device_)

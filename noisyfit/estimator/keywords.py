@@ -12,10 +12,14 @@ from torch import Tensor
 
 
 class RoutedParameters(TypedDict, total=False):
-    """Those of the default networks and torch's optimizers; others go through ``set_params``."""
+    """Those of named networks and torch's optimizers; others go through ``set_params``."""
 
     module__depth: int
     module__dropout: float
+    module__frozen: bool | str
+    module__size: int | None
+    module__small_stem: bool
+    module__weights: Any
     module__width: int
     optimizer__betas: tuple[float, float]
     optimizer__dampening: float

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from noisyfit.nn.backbones import BACKBONES, default_backbone
+from noisyfit.nn.backbones import BACKBONES, KNOWN, default_backbone
 from noisyfit.utils.synonyms import did_you_mean, remedy
 
 PROJECTION_SIZE = 128
@@ -75,8 +75,8 @@ def _factory(module: ModuleLike, row_shape: tuple[int, ...]) -> Callable[..., nn
         return name  # type: ignore[return-value]  # instances are handled by the caller
     if name not in BACKBONES:
         raise ValueError(
-            f"module must be None, a class, a factory, an instance or one of {sorted(BACKBONES)}. "
-            f"Got {name!r}.{did_you_mean(name, BACKBONES)}"
+            f"module must be None, a class, a factory, an instance or {KNOWN}. Got {name!r}."
+            + did_you_mean(name, BACKBONES)
         )
     return BACKBONES[name]
 

@@ -1,11 +1,44 @@
 """The layer in front of every network, which brings any input to unit scale."""
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-__all__ = ["Standardized"]
+__all__ = ["Preprocessing", "Standardized", "freeze", "resized"]
+
+IMAGENET_SIZE = 224
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Preprocessing(NamedTuple):
+    """What a network expects of images; by default what most networks on ImageNet do.
+
+    Attributes
+    ----------
+    size : int or None
+        Height and width, in pixels. None: any.
+    mean, std : tuple of float or None
+        Of the three channels, on a scale from 0 to 1. None: those of the data.
+    """
+
+    size: int | None = IMAGENET_SIZE
+    mean: tuple[float, ...] | None = IMAGENET_MEAN
+    std: tuple[float, ...] | None = IMAGENET_STD
+
+    def scale(self, n_channels: int, black: float, white: float) -> tuple[Tensor, Tensor] | None:
+        """Return mean and deviation (C, 1, 1) in the units of the input, None if any will do.
+
+        Where there are not three channels, each has the average over the three.
+        """
+        if self.mean is None or self.std is None:
+            return None
+        mean, std = torch.tensor(self.mean), torch.tensor(self.std)
+        if n_channels != len(mean):
+            mean, std = (v.mean().expand(n_channels) for v in (mean, std))
+        return (black + (white - black) * mean)[:, None, None], (white - black) * std[:, None, None]
 
 
 class Standardized(nn.Module):
@@ -17,27 +50,43 @@ class Standardized(nn.Module):
     Parameters
     ----------
     network : module
-        Maps standardised input to logits of shape (n_samples, n_classes).
+        Maps standardised input to logits of shape (n_samples, n_classes). What `freeze` has frozen
+        in it stays in evaluation mode.
     mean, std : tensors of shape (n_features,) for tables, (n_channels, 1, 1) for images
         In the units of the input. `std` must be positive; give near-constant columns 1.
+    size : int or None, default=None
+        Height and width to which images are resized; None leaves them as they are.
     """
 
     mean: Tensor
     std: Tensor
+    size: int | None
     autocast_dtype: torch.dtype | None = None  # of the network's forward pass; None = float32
 
-    def __init__(self, network: nn.Module, mean: Tensor, std: Tensor) -> None:
+    def __init__(
+        self, network: nn.Module, mean: Tensor, std: Tensor, size: int | None = None
+    ) -> None:
         super().__init__()
         self.network = network
+        self.size = size
         self.register_buffer("mean", mean.detach().clone().float())
         self.register_buffer("std", std.detach().clone().float())
 
     def standardize(self, x: Tensor) -> Tensor:
-        """Return the standardised input, in the shape of `x`."""
+        """Return the standardised input, in the shape of `x` or resized."""
         if x.ndim == 4:
             # Before the conversion to float: bytes are cheaper to move.
             x = x.contiguous(memory_format=torch.channels_last)
-        return (x.float() - self.mean) / self.std
+        x = (x.float() - self.mean) / self.std
+        size = self.size
+        return x if size is None else resized(x, size)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of all layers that are not frozen."""
+        super().train(mode)
+        for module in self.modules():
+            module.training &= not getattr(module, "is_frozen", False)
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of shape (n_samples, n_classes)."""
@@ -52,3 +101,19 @@ class Standardized(nn.Module):
         if self.autocast_dtype is None:
             return nullcontext()
         return torch.autocast(device.type, self.autocast_dtype)  # type: ignore[return-value]
+
+
+def resized(x: Tensor, size: int) -> Tensor:
+    """Return images (n, C, H, W) as (n, C, size, size), bicubically; all of each stays visible."""
+    height, width = x.shape[2], x.shape[3]
+    if height == size and width == size:
+        return x
+    shrinks = max(height, width) > size
+    return F.interpolate(x, (size, size), mode="bicubic", antialias=shrinks)
+
+
+def freeze(module: nn.Module) -> None:
+    """Fix the parameters of a module and all that is in it, and its running statistics."""
+    module.requires_grad_(False)
+    for part in module.modules():
+        part.is_frozen = True  # type: ignore[assignment]

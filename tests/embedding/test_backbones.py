@@ -13,6 +13,7 @@ from torchvision import models
 from noisyfit import ImageEmbedder
 from noisyfit.embedding.backbones import find_backbone
 from noisyfit.nn.backbones.efficientnet_lite import EfficientNetLite
+from noisyfit.nn.input_layer import IMAGENET_MEAN, IMAGENET_STD
 
 PHOTOS = np.random.default_rng(0).integers(0, 256, (3, 40, 40, 3), dtype=np.uint8)
 PIXELS = torch.tensor(PHOTOS).permute(0, 3, 1, 2).float()
@@ -61,7 +62,7 @@ def test_auto__is_efficientnet_lite0() -> None:
 
 
 def test_auto__not_installed__error_is_one_line_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("noisyfit.embedding.backbones.find_spec", lambda name: None)
+    monkeypatch.setattr("noisyfit.nn.backbones.weights.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r'pip install "noisyfit\[images\]"'):
         ImageEmbedder().fit()
 
@@ -76,8 +77,8 @@ def test_efficientnet_lite__own_weights__from_a_file(tmp_path: Path) -> None:
 
 
 def test_efficientnet_lite__name_of_weights_of_others__error() -> None:
-    with pytest.raises(ValueError, match="path of a file, or None.*'DEFAULT'"):
-        find_backbone("efficientnet_lite0", "DEFAULT")
+    with pytest.raises(ValueError, match="path of a file, or 'DEFAULT'.*'IMAGENET1K_V1'"):
+        find_backbone("efficientnet_lite0", "IMAGENET1K_V1")
 
 
 OFFLINE = """
@@ -137,6 +138,19 @@ def test_torchvision__weights_on_the_disk__are_found(no_cache: Path) -> None:
     found = find_backbone("resnet18", "DEFAULT").network
     assert isinstance(found, nn.Module)
     torch.testing.assert_close(found.state_dict(), network.state_dict())
+
+
+def test_inception__weights_from_a_file__scale_of_its_training(tmp_path: Path) -> None:
+    # Its input has another scale than that of the other networks, which was ignored with a file.
+    torch.manual_seed(0)
+    network = models.googlenet(init_weights=False, transform_input=True).eval()
+    torch.save(network.state_dict(), tmp_path / "w.pt")
+    found = find_backbone("googlenet", tmp_path / "w.pt").features(PIXELS)
+    network.fc = nn.Identity()
+    mean, std = (torch.tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
+    with torch.inference_mode():
+        expected = network((PIXELS / 255 - mean) / std)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("weights", [None, "IMAGENET", "no/such/file.pt"])
@@ -221,3 +235,75 @@ def test_callable__may_return_an_array() -> None:
         return SimpleNamespace(found=x.mean((2, 3)).numpy()).found
 
     assert ImageEmbedder(network, size=8).fit_transform(PHOTOS).shape == (3, 3)
+
+
+# timm
+
+VIT = "test_vit"  # timm's own for tests
+
+
+@pytest.fixture
+def vit(tmp_path: Path) -> nn.Module:
+    """A small network of timm, whose weights are in a file."""
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    network: nn.Module = timm.create_model(VIT).eval()
+    torch.save(network.state_dict(), tmp_path / "w.pt")
+    return network
+
+
+def test_timm__weights_from_a_file__embedding_size_and_scale_of_the_network(
+    vit: Any, tmp_path: Path
+) -> None:
+    found = find_backbone(VIT, tmp_path / "w.pt")
+    config = vit.pretrained_cfg
+    assert (found.size, found.mean) == (config["input_size"][-1], tuple(config["mean"]))
+    x = torch.rand(2, 3, found.size, found.size) * 255
+    mean, std = (torch.tensor(config[name])[:, None, None] for name in ("mean", "std"))
+    with torch.inference_mode():
+        images = (x / 255 - mean) / std
+        expected = vit.forward_head(vit.forward_features(images), pre_logits=True)
+        torch.testing.assert_close(found.features(x), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_timm__safetensors__same_network(vit: Any, tmp_path: Path) -> None:
+    safetensors = pytest.importorskip("safetensors.torch")
+    safetensors.save_file(vit.state_dict(), tmp_path / "w.safetensors")
+    found = find_backbone(VIT, tmp_path / "w.safetensors").network
+    assert isinstance(found, nn.Module)
+    torch.testing.assert_close(found.state_dict(), vit.state_dict())
+
+
+def test_timm__instance__its_embedding_and_scale(vit: Any, tmp_path: Path) -> None:
+    found, by_name = find_backbone(vit, None), find_backbone(VIT, tmp_path / "w.pt")
+    assert (found.size, found.mean, found.std) == (by_name.size, by_name.mean, by_name.std)
+    x = torch.rand(2, 3, found.size, found.size) * 255
+    with torch.inference_mode():
+        torch.testing.assert_close(found.features(x), by_name.features(x))
+
+
+@pytest.mark.usefixtures("vit")
+def test_timm__weights_are_not_on_the_disk__error_says_what_to_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    with pytest.raises(FileNotFoundError, match="Nothing is downloaded.*timm.create_model"):
+        find_backbone(VIT, "DEFAULT")
+    with pytest.raises(ValueError, match="path of a file, or 'DEFAULT'. Got 'augreg'"):
+        find_backbone(VIT, "augreg")
+
+
+def test_timm__weights_in_the_cache_of_the_hub__are_found(
+    vit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    safetensors = pytest.importorskip("safetensors.torch")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    repository = tmp_path / "hub" / f"models--{vit.pretrained_cfg['hf_hub_id'].replace('/', '--')}"
+    snapshot = repository / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0" * 40)
+    safetensors.save_file(vit.state_dict(), snapshot / "model.safetensors")
+    found = find_backbone(VIT, "DEFAULT").network
+    assert isinstance(found, nn.Module)
+    torch.testing.assert_close(found.state_dict(), vit.state_dict())

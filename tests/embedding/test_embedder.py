@@ -1,7 +1,9 @@
 import pickle
+import struct
 import subprocess
 import sys
 import weakref
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from torch import Tensor
 
 from noisyfit import EchoSelect, ImageEmbedder, NoisyFitWarning, RLDClassifier
 from noisyfit.embedding import images
+from noisyfit.nn.input_layer import resized
 
 RNG = np.random.default_rng(0)
 PHOTOS = RNG.integers(0, 256, (10, 12, 12, 3), dtype=np.uint8)
@@ -151,6 +154,20 @@ def test_damaged_files__on_error_nan__rows_of_nan_and_a_warning(damaged: list[Pa
     np.testing.assert_array_equal(found[[0, 6]], embed([damaged[0], damaged[6]]))
 
 
+def test_file_that_claims_to_be_huge__error_names_it_before_it_is_decoded(tmp_path: Path) -> None:
+    (bomb,) = files(tmp_path, PHOTOS[:1])
+    content = bomb.read_bytes()
+    header = b"IHDR" + struct.pack(">II", 60_000, 60_000) + content[24:29]
+    bomb.write_bytes(content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:])
+    with pytest.raises(OSError, match=r"1 of 1 that cannot.*000\.png.*3600000000 pixels.*bomb"):
+        embed([bomb])
+
+
+def test_empty_folder__error_says_where_to_look(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at least one image.*Check the folder and the pattern"):
+        embed(sorted(tmp_path.glob("*.jpg")))
+
+
 def test_list_with_gaps__on_error_nan__rows_of_nan(tmp_path: Path) -> None:
     paths = [None, float("nan"), *files(tmp_path)[:1]]
     with pytest.warns(NoisyFitWarning, match="no path"):
@@ -273,11 +290,10 @@ def test_decoded_images__never_more_than_a_batch_at_once(
 ) -> None:
     alive: weakref.WeakSet[Tensor] = weakref.WeakSet()
     most = 0
-    resize = images.resized
 
     def watched(x: Tensor, size: int) -> Tensor:
         nonlocal most
-        result = resize(x, size)
+        result = resized(x, size)
         alive.add(result)
         most = max(most, len(alive))
         return result

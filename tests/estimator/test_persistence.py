@@ -22,6 +22,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.tree import DecisionTreeClassifier
 from skorch.callbacks import Callback
 from torch import Tensor
+from torchvision.models import shufflenet_v2_x0_5
 
 from noisyfit import (
     CrossEntropyClassifier,
@@ -33,7 +34,7 @@ from noisyfit import (
     NoisyFitWarning,
     NoisyLabelClassifier,
 )
-from noisyfit.nn.embedders import ContrastiveEmbedder, StandardizedFeatures
+from noisyfit.embedding.encoders import ContrastiveEmbedder, StandardizedFeatures
 from noisyfit.nn.generators import ConditionalDiffusion, PrecomputedModifier
 from tests.helpers import (
     BRIEF,
@@ -510,20 +511,17 @@ def test_forged_file__of_a_foreign_class_with_a_known_name__is_refused(tmp_path:
         CrossEntropyClassifier.load(tmp_path / "model")
 
 
-@pytest.mark.parametrize("given", [False, True], ids=["by name", "given"])
-def test_pretrained_weights__are_not_fetched_by_load(
-    given: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_pretrained_weights_of_a_factory__are_not_fetched_by_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     X, y = images(12)
-    small = {"module": "resnet18", "batch_size": 6, "max_epochs": 1}
-    clf = quick(CrossEntropyClassifier, **small).fit(X, y)
+    network = {"module": shufflenet_v2_x0_5, "module__num_classes": 3}
+    clf = quick(CrossEntropyClassifier, max_epochs=1, **network).fit(X, y)
     clf.set_params(module__weights="DEFAULT").save(tmp_path / "model")
-    fetched: list[Any] = []
-    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *a, **k: fetched.append(a))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
-    params: dict[str, Any] = {"module__weights": "DEFAULT"} if given else {}
-    loaded = CrossEntropyClassifier.load(tmp_path / "model", device="cpu", **params)
-    assert fetched == []
+    given = {"device": "cpu", "module": shufflenet_v2_x0_5}
+    loaded = CrossEntropyClassifier.load(tmp_path / "model", **given)
+    assert not (tmp_path / "empty").exists()
     assert loaded.get_params()["module__weights"] == "DEFAULT"
     np.testing.assert_array_equal(loaded.predict_proba(X), clf.predict_proba(X))
 
@@ -654,6 +652,21 @@ def test_echoalign__of_images__comes_back_as_it_was(embedder: Any, tmp_path: Pat
     assert_same_model(loaded, clf, X, y)
     with pytest.raises(ValueError, match="as in fit"):
         loaded.predict(X[:, :9])
+
+
+@pytest.mark.filterwarnings("ignore:Every class")
+def test_file_that_names_a_module_of_earlier__loads(tmp_path: Path) -> None:
+    X, y = blobs(60)
+    clf = aligned(EchoSelect(BRIEF, n_rounds=1)).fit(X, y)
+    clf.save(tmp_path / "model")
+    with zipfile.ZipFile(tmp_path / "model") as archive:
+        meta = json.loads(archive.read("meta.json"))
+    earlier = ["noisyfit.nn.embedders", "StandardizedFeatures"]
+    where = f"{SELECTOR}/fitted/embedder_/part/class"
+    rewritten(tmp_path / "model", **forged(meta, where, earlier))
+    loaded = EchoAlignClassifier.load(tmp_path / "model", device="cpu")
+    assert type(loaded.selector_.embedder_) is StandardizedFeatures
+    assert_same_model(loaded, clf, X, y)
 
 
 def test_echoalign__with_rows_modified_elsewhere__comes_back_as_it_was(tmp_path: Path) -> None:
@@ -842,7 +855,7 @@ FORGED_PARTS: dict[str, tuple[str, Any, str]] = {
     ),
     "encoder that downloads": (
         f"{SELECTOR}/fitted/embedder_/part/class",
-        ["noisyfit.nn.embedders", "CLIPEmbedder"],
+        ["noisyfit.embedding.encoders", "CLIPEmbedder"],
         "CLIPEmbedder",
     ),
     "parameter of the generator": (

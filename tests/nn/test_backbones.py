@@ -1,10 +1,8 @@
-import copy
 import pickle
 from collections.abc import Callable
 
 import pytest
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -12,10 +10,8 @@ from noisyfit.nn.backbones import BACKBONES, default_backbone
 from noisyfit.nn.backbones.cnn import CNN
 from noisyfit.nn.backbones.mlp import MLP
 from noisyfit.nn.backbones.preact_resnet import PreActBlock, preact_resnet18
-from noisyfit.nn.backbones.torchvision_nets import resnet18, vgg19_bn
 from noisyfit.nn.features import embedding_size, logits_and_embeddings
 
-IMAGE_BACKBONES = sorted(set(BACKBONES) - {"mlp"})
 # Those that run in a moment on one thread; the others run without data, on the meta device.
 SMALL = ["cnn", "preact_resnet18", "resnet18", "wrn_28_2"]
 EMBEDDING_SIZES = {
@@ -30,6 +26,7 @@ EMBEDDING_SIZES = {
     "wrn_28_10": 640,
     "vgg19_bn": 4096,
 }
+IMAGE_BACKBONES = sorted(set(EMBEDDING_SIZES) - {"mlp"})
 
 
 def on_meta(name: str, n_inputs: int, n_classes: int, **settings: object) -> nn.Module:
@@ -174,22 +171,6 @@ def test_vgg19_bn__small_stem__ends_in_one_linear() -> None:
     assert embedding_size(module, x) == 512
 
 
-def test_torchvision_network__weights__are_kept_where_they_fit(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    # A state dict made here stands in for the download.
-    torch.manual_seed(0)
-    pretrained = torchvision.models.resnet18()
-    weights = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
-    state = copy.deepcopy(pretrained.state_dict())
-    monkeypatch.setattr(type(weights), "get_state_dict", lambda self, *_, **__: state)
-    for in_channels, small_stem, stem_is_kept in [(3, False, True), (1, False, False)]:
-        found = resnet18(in_channels, 5, small_stem=small_stem, weights=weights).state_dict()
-        assert torch.equal(found["layer4.1.conv2.weight"], state["layer4.1.conv2.weight"])
-        assert (found["conv1.weight"].shape == state["conv1.weight"].shape) == stem_is_kept
-        assert found["fc.weight"].shape == (5, 512)
-
-
 def small_network(name: str) -> nn.Module:
     torch.manual_seed(0)
     return BACKBONES[name](3, 4)
@@ -199,8 +180,8 @@ def small_network(name: str) -> nn.Module:
     "make_network",
     [
         *[pytest.param(lambda name=name: small_network(name), id=name) for name in SMALL],
-        pytest.param(lambda: resnet18(3, 4, small_stem=True), id="resnet18 small"),
-        pytest.param(lambda: vgg19_bn(3, 4, small_stem=True), id="vgg19_bn small"),
+        pytest.param(lambda: BACKBONES["resnet18"](3, 4, small_stem=True), id="resnet18 small"),
+        pytest.param(lambda: BACKBONES["vgg19_bn"](3, 4, small_stem=True), id="vgg19_bn small"),
         pytest.param(lambda: MLP(3 * 32 * 32, 4), id="mlp"),
     ],
 )

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from noisyfit import EchoSelect, NoisyFitWarning
-from noisyfit.nn.embedders import CLIPEmbedder, ContrastiveEmbedder, StandardizedFeatures
 from noisyfit.nn.generators import ConditionalDiffusion, ControlNetGenerator
 from noisyfit.nn.generators.denoisers import TableDenoiser, UNet
 from noisyfit.nn.generators.edges import canny, edge_map
@@ -386,46 +385,6 @@ def test_controlnet__tiny_pipeline__runs_end_to_end_and_from_a_folder(tmp_path: 
 
 def embed_pixels(rows: Any) -> Any:
     return rows.reshape(len(rows), -1)
-
-
-# Encoders.
-
-
-def test_standardized_features__are_centred_and_scaled() -> None:
-    x = torch.tensor([[1.0, 5.0], [3.0, 5.0]])
-    found = StandardizedFeatures().fit(x, generator()).embed(x)
-    assert found.tolist() == [[-1, 0], [1, 0]]
-
-
-def test_contrastive_embedder__separates_what_looks_different() -> None:
-    X, y = images(60)
-    x = torch.as_tensor(X).permute(0, 3, 1, 2)
-    embedder = ContrastiveEmbedder(n_train_steps=15, batch_size=32).fit(x, generator())
-    z = nn.functional.normalize(embedder.embed(x), dim=1)
-    same = torch.as_tensor(y[:, None] == y)
-    similarity = z @ z.T
-    assert similarity[same].mean() > similarity[~same].mean() + 0.2
-    torch.testing.assert_close(embedder.embed(x).mean(0), torch.zeros(128), atol=1e-4, rtol=0)
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_clip_embedder__takes_an_object_or_a_folder(tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers")
-    config = transformers.CLIPVisionConfig(
-        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
-        image_size=16, patch_size=8, projection_dim=12,
-    )  # fmt: skip
-    model = transformers.CLIPVisionModelWithProjection(config)
-    model.save_pretrained(tmp_path)
-    x = torch.as_tensor(images(5)[0]).permute(0, 3, 1, 2)
-    found = [
-        CLIPEmbedder(source, image_size=16).fit(x, generator()).embed(x)
-        for source in (model, tmp_path)
-    ]
-    assert found[0].shape == (5, 12)
-    torch.testing.assert_close(*found)
-    grey = CLIPEmbedder(model, image_size=16).fit(x, generator()).embed(x[:, :1])
-    assert grey.shape == (5, 12)
 
 
 # The store of rows.

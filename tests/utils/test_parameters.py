@@ -30,8 +30,8 @@ from noisyfit import (
     quality,
 )
 from noisyfit.benchmark import compare
+from noisyfit.embedding.encoders import CLIPEmbedder, ContrastiveEmbedder
 from noisyfit.estimator.base import NoisyLabelClassifier
-from noisyfit.nn.embedders import CLIPEmbedder, ContrastiveEmbedder
 from noisyfit.nn.generators import ConditionalDiffusion, ControlNetGenerator
 from tests.helpers import all_estimators, blobs, quick
 

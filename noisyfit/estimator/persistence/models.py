@@ -8,11 +8,8 @@ from types import BuiltinFunctionType, FunctionType
 from typing import Any, ClassVar
 
 from noisyfit.exceptions import NoisyFitError
-from noisyfit.nn.embedders import ContrastiveEmbedder, StandardizedFeatures
-from noisyfit.nn.generators import ConditionalDiffusion, PrecomputedModifier
 from noisyfit.utils.parameters import check_parameters
 
-PARTS = (ConditionalDiffusion, ContrastiveEmbedder, PrecomputedModifier, StandardizedFeatures)
 LOCAL = ("checkpoint_dir", "device", "memory")  # parameters that belong to one machine
 PRETRAINED = {"weights": None, "pretrained": False}  # no download: the stored weights replace them
 PRIVATE = ("_n_features_out", "_sklearn_output_config")  # what scikit-learn stores during fit

@@ -12,7 +12,6 @@ from noisyfit.estimator.fitted import fitted_names
 from noisyfit.estimator.persistence.file import as_members
 from noisyfit.estimator.persistence.models import (
     LOCAL,
-    PARTS,
     PRIVATE,
     REMADE,
     Model,
@@ -24,6 +23,7 @@ from noisyfit.estimator.persistence.models import (
 )
 from noisyfit.estimator.persistence.packing import Packer
 from noisyfit.exceptions import NoisyFitError
+from noisyfit.utils.parts import Part
 
 
 class ModelPacker(Packer):
@@ -64,10 +64,11 @@ class ModelPacker(Packer):
 
     def _packed_model(self, value: Any, name: str, *, fitted: bool) -> Any:
         """Pack a value; ``fitted`` says whether models and parts keep what they have learned."""
-        if type(value) in PARTS:
-            return {"part": self._described_part(value, f"{name}__", fitted)}
-        if isinstance(value, Model) and in_package(type(value).__module__):
-            return self._nested(value, f"{name}__", fitted=fitted)
+        if in_package(type(value).__module__):
+            if isinstance(value, Part):
+                return {"part": self._described_part(value, f"{name}__", fitted)}
+            if isinstance(value, Model):
+                return self._nested(value, f"{name}__", fitted=fitted)
         return super().pack(value, name)
 
     def _nested(self, model: Model, prefix: str, *, fitted: bool) -> dict[str, Any]:

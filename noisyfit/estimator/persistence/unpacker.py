@@ -13,7 +13,6 @@ from noisyfit.estimator.fitted import fitted_names
 from noisyfit.estimator.persistence.file import damaged
 from noisyfit.estimator.persistence.models import (
     LOCAL,
-    PARTS,
     PRETRAINED,
     PRIVATE,
     REMADE,
@@ -26,8 +25,10 @@ from noisyfit.estimator.persistence.models import (
 from noisyfit.estimator.persistence.packing import Unpacker
 from noisyfit.exceptions import NoisyFitError
 from noisyfit.utils.devices import resolve_device
+from noisyfit.utils.parts import Part
 
 DOWNLOADING = ("torchvision.", "timm.")  # where factories take these
+MOVED = {"noisyfit.nn.embedders": "noisyfit.embedding.encoders"}  # since files were written
 
 
 class ModelUnpacker(Unpacker):
@@ -146,7 +147,7 @@ class ModelUnpacker(Unpacker):
         with self._undamaged():
             home, qualname = map(str, description["class"])
             params = {name: self.unpack(value) for name, value in description["params"].items()}
-        kind = _class_of(PARTS, home, qualname)
+        kind = _class_of(Part, home, qualname)
         known = parameters_of(kind)
         _check_names(params, {*known} - {*LOCAL}, f"parameters of {kind.__name__}")
         _check_given(kind.__name__, known, given, prefix)
@@ -202,11 +203,11 @@ def _class_of(cls: Any, home: str, name: str) -> Any:
     found = cls if isinstance(cls, type) and not in_package(cls.__module__) else None
     if in_package(home):
         try:
-            found = getattr(import_module(home), name, None)
+            found = getattr(import_module(MOVED.get(home, home)), name, None)
         except ModuleNotFoundError:
             found = None
     if not isinstance(found, type) or found.__qualname__ != name or not issubclass(found, cls):
-        expected = getattr(cls, "__name__", "generator or an encoder of noisyfit")
+        expected = "generator or an encoder of noisyfit" if cls is Part else cls.__name__
         raise NoisyFitError(
             f"The file must hold a {expected}. Got a {home}.{name}. Call load of that class."
         )
@@ -266,9 +267,8 @@ def _foreign(expected: str, found: str) -> NoisyFitError:
 
 
 def _without_downloads(params: dict[str, Any]) -> dict[str, Any]:
-    """Return the parameters that keep networks from fetching pretrained weights."""
-    module = params.get("module")
-    if not isinstance(module, str | None) and not module.__module__.startswith(DOWNLOADING):
+    """Return the parameters that keep a factory from fetching pretrained weights."""
+    if not getattr(params.get("module"), "__module__", "").startswith(DOWNLOADING):
         return {}
     names = [name for name in params if name.partition("__")[2] in PRETRAINED]
     return {name: PRETRAINED[name.partition("__")[2]] for name in names}

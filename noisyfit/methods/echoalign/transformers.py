@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from noisyfit.data.rows import shape_of, unwrapped
+from noisyfit.embedding.encoders import ContrastiveEmbedder, Embedder, StandardizedFeatures
 from noisyfit.estimator.bases import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from noisyfit.estimator.checkpoint import Checkpoint
 from noisyfit.estimator.fitted import FittedAttributes, all_or_nothing
@@ -39,7 +40,6 @@ from noisyfit.methods.echoalign.thresholds import (
     find_threshold,
     most_similar_half,
 )
-from noisyfit.nn.embedders import ContrastiveEmbedder, Embedder, StandardizedFeatures
 from noisyfit.nn.generators import ConditionalDiffusion, Modifier, Trainable
 from noisyfit.nn.generators.conditional_diffusion import SMALL_IMAGE
 from noisyfit.nn.generators.row_store import RowStore

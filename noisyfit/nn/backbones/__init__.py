@@ -7,10 +7,11 @@ from torch import nn
 from noisyfit.nn.backbones.cnn import CNN
 from noisyfit.nn.backbones.mlp import MLP
 from noisyfit.nn.backbones.preact_resnet import preact_resnet18, preact_resnet34
-from noisyfit.nn.backbones.torchvision_nets import resnet18, resnet34, resnet50, vgg19_bn
+from noisyfit.nn.backbones.pretrained import PRETRAINED
+from noisyfit.nn.backbones.weights import TORCHVISION
 from noisyfit.nn.backbones.wide_resnet import wrn_28_2, wrn_28_10
 
-__all__ = ["BACKBONES", "default_backbone"]
+__all__ = ["BACKBONES", "KNOWN", "default_backbone"]
 
 # Called with the number of features (tables) or channels (images) and the number of classes.
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
@@ -18,13 +19,12 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "cnn": CNN,
     "preact_resnet18": preact_resnet18,
     "preact_resnet34": preact_resnet34,
-    "resnet18": resnet18,
-    "resnet34": resnet34,
-    "resnet50": resnet50,
     "wrn_28_2": wrn_28_2,
     "wrn_28_10": wrn_28_10,
-    "vgg19_bn": vgg19_bn,
+    **PRETRAINED,
 }
+OWN = sorted({*BACKBONES} - {*TORCHVISION})
+KNOWN = f"one of {OWN} or a classifier of images in torchvision, such as 'resnet18'"
 
 
 def default_backbone(shape: Sequence[int]) -> str:

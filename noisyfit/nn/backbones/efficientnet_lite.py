@@ -12,6 +12,8 @@ References
    arXiv:1905.11946
 """
 
+from __future__ import annotations
+
 from math import ceil
 
 from torch import Tensor, nn
@@ -31,17 +33,17 @@ STAGES = (  # blocks, kernel, stride, expansion, channels
 )
 
 
-def efficientnet_lite0(in_channels: int, n_classes: int) -> nn.Module:
+def efficientnet_lite0(in_channels: int, n_classes: int) -> EfficientNetLite:
     """Build EfficientNet-Lite0; embeddings of 1,280 dimensions."""
     return EfficientNetLite(in_channels, n_classes)
 
 
-def efficientnet_lite1(in_channels: int, n_classes: int) -> nn.Module:
+def efficientnet_lite1(in_channels: int, n_classes: int) -> EfficientNetLite:
     """Build EfficientNet-Lite1; embeddings of 1,280 dimensions."""
     return EfficientNetLite(in_channels, n_classes, depth=1.1)
 
 
-def efficientnet_lite2(in_channels: int, n_classes: int) -> nn.Module:
+def efficientnet_lite2(in_channels: int, n_classes: int) -> EfficientNetLite:
     """Build EfficientNet-Lite2; embeddings of 1,280 dimensions."""
     return EfficientNetLite(in_channels, n_classes, width=1.1, depth=1.2)
 

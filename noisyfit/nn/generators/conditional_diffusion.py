@@ -28,6 +28,7 @@ from noisyfit.utils.parameters import (
     StrOptions,
     check_parameters,
 )
+from noisyfit.utils.parts import Part
 from noisyfit.utils.torch_state import seeded_generators
 from noisyfit.utils.validation import encode
 
@@ -42,7 +43,7 @@ STEPS_AT_RISK = 200  # between two times that the state of training is written
 
 
 @dataclass
-class ConditionalDiffusion:
+class ConditionalDiffusion(Part):
     """Modify rows by label-conditional diffusion, learned from the same rows and labels.
 
     A row is turned into noise along the path on which it would have come out of noise without a

@@ -9,8 +9,10 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from noisyfit.utils.parts import Part
 
-class PrecomputedModifier:
+
+class PrecomputedModifier(Part):
     """Look modified rows up.
 
     A row is found by its content and its label, so folds and shuffled rows get the right modified

@@ -35,6 +35,7 @@ from noisyfit import (
     NoisyFitWarning,
     noise,
 )
+from noisyfit.embedding.encoders import ContrastiveEmbedder, StandardizedFeatures
 from noisyfit.methods.echoalign.thresholds import (
     find_threshold,
     mixture_boundary,
@@ -42,7 +43,6 @@ from noisyfit.methods.echoalign.thresholds import (
     otsu,
 )
 from noisyfit.metrics import detection_auroc
-from noisyfit.nn.embedders import ContrastiveEmbedder, StandardizedFeatures
 from noisyfit.nn.generators import ConditionalDiffusion, PrecomputedModifier
 from noisyfit.utils.files import write_sealed
 from tests.helpers import images

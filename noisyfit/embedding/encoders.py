@@ -13,9 +13,10 @@ from torch.nn import functional as F
 
 from noisyfit.nn.augment import ImageAugment
 from noisyfit.nn.backbones import BACKBONES
+from noisyfit.nn.backbones.pretrained import PRETRAINED
 from noisyfit.nn.build import projection_head
 from noisyfit.nn.features import embedding_size, embeddings
-from noisyfit.nn.input_layer import Standardized
+from noisyfit.nn.input_layer import Standardized, resized
 from noisyfit.nn.losses import contrastive
 from noisyfit.utils.devices import named_device, resolve_device
 from noisyfit.utils.parameters import (
@@ -25,6 +26,7 @@ from noisyfit.utils.parameters import (
     StrOptions,
     check_parameters,
 )
+from noisyfit.utils.parts import Part
 from noisyfit.utils.torch_state import seeded_generators
 from noisyfit.utils.validation import checked_value_range
 
@@ -41,7 +43,7 @@ class Embedder(Protocol):
         """Return features (n_samples, n_dims) of rows as `Modifier.modify` takes them."""
 
 
-class StandardizedFeatures:
+class StandardizedFeatures(Part):
     """Columns, or pixels, in units of their standard deviation, around their mean."""
 
     def fit(self, x: Tensor, generator: torch.Generator) -> Self:
@@ -56,7 +58,7 @@ class StandardizedFeatures:
         return ((x.flatten(1) - self.mean_) / self.std_).float()
 
 
-class ContrastiveEmbedder:
+class ContrastiveEmbedder(Part):
     """Encoder of images that learns to recognise two views of the same image (SimCLR, [1]_).
 
     No labels are used. Embeddings are centred before similarities are computed: ``embed`` subtracts
@@ -153,7 +155,7 @@ class ContrastiveEmbedder:
         self.network_ = network.eval()
 
     def _make_network(self, mean: Tensor, std: Tensor) -> Standardized:
-        return Standardized(BACKBONES[self.module](len(mean), 2), mean, std).to(self._device)
+        return Standardized(_untrained(self.module, len(mean)), mean, std).to(self._device)
 
     def get_state(self) -> dict[str, Any]:
         """Return what was learned, as tensors."""
@@ -184,6 +186,11 @@ def _check_images(x: Tensor, owner: str) -> None:
             f"{owner} must have images (n, C, H, W). Got rows of shape {tuple(x.shape[1:])}. Use "
             "StandardizedFeatures for tables."
         )
+
+
+def _untrained(name: str, n_channels: int) -> nn.Module:
+    weights = {"weights": None} if name in PRETRAINED else {}
+    return BACKBONES[name](n_channels, 2, **weights)
 
 
 def zoom(x: Tensor, strength: float = 0.25) -> Tensor:
@@ -283,13 +290,10 @@ class CLIPEmbedder:
         return named_device(self.device)
 
     def _pixels(self, x: Tensor) -> Tensor:
-        low, high = checked_value_range(self.value_range)
-        x = (x.to(self._device).float() - low) / (high - low)
-        x = x[:, :3] if x.shape[1] >= 3 else x[:, :1].expand(-1, 3, -1, -1)
-        size = (int(self.image_size),) * 2
-        x = F.interpolate(x, size, mode="bicubic", antialias=True).clamp(0, 1)
+        black, white = checked_value_range(self.value_range)
+        x = (x[:, :3].to(self._device).float() - black) / (white - black)
         mean, std = (x.new_tensor(v)[:, None, None] for v in (CLIP_MEAN, CLIP_STD))
-        return (x - mean) / std
+        return (resized(x, int(self.image_size)) - mean) / std  # of grey: three channels
 
     def _encode(self, pixels: Tensor) -> Tensor:
         model: Any = self.model_
