@@ -14,7 +14,6 @@ from noisyfit.nn.beliefs import newest_share
 from noisyfit.nn.losses import cross_entropy
 from noisyfit.nn.transition import calibrate, fit_transition
 
-N_SPLITS = 2  # into halves
 MOMENTUM = 0.5  # of the mean of the predictions over epochs
 WORSE = 2.0  # standard errors
 PATIENCE = 0.25  # of the epochs; the pilot ends after so many with worse predictions
@@ -42,6 +41,7 @@ class Pilot(NamedTuple):
 def run_pilot(
     data: TrainingData,
     n_epochs: int,
+    n_splits: int,
     make_network: Callable[[], nn.Module],
     make_optimizer: Callable[[nn.Module], torch.optim.Optimizer],
     predict: Callable[[nn.Module, TrainingData], Tensor],
@@ -53,12 +53,14 @@ def run_pilot(
     data : TrainingData
     n_epochs : int
         Maximum number of epochs; the learning rate follows a cosine to zero over them.
+    n_splits : int
+        How often the rows are split into halves anew.
     make_network, make_optimizer : callables
         Create the network for the data, and an optimizer for it.
     predict : callable
         Maps a network and rows to logits (n_samples, n_classes), in evaluation mode.
     """
-    splits = [split for _ in range(N_SPLITS) for split in _splits(data.labels)]
+    splits = [split for _ in range(n_splits) for split in _splits(data.labels)]
     networks = [make_network() for _ in splits]
     optimizers = [make_optimizer(network) for network in networks]
     schedules = [CosineAnnealingLR(optimizer, n_epochs) for optimizer in optimizers]
@@ -69,7 +71,7 @@ def run_pilot(
         for k, (seen, unseen) in enumerate(splits):
             _train(networks[k].train(), optimizers[k], data.subset(seen))
             schedules[k].step()
-            probs[unseen] += predict(networks[k], data.subset(unseen)).softmax(1) / N_SPLITS
+            probs[unseen] += predict(networks[k], data.subset(unseen)).softmax(1) / n_splits
         mean = mean.lerp(probs, newest_share(MOMENTUM, epoch))
         given_probs, likelihood = calibrate(mean, data.labels)
         if epoch == 0 or likelihood.mean() > highest.mean():

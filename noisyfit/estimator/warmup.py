@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from math import nan
+from math import ceil, nan
 from typing import Any
 
 import torch
@@ -14,16 +14,12 @@ from torch.nn import functional as F
 from noisyfit.data.training import TrainingData
 from noisyfit.estimator.pilot import run_pilot
 from noisyfit.exceptions import warn
-from noisyfit.nn.beliefs import given_probability
 from noisyfit.nn.losses import cross_entropy
 from noisyfit.nn.transition import posterior
 
-PATIENCE = 3  # epochs without progress that end the warm-up of images
-HELD_OUT_FRACTION = 0.05  # of the rows, while the warm-up waits for the end of learning
-HELD_OUT_MINIMUM = 20  # rows; with fewer the likelihood says nothing
 PILOT_MINIMUM = 100  # labelled rows
 CORRECTED = ", corrected for how classes are mistaken for each other,"
-LATEST = 0.5  # of the epochs; a network still learning from images by then does so to the end
+LATEST = 0.5  # of the epochs; images are learned from no longer before the method begins
 
 
 class WarmUp:
@@ -31,22 +27,20 @@ class WarmUp:
 
     How long a network learns before it memorises depends on the data: five epochs on one table,
     all epochs on another. What has not been learned from the labels by then is lost to a method,
-    which confirms its own mistakes. The end of learning is therefore detected from predictions of
-    held-out given labels:
+    which confirms its own mistakes. A pilot (`noisyfit.estimator.pilot`) finds out: networks
+    trained on one half of the rows predict the other half. If they predict worse at the end than
+    before, the method begins after their best epoch. Otherwise the networks are still learning from
+    the labels. On tables the warm-up then lasts to the end. On images, from which a network
+    trained from nothing can learn for hundreds of epochs, the pilot and the warm-up last for half
+    of the epochs.
 
-    - Tables have a pilot (`noisyfit.estimator.pilot`): networks trained on one half of the rows
-      predict the other half. If they predict worse at the end than before, the method begins after
-      their best epoch. Their predictions also show which classes are mistaken for which, and how
-      often (`noisyfit.nn.transition`). From then on a given label stands for the probabilities of
-      the true classes, given the label and a prediction: the network's own during the warm-up, the
-      pilot's afterwards. In the warm-up this is the forward correction of [1]_ with a transition
-      matrix estimated out of sample.
-    - Images, for which a pilot would cost too much, hold out a few rows. The method begins when
-      the likelihood of their labels has stopped rising, if that is within the first half of the
-      epochs.
+    The pilot's predictions also show which classes are mistaken for which, and how often
+    (`noisyfit.nn.transition`). From then on a given label stands for the probabilities of the true
+    classes, given the label and a prediction: the network's own during the warm-up, the pilot's
+    afterwards. In the warm-up this is the forward correction of [1]_ with a transition matrix
+    estimated out of sample.
 
-    Otherwise the network is still learning from the labels, and the warm-up lasts to the end. A
-    number of epochs set by the user applies to both, and then there is no pilot.
+    A number of epochs set by the user applies instead, and then there is no pilot.
 
     A method inherits from this class before the common base.
 
@@ -70,73 +64,30 @@ class WarmUp:
 
     def _whole_state(self, n: int, n_classes: int) -> dict[str, Tensor]:
         state: dict[str, Tensor] = super()._whole_state(n, n_classes)  # type: ignore[misc]
-        watched = torch.rand(n) < HELD_OUT_FRACTION if self._watches(n) else torch.zeros(n)
         return state | {
             "first_epoch": torch.tensor(-1),  # after the warm-up
-            "held_out": watched.bool(),
-            "best_likelihood": torch.tensor(-torch.inf),
-            "best_epoch": torch.tensor(0),
             "has_pilot": torch.tensor(False),
             "pilot_end": torch.tensor(0),
             "transition": torch.eye(n_classes),
             "pilot_beliefs": torch.full((n, n_classes), 1 / n_classes),
         }
 
-    def _warming_up(self, data: TrainingData, epoch: int, beliefs: Tensor) -> bool:
-        """Whether an epoch belongs to the warm-up.
-
-        Parameters
-        ----------
-        data : TrainingData
-        epoch : int
-        beliefs : Tensor of shape (n_samples, n_classes)
-            Predictions averaged over the epochs so far.
-        """
+    def _warming_up(self, data: TrainingData, epoch: int) -> bool:
+        """Whether an epoch belongs to the warm-up."""
         state = self.state_
         if epoch == 0 and self._asks_a_pilot(data):
             self._ask_a_pilot(data)
-        if state.first_epoch < 0 and self._has_learnt(data, epoch, beliefs):
+        n_epochs = state.pilot_end if state.has_pilot else self.warmup_epochs_
+        if state.first_epoch < 0 and epoch >= n_epochs:
             state.first_epoch.fill_(epoch)
-            state.held_out.fill_(False)
         return bool(state.first_epoch < 0)
-
-    def _has_learnt(self, data: TrainingData, epoch: int, beliefs: Tensor) -> bool:
-        state = self.state_
-        if state.has_pilot:
-            return epoch >= state.pilot_end
-        if not self._watches(len(data)):
-            return epoch >= self.warmup_epochs_
-        if epoch >= LATEST * self.max_epochs_:
-            state.held_out.fill_(False)  # still learning: use all labels to the end
-            return False
-        if epoch == 0:
-            return False
-        held_out = state.held_out & data.has_label
-        given = given_probability(beliefs[held_out], data.labels[held_out])
-        likelihood = given.clamp(min=1e-8).log().mean()
-        if likelihood > state.best_likelihood:
-            state.best_likelihood.copy_(likelihood)
-            state.best_epoch.fill_(epoch)
-        waited = epoch - int(state.best_epoch)
-        return epoch >= self.warmup_epochs_ and waited >= PATIENCE
-
-    def _watches(self, n: int) -> bool:
-        """Whether rows are held out to detect the end of learning."""
-        enough = self.layout_ != "table" and n * HELD_OUT_FRACTION >= HELD_OUT_MINIMUM
-        return self.warmup_epochs is None and enough
-
-    def _warm_up_weights(self, data: TrainingData) -> Tensor:
-        """Return 1 for the rows whose labels are trained on, 0 for the others, (n_samples,)."""
-        return (data.has_label & ~self.state_.held_out).float()
 
     def _warm_up(self, data: TrainingData, networks: Sequence[str] = ("module",)) -> None:
         """Train networks for one epoch on what the given labels stand for."""
-        weights = self._warm_up_weights(data)
         for idx, x, labels in data.batches("weak", labelled=True):
             for name in networks:
                 logits = self._network(name)(x)
-                losses = cross_entropy(logits, self._meant(data, idx, logits))
-                self._descend((weights[idx] * losses).mean(), name)
+                self._descend(cross_entropy(logits, self._meant(data, idx, logits)).mean(), name)
             self._observe(idx, labels, logits)
 
     def _observe(self, idx: Tensor, labels: Tensor, logits: Tensor) -> None:
@@ -170,12 +121,14 @@ class WarmUp:
 
     def _asks_a_pilot(self, data: TrainingData) -> bool:
         enough = int(data.has_label.sum()) >= PILOT_MINIMUM
-        return self.warmup_epochs is None and self.layout_ == "table" and enough
+        return self.warmup_epochs is None and enough
 
     def _ask_a_pilot(self, data: TrainingData) -> None:
+        is_table = self.layout_ == "table"
         pilot = run_pilot(
             data,
-            self.max_epochs_,
+            self.max_epochs_ if is_table else ceil(LATEST * self.max_epochs_),
+            2 if is_table else 1,
             partial(self._make_network, "module", independent=False),
             partial(self._make_optimizer, "module"),
             self._predict,

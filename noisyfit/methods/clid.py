@@ -235,7 +235,7 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
     def _fit(self, data: TrainingData) -> None:
         check_meta_set(self._meta_set(data))
         for epoch in self._epochs():
-            if self._warming_up(data, epoch, self._distribution()):
+            if self._warming_up(data, epoch):
                 self._warm_up(data)
             else:
                 meta = self._meta_set(data)

@@ -103,10 +103,9 @@ class CoTeachingClassifier(WarmUp, Peers, CrossEntropyClassifier):
     def _fit(self, data: TrainingData) -> None:
         state = self.state_
         for epoch in self._epochs():
-            self._warming_up(data, epoch, state.probs_sum / max(1, 2 * epoch))
+            self._warming_up(data, epoch)
             if state.first_epoch == epoch:
                 state.forget_rate.copy_(disagreement(state.probs_sum, data.labels))
-            weights = self._warm_up_weights(data)
             for idx, x, labels in data.batches("weak", labelled=True):
                 logits, peer_logits = self.module_(x), self.peer_(x)
                 losses, peer_losses = (cross_entropy(z, labels) for z in (logits, peer_logits))
@@ -114,8 +113,8 @@ class CoTeachingClassifier(WarmUp, Peers, CrossEntropyClassifier):
                 peer_kept = small_loss(peer_losses, data.trusted[idx], state.forget_rate)
                 losses = cross_entropy(logits, self._meant(data, idx, logits))
                 peer_losses = cross_entropy(peer_logits, self._meant(data, idx, peer_logits))
-                loss = (weights[idx] * peer_kept * losses).sum() / peer_kept.sum()
-                peer_loss = (weights[idx] * kept * peer_losses).sum() / kept.sum()
+                loss = (peer_kept * losses).sum() / peer_kept.sum()
+                peer_loss = (kept * peer_losses).sum() / kept.sum()
                 self._descend(loss, "module")
                 self._descend(peer_loss, "peer")
                 for z in (logits, peer_logits):

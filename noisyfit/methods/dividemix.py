@@ -15,7 +15,7 @@ from noisyfit.estimator.keywords import SharedParameters
 from noisyfit.estimator.metalearning import MetaLearning, TrainingPass
 from noisyfit.estimator.peers import Peers
 from noisyfit.estimator.warmup import WarmUp
-from noisyfit.nn.beliefs import given_probability, newest_share, refurbish, sharpen
+from noisyfit.nn.beliefs import given_probability, refurbish, sharpen
 from noisyfit.nn.losses import cross_entropy
 from noisyfit.nn.meta import Loss
 from noisyfit.nn.mixing import mixup
@@ -23,7 +23,6 @@ from noisyfit.quality import small_loss_probability
 from noisyfit.utils.parameters import Interval, StrOptions
 
 TINY = 1e-8
-WATCHED = 0.9  # momentum of the predictions by which the warm-up sees whether learning stalls
 FEWEST_STEPS = 60  # of the warm-up; networks that have seen less divide by class, not by mistake
 
 
@@ -218,24 +217,16 @@ class DivideMixClassifier(WarmUp, MetaLearning, Peers):
             n_batches = len(batch_bounds(int(data.has_label.sum()), data.batch_size))
             self.warmup_epochs_ = max(self.warmup_epochs_, ceil(FEWEST_STEPS / n_batches))
         for epoch in self._epochs():
-            if self._warming_up(data, epoch, self.state_.predictions):
+            if self._warming_up(data, epoch):
                 self._warm_up(data, self._peers)
             else:
                 ramp = min(1.0, (epoch - int(self.state_.first_epoch)) / self.warmup_epochs_)
                 self._train_on_both_parts(data, ramp * self.unlabelled_weight, meta)
 
     def _init_state(self, n: int, n_classes: int) -> dict[str, Tensor]:
-        uniform = torch.full((n, n_classes), 1 / n_classes)
-        judging = {"meta_rows": draw_meta_rows(n)} if self.meta_model else {}
-        return {"predictions": uniform, **judging}
+        return {"meta_rows": draw_meta_rows(n)} if self.meta_model else {}
 
     # ---------------------------------------------------------------------------- steps
-
-    def _observe(self, idx: Tensor, labels: Tensor, logits: Tensor) -> None:
-        """Average the predictions of the warm-up."""
-        share = newest_share(WATCHED, len(self.history_) - 1)
-        probs = logits.detach().float().softmax(1)
-        self.state_.predictions[idx] = self.state_.predictions[idx].lerp(probs, share)
 
     def _train_on_both_parts(
         self, data: TrainingData, unlabelled_weight: float, meta: TrainingData | None

@@ -207,7 +207,7 @@ class FlywheelClassifier(WarmUp, NoisyLabelClassifier):
     def _fit(self, data: TrainingData) -> None:
         state = self.state_
         for epoch in self._epochs():
-            if self._warming_up(data, epoch, state.ensemble):
+            if self._warming_up(data, epoch):
                 self._warm_up(data, self._networks)
                 self._refresh(data, epoch)
                 continue

@@ -274,7 +274,7 @@ class HRPClassifier(WarmUp, Peers):
             )
         check_meta_set(self._clean(data) or data.subset(self.state_.meta_rows))
         for epoch in self._epochs():
-            if self._warming_up(data, epoch, self.state_.module_beliefs):
+            if self._warming_up(data, epoch):
                 self._warm_up(data, self._networks)
                 self._rate_rows(data)
             else:

@@ -248,7 +248,7 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
             self._check_diffusion("inference='diffusion'")
         state = self.state_
         for epoch in self._epochs():
-            warming_up = self._warming_up(data, epoch, state.denoised)
+            warming_up = self._warming_up(data, epoch)
             if state.first_epoch == epoch:
                 for name, network in self.warmed_up_.items():
                     network.load_state_dict(self._network(name).state_dict())
@@ -324,7 +324,7 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
 
     def _warm_up_targets(self, data: TrainingData) -> tuple[Tensor, Tensor]:
         """Return the given labels, and the weights of the rows."""
-        return one_hot(data), self._warm_up_weights(data)
+        return one_hot(data), data.has_label.float()
 
     def _targets(self, data: TrainingData) -> tuple[Tensor, Tensor]:
         """Return denoised labels, given ones for trusted rows, and the weights of the rows."""
