@@ -79,10 +79,10 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
         or, if a callback restores it, with the best one, as ``module_`` and ``transform`` always
         do.
     warmup_epochs : int or None, default=None
-        Epochs of cross-entropy before the first meta step. None means: for tables, until the epoch
-        in which the pilot predicts unseen labels best, or to the end if it predicts them as well
-        there; without a pilot, that is with fewer than 100 labels, one sixth of the epochs; for
-        images, until learning stalls.
+        Epochs of cross-entropy before the first meta step. None means: until the epoch in which a
+        pilot predicts unseen labels best; if it predicts them as well at the end, to the end for
+        tables and to half time for images; without a pilot, that is with fewer than 100 labels, one
+        sixth of the epochs.
     {shared parameters}
 
     Attributes
@@ -132,7 +132,7 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
        period of 10 epochs, with which the released code falls for ten epochs to 0.001 and rises for
        ten; batches of 100 rows, where the default is 128; and 100 or 150 epochs.
     6. Training begins with a warm-up, for all objectives. It includes the rows whose labels later
-       judge. On tables a pilot decides when the warm-up ends, from predictions on unseen rows, and
+       judge. A pilot decides when the warm-up ends, from predictions on unseen rows, and
        estimates which classes are mistaken for which: instead of the given labels, the network
        learns, and the meta-model weights, the probabilities of the true classes under the pilot's
        transition matrix. The paper has a warm-up for CE(p) only, of 10 or 30 epochs; the released

@@ -35,9 +35,9 @@ class CoTeachingClassifier(WarmUp, Peers, CrossEntropyClassifier):
     Parameters
     ----------
     warmup_epochs : int or None, default=None
-        Epochs on all rows. None means: for tables, until the epoch in which the pilot predicts
-        unseen labels best, or to the end if it predicts them as well there; without a pilot, that
-        is with fewer than 100 labels, one sixth of the epochs; for images, until learning stalls.
+        Epochs on all rows. None means: until the epoch in which a pilot predicts unseen labels
+        best; if it predicts them as well at the end, to the end for tables and to half time for
+        images; without a pilot, that is with fewer than 100 labels, one sixth of the epochs.
     {shared parameters}
 
     Attributes
@@ -61,7 +61,7 @@ class CoTeachingClassifier(WarmUp, Peers, CrossEntropyClassifier):
        20 and 40 % symmetric noise, and 0.39 for 40 % pairflip noise: a little high, because rows
        not yet learned count as wrong. A Gaussian mixture of the losses gives 0.27 in the last case.
     2. After the warm-up the full share is left out at once; in the paper it grows over 10 epochs.
-    3. On tables a pilot decides when the warm-up ends, from predictions on unseen rows: rows are
+    3. A pilot decides when the warm-up ends, from predictions on unseen rows: rows are
        left out once networks begin to memorise. It also estimates which classes are mistaken for
        which; the networks learn the probabilities of the true classes that follow from the given
        labels.

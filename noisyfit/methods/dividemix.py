@@ -59,10 +59,10 @@ class DivideMixClassifier(WarmUp, MetaLearning, Peers):
     mixup_alpha : float > 0, default=4.0
         Parameter of the Beta distribution of MixUp.
     warmup_epochs : int or None, default=None
-        Epochs on the given labels before the first division. None means: for tables, until the
-        epoch in which the pilot predicts unseen labels best, or to the end if it predicts them as
-        well there; without a pilot, that is with fewer than 100 labels, one sixth of the epochs;
-        for images, until learning stalls. A sixth is at least 60 batches.
+        Epochs on the given labels before the first division. None means: until the epoch in which a
+        pilot predicts unseen labels best; if it predicts them as well at the end, to the end for
+        tables and to half time for images; without a pilot, that is with fewer than 100 labels, one
+        sixth of the epochs. A sixth is at least 60 batches.
     meta_model : {"wnet", "vri"} or None, default=None
         "DivideMix with CLID" of [2]_: a meta-model that weights the believed rows by their loss
         (``"wnet"``) or rescales their logits by embedding and target (``"vri"``, the paper's
@@ -100,7 +100,7 @@ class DivideMixClassifier(WarmUp, MetaLearning, Peers):
     2. The mixture is fitted to the difference of each loss from the median of its given class.
        Without that, whole classes that are learned late are doubted and given up: on tables of 300
        rows with clean labels, four seeds, 24 points below cross-entropy instead of 5.
-    3. On tables a pilot decides when the warm-up ends, from predictions on unseen rows, and
+    3. A pilot decides when the warm-up ends, from predictions on unseen rows, and
        estimates which classes are mistaken for which. During the warm-up, given labels become
        probabilities of the true classes. Afterwards these are what is refined, and the probability
        of the given label, from a network and the pilot, replaces the mixture of losses: where whole

@@ -51,12 +51,10 @@ class FlywheelClassifier(WarmUp, NoisyLabelClassifier):
     Parameters
     ----------
     warmup_epochs : int or None, default=None
-        Epochs on the given labels before the first cycle. None means: for tables, until the epoch
-        in which the pilot predicts unseen labels best, or to the end if it predicts them as well
-        there; without a pilot, that is with fewer than 100 labels, one sixth of the epochs. With
-        400 images or more, the warm-up also ends once the likelihood of held-out labels, one in
-        twenty, has not risen for three epochs; if that has not happened by half time, it lasts to
-        the end.
+        Epochs on the given labels before the first cycle. None means: until the epoch in which a
+        pilot predicts unseen labels best; if it predicts them as well at the end, to the end for
+        tables and to half time for images; without a pilot, that is with fewer than 100 labels, one
+        sixth of the epochs.
     cr_weight : float >= 0, default=3.0
         Weight of the confidence regulariser, ``lambda`` in [1]_, Eq. 8. 0 is its ablation "w/o CR".
         It is lowered to 0.9 / (largest class share) if a class is so frequent that its own labels
@@ -107,8 +105,8 @@ class FlywheelClassifier(WarmUp, NoisyLabelClassifier):
        diagonal (``zero_diagonal``). As published, whole classes swap under class-dependent noise.
        The published form is ``temporal_momentum=0, temperature=1, zero_diagonal=False,
        warmup_epochs=10``.
-    2. The warm-up ends when learning does (``warmup_epochs``); in the paper, after 10 epochs. On
-       tables a pilot decides when the warm-up ends, from predictions on unseen rows, and estimates
+    2. The warm-up ends when learning does (``warmup_epochs``); in the paper, after 10 epochs. A
+       pilot decides when the warm-up ends, from predictions on unseen rows, and estimates
        which classes are mistaken for which. With its transition matrix, given labels become
        probabilities of the true classes during the warm-up, and gamma and the corruption matrix are
        initialised. Its predictions are averaged with those of both networks in Eqs. 4, 11 and 14.

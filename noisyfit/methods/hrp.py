@@ -91,10 +91,10 @@ class HRPClassifier(WarmUp, Peers):
         ``"both"`` predicts with the mean logits of the two networks, ``"first"`` with ``module_``.
         If a callback restores the best epoch, ``module_`` always predicts.
     warmup_epochs : int or None, default=None
-        Epochs of cross-entropy before the first reliability. None means: for tables, until the
-        epoch in which the pilot predicts unseen labels best, or to the end if it predicts them as
-        well there; without a pilot, that is with fewer than 100 labels, one sixth of the epochs;
-        for images, until learning stalls.
+        Epochs of cross-entropy before the first reliability. None means: until the epoch in which a
+        pilot predicts unseen labels best; if it predicts them as well at the end, to the end for
+        tables and to half time for images; without a pilot, that is with fewer than 100 labels, one
+        sixth of the epochs.
     {shared parameters}
 
     Attributes
@@ -155,19 +155,17 @@ class HRPClassifier(WarmUp, Peers):
     8. The guess is the class with the highest probability averaged over epochs
        (``temporal_momentum``), not over one step, and the guesses of all rows form positives; the
        paper uses only those of high confidence.
-    9. On tables a pilot decides when the warm-up ends, from predictions on unseen rows, and
+    9. A pilot decides when the warm-up ends, from predictions on unseen rows, and
        estimates which classes are mistaken for which. After the warm-up, the label of each row in
        Eqs. 9 and 13 is the distribution over the true classes that follows from its given label,
-       these averages and the pilot, and all rows with a label are used. On images, and with an
-       explicit number of ``warmup_epochs``, the averages select rows: the half of each class with
+       these averages and the pilot, and all rows with a label are used. With an
+       explicit number of ``warmup_epochs`` the averages select rows: the half of each class with
        the smallest loss, and all labels predicted with 0.95 or more. Once 60 % of the epochs have
        passed and the ramp has ended, rows without a believed label join if both networks agree and
        the partner is at least 0.95 sure.
     10. The target of Eq. 14 is the learner's own distribution on the weak view, without a gradient.
-    11. The weight of all losses but the first rises over as many epochs as a warm-up on tables has,
-        and only after the warm-up, which the paper does not mention. On images the warm-up ends
-        when learning stalls: networks that are still learning lose 3 points or more through their
-        own selection (4,000 images, 40 % symmetric noise, one seed).
+    11. The weight of all losses but the first rises over a sixth of the epochs, and only after the
+        warm-up, which the paper does not mention.
     12. The contrastive term sees the embeddings through a head of two layers; the paper compares
         the features directly.
     13. The meta set may be part of the training rows (``clean_mask``). Trusted rows are then in the

@@ -100,10 +100,10 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
     inference : {"predictor", "diffusion"}, default="predictor"
         Whether ``predict_proba`` returns the predictor's probabilities or its denoised labels.
     warmup_epochs : int or None, default=None
-        Epochs of cross-entropy before the predictor learns denoised labels. None means: for tables,
-        until the epoch in which the pilot predicts unseen labels best, or to the end if it predicts
-        them as well there; without a pilot, that is with fewer than 100 labels, one sixth of the
-        epochs; for images, until learning stalls.
+        Epochs of cross-entropy before the predictor learns denoised labels. None means: until the
+        epoch in which a pilot predicts unseen labels best; if it predicts them as well at the end,
+        to the end for tables and to half time for images; without a pilot, that is with fewer than
+        100 labels, one sixth of the epochs.
     {shared parameters}
 
     Attributes
@@ -149,7 +149,7 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
        published, separately from those of Eq. 6. Its sum runs over the batch.
     6. ``s(t)`` is ``guidance_scale * sqrt(1 - alpha_bar)``.
     7. The warm-up ends when learning does; a network that is still learning is held back by its own
-       predictions. On tables a pilot decides when the warm-up ends, from predictions on unseen
+       predictions. A pilot decides when the warm-up ends, from predictions on unseen
        rows, and estimates which classes are mistaken for which: during the warm-up, and with
        ``anchor="posterior"`` afterwards, given labels become probabilities of the true classes
        under the pilot's transition matrix.
