@@ -11,6 +11,7 @@ from sklearn.mixture import GaussianMixture
 from noisyfit.utils.parameters import is_number
 
 GRID = 1000  # points between the two means where a mixture's boundary is looked for
+UNIFORM = 0.75  # share of a uniform distribution's variance that lies between its halves
 
 
 def check_threshold(threshold: Any) -> None:
@@ -35,6 +36,8 @@ def find_threshold(
 ) -> float | NDArray[np.float64]:
     """Return the rating from which originals are kept, one per class for quantiles.
 
+    "otsu" and "gmm" keep everything if the ratings do not form two groups.
+
     Parameters
     ----------
     ratings : ndarray of shape (n_samples,)
@@ -42,10 +45,10 @@ def find_threshold(
         Labels as 0..K-1, all of which occur.
     rule : float, "otsu", "gmm" or ("quantile", float)
     """
-    if rule == "otsu":
-        return otsu(ratings)
-    if rule == "gmm":
-        return mixture_boundary(ratings)
+    if rule in ("otsu", "gmm"):
+        if not form_two_groups(ratings):
+            return float(ratings.min())
+        return otsu(ratings) if rule == "otsu" else mixture_boundary(ratings)
     if isinstance(rule, tuple | list):
         by_class = [ratings[codes == c] for c in range(codes.max() + 1)]
         return np.array([np.quantile(values, rule[1]) for values in by_class])
@@ -66,6 +69,20 @@ def otsu(values: NDArray[np.float64]) -> float:
     gap = (sums[-1] - sums[:-1]) / (n - below) - sums[:-1] / below
     between = below * (n - below) * gap**2
     return float(ordered[0] if np.ptp(ordered) == 0 else ordered[between.argmax() + 1])
+
+
+def form_two_groups(values: NDArray[np.float64]) -> bool:
+    """Whether Otsu's two groups explain more of the variance than those of a uniform distribution.
+
+    The BIC of two normals against one does not tell: it prefers two for whatever is skewed, such as
+    the ratings of labels that are all right.
+    """
+    if np.ptp(values) == 0:
+        return False
+    upper = values >= otsu(values)
+    gap = values[upper].mean() - values[~upper].mean()
+    between = upper.mean() * (1 - upper.mean()) * gap**2
+    return bool(between > UNIFORM * values.var())
 
 
 def mixture_boundary(values: NDArray[np.float64]) -> float:

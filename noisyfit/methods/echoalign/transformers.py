@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import clone
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import (
     check_is_fitted,
@@ -39,6 +40,7 @@ from noisyfit.methods.echoalign.thresholds import (
     find_threshold,
     most_similar_half,
 )
+from noisyfit.methods.flywheel import FlywheelClassifier
 from noisyfit.nn.embedders import ContrastiveEmbedder, Embedder, StandardizedFeatures
 from noisyfit.nn.generators import ConditionalDiffusion, Modifier, Trainable
 from noisyfit.nn.generators.conditional_diffusion import SMALL_IMAGE
@@ -56,6 +58,9 @@ from noisyfit.utils.validation import (
     present_labels,
     take_rows,
 )
+
+SCORES = ("auto", "similarity", "loss")
+N_NEIGHBORS = 10  # that say what a row is, if no classifier does
 
 
 class EchoMod(FittedAttributes, OneToOneFeatureMixin, TransformerMixin, Savable, BaseEstimator):
@@ -324,9 +329,15 @@ class EchoSelect(EchoMod):
     change, so it can precede a classifier in a ``Pipeline``. ``transform(X)`` returns rows
     unchanged.
 
-    Step by step: 1. train the generator on all rows (or use an external one); 2. modify every row;
-    3. compare original and modified rows; 4. train the generator again, on the most similar half of
-    each label's rows, and repeat from 2., `n_rounds` times in all; 5. apply the threshold.
+    A generator that learned from the same wrong labels knows less of them than the loss of a
+    network. Where it is the default one, a classifier therefore decides which originals to keep
+    (`score`), and the generator is trained on these.
+
+    Step by step, if the similarity decides: 1. train the generator on all rows (or use an external
+    one); 2. modify every row; 3. compare original and modified rows; 4. train the generator again,
+    on the most similar half of each label's rows, and repeat from 2., `n_rounds` times in all;
+    5. apply the threshold. If a classifier decides: 1. rate the labels and apply the threshold;
+    2. train the generator on the kept rows; 3. modify every row.
 
     Parameters
     ----------
@@ -340,20 +351,24 @@ class EchoSelect(EchoMod):
         shape. When the selector is cloned, as in `EchoAlignClassifier`, wrap a fitted transformer
         in scikit-learn's ``FrozenEstimator`` to keep it fitted. Never pass a classifier trained on
         the same labels.
-    rating : "similarity" or classifier, default="similarity"
-        What decides which originals to keep. A classifier of this package, or any with
-        ``score_labels`` whose ``fit`` sets ``label_quality_``, is cloned, fitted on the rows, and
-        rates their labels instead: ``CrossEntropyClassifier(max_epochs=70)`` is the small-loss
-        selector of the released code, with mean probabilities of the given labels in place of mean
-        losses. It is not told which rows are trusted; these are kept whatever their rating.
+    score : {"auto", "similarity", "loss"} or classifier, default="auto"
+        What decides which originals to keep. ``"similarity"`` is the paper's. ``"loss"`` rates
+        labels by a network trained on the rows: `FlywheelClassifier`. ``"auto"`` is the loss if the
+        generator is trained on these rows, and the similarity if it comes from elsewhere. A
+        classifier of this package, or any with ``score_labels`` whose ``fit`` sets
+        ``label_quality_``, is cloned, fitted on the rows, and rates their labels:
+        ``CrossEntropyClassifier(max_epochs=70)`` is the small-loss selector of the released code,
+        with mean probabilities of the given labels in place of mean losses. It is not told which
+        rows are trusted; these are kept whatever their score.
     threshold : float in [-1, 1], {"otsu", "gmm"} or ("quantile", float), default="otsu"
         Similarity, or quality in [0, 1] if a classifier rates, from which an original is kept.
         "otsu" splits the values into the two groups of least variance; "gmm" splits where the
-        posteriors of a mixture of two normals are equal. ("quantile", q) drops the share `q` of
-        each label's rows, for ratings that differ between labels.
+        posteriors of a mixture of two normals are equal. Both keep everything if the values do not
+        form two groups. ("quantile", q) drops the share `q` of each label's rows, for scores that
+        differ between labels.
     n_rounds : int >= 1, default=2
-        How often the generator is trained; 1 is the paper's algorithm. Generators without ``fit``
-        have one round.
+        How often the generator is trained if the similarity decides; 1 is the paper's algorithm.
+        Generators without ``fit`` have one round.
     batch_size, memory, image_layout, device, random_state
         As in `EchoMod`.
 
@@ -362,9 +377,13 @@ class EchoSelect(EchoMod):
     similarities_ : ndarray of shape (n_samples,)
         In [-1, 1]; low means suspicious.
     label_quality_ : ndarray of shape (n_samples,)
-        In [0, 1]: ``(1 + similarity) / 2``, or the rating of ``rater_``.
+        In [0, 1]: ``(1 + similarity) / 2``, or the quality from ``rater_``.
     support_ : ndarray of bool of shape (n_samples,)
         Rows whose originals are kept.
+    believed_labels_ : ndarray of shape (n_samples,)
+        The given labels of kept rows. Of the others, the most likely class: what ``rater_``
+        believes or, if the similarity decides, the most frequent label of the ten most similar
+        originals that are kept.
     threshold_ : float or ndarray of shape (n_classes,)
         An array, in the order of ``classes_``, for quantiles.
     modified_ : ndarray of the shape of X
@@ -372,7 +391,7 @@ class EchoSelect(EchoMod):
     classes_ : ndarray of shape (n_classes,)
     modifier_, embedder_ : objects
     rater_ : classifier or None
-        The fitted `rating`; None for similarity.
+        The classifier that rated the labels; None for similarity.
     n_features_in_ : int
     layout_ : str
 
@@ -402,7 +421,7 @@ class EchoSelect(EchoMod):
     _made_of: ClassVar[Mapping[str, str]] = {
         **EchoMod._made_of,
         "embedder_": "embedder",
-        "rater_": "rating",
+        "rater_": "score",
     }
     _needed: ClassVar[tuple[str, ...]] = (
         *EchoMod._needed,
@@ -411,14 +430,14 @@ class EchoSelect(EchoMod):
         "rater_",
         "threshold_",
     )
-    _module_parameter: ClassVar = "rating__module"
+    _module_parameter: ClassVar = "score__module"
 
     def __init__(
         self,
         modifier: Any = None,
         embedder: Any = None,
         *,
-        rating: Any = "similarity",
+        score: Any = "auto",
         threshold: float | str | tuple[str, float] = "otsu",
         n_rounds: int = 2,
         batch_size: int = 512,
@@ -436,7 +455,7 @@ class EchoSelect(EchoMod):
             random_state=random_state,
         )
         self.embedder = embedder
-        self.rating = rating
+        self.score = score
         self.threshold = threshold
         self.n_rounds = n_rounds
 
@@ -484,7 +503,7 @@ class EchoSelect(EchoMod):
     def _check_parameters(self) -> None:
         super()._check_parameters()
         check_threshold(self.threshold)
-        check_rating(self.rating)
+        check_score(self.score)
 
     def _align(self, X: Any, y: Any, clean_mask: Any) -> NDArray[Any]:
         """Run the algorithm and return X as it was read."""
@@ -495,18 +514,59 @@ class EchoSelect(EchoMod):
         x = self._as_tensor(X)
         self.embedder_ = self._trained_embedder(x)
         originals = self._features(x)
-        chosen = np.ones(len(y), dtype=bool)
-        for _ in range(self._count_rounds()):
-            self.modifier_ = self._trained_modifier(x[chosen], y[chosen])
-            modified = self._modified(x, y)  # step 1 of Algorithm 1
-            similarities = self._similarities(originals, modified)  # step 2, Eq. 1
-            chosen = most_similar_half(similarities, codes) | trusted
-        self.modified_, self.similarities_ = self._as_array(modified, X), similarities
-        ratings = similarities if self.rater_ is None else self.rater_.label_quality_.astype(float)
-        self.label_quality_ = (1 + similarities) / 2 if self.rater_ is None else ratings
-        self.threshold_ = find_threshold(ratings, codes, self.threshold)
-        self.support_ = (ratings >= _at(self.threshold_, codes)) | trusted
+        if self.rater_ is None:
+            modified = self._modified_by_similarity(x, y, codes, trusted, originals)
+            self.label_quality_ = (1 + self.similarities_) / 2
+        else:
+            self.label_quality_ = self.rater_.label_quality_.astype(float)
+            self._decide(self.label_quality_, codes, trusted)
+            modified = self._modified_after(self.support_, x, y)
+            self.similarities_ = self._similarities(originals, modified)
+        self.modified_ = self._as_array(modified, X)
+        self.believed_labels_ = self._believed_labels(y, originals)
         return X
+
+    def _modified_by_similarity(
+        self,
+        x: Tensor,
+        y: NDArray[Any],
+        codes: NDArray[Any],
+        trusted: NDArray[np.bool_],
+        originals: Tensor,
+    ) -> Tensor:
+        """Modify all rows, in rounds, and decide by their similarity to the originals."""
+        chosen = np.ones(len(y), dtype=bool)
+        for _ in range(self.n_rounds if self._trains_generator() else 1):
+            modified = self._modified_after(chosen, x, y)  # step 1 of Algorithm 1
+            self.similarities_ = self._similarities(originals, modified)  # step 2, Eq. 1
+            chosen = most_similar_half(self.similarities_, codes) | trusted
+        self._decide(self.similarities_, codes, trusted)
+        return modified
+
+    def _decide(
+        self, scores: NDArray[np.float64], codes: NDArray[Any], trusted: NDArray[np.bool_]
+    ) -> None:
+        """Keep the originals whose score is at least the threshold."""
+        self.threshold_ = find_threshold(scores, codes, self.threshold)
+        self.support_ = (scores >= _at(self.threshold_, codes)) | trusted
+
+    def _modified_after(self, chosen: NDArray[np.bool_], x: Tensor, y: NDArray[Any]) -> Tensor:
+        """Modify all rows by a generator trained on some of them, all of a class without any."""
+        chosen = chosen | ~np.isin(y, y[chosen])
+        self.modifier_ = self._trained_modifier(x[chosen], y[chosen])
+        return self._modified(x, y)
+
+    def _believed_labels(self, y: NDArray[Any], originals: Tensor) -> NDArray[Any]:
+        """Return the given labels of kept rows, the most likely ones of the others."""
+        kept, believed = self.support_, y.copy()
+        if hasattr(self.rater_, "label_distribution_"):
+            most_likely = self.rater_.label_distribution_[~kept].argmax(1)
+            believed[~kept] = self.rater_.classes_[most_likely]
+        elif kept.any() and not kept.all():
+            nearest = KNeighborsClassifier(min(N_NEIGHBORS, kept.sum()), metric="cosine")
+            rows = originals.cpu().numpy()
+            believed[~kept] = nearest.fit(rows[kept], y[kept]).predict(rows[~kept])
+        return believed
 
     def _state_of(self, attribute: str) -> Any:
         """Return what a user's own generator or encoder has learned."""
@@ -518,23 +578,32 @@ class EchoSelect(EchoMod):
 
     def _trained_rater(self, X: NDArray[Any], y: NDArray[Any]) -> Any:
         """Return the classifier that rates the labels, None if the similarity does."""
-        if isinstance(self.rating, str):
+        score = self._chosen_score()
+        if score == "similarity":
             return None
-        rater = seeded(self.rating, self.seed_)
+        rater = seeded(self._default_rater() if score == "loss" else score, self.seed_)
         kind = type(rater)
         self._remember(kind.__module__, kind.__name__, rater.get_params(deep=False), X, y.tolist())
         rater = self._kept("rater", rater, X, y)
         if np.isnan(rater.label_quality_).any():
             raise ValueError(
-                "The classifier in rating must rate every label. Got "
+                "The classifier in score must rate every label. Got "
                 f"{kind.__name__}, which takes some for missing. Leave its missing_label away; "
                 "EchoAlignClassifier has one for rows without a label."
             )
         return rater
 
-    def _count_rounds(self) -> int:
-        trains = self.modifier is None or isinstance(self.modifier, Trainable)
-        return self.n_rounds if trains else 1
+    def _chosen_score(self) -> Any:
+        """Return `score`, or what "auto" stands for."""
+        if isinstance(self.score, str) and self.score == "auto":
+            return "loss" if self._trains_generator() else "similarity"
+        return self.score
+
+    def _default_rater(self) -> FlywheelClassifier:
+        return FlywheelClassifier(image_layout=self.image_layout, device=self.device)
+
+    def _trains_generator(self) -> bool:
+        return self.modifier is None or isinstance(self.modifier, Trainable)
 
     def _trained_embedder(self, x: Tensor) -> Any:
         embedder = deepcopy(self.embedder)
@@ -611,13 +680,13 @@ class EchoSelectSampler(FittedAttributes, BaseEstimator):
         return take_rows(X, kept), take_rows(y, kept)
 
 
-def check_rating(rating: Any) -> None:
+def check_score(score: Any) -> None:
     """Refuse what cannot rate labels."""
-    rates = hasattr(rating, "fit") and hasattr(rating, "score_labels")
-    if not rates and not (isinstance(rating, str) and rating == "similarity"):
+    rates = hasattr(score, "fit") and hasattr(score, "score_labels")
+    if not rates and not (isinstance(score, str) and score in SCORES):
         raise ValueError(
-            "rating must be 'similarity' or a classifier of noisyfit, which rates labels. Got "
-            f"{rating!r}. Pass CrossEntropyClassifier(), for example."
+            "score must be 'auto', 'similarity', 'loss' or a classifier of noisyfit, which rates "
+            f"labels. Got {score!r}. Pass CrossEntropyClassifier(), for example."
         )
 
 

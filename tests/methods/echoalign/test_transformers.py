@@ -94,7 +94,7 @@ def _forget() -> None:
 
 @pytest.mark.filterwarnings("ignore")
 @parametrize_with_checks(
-    [EchoMod(BRIEF), EchoSelect(BRIEF)],
+    [EchoMod(BRIEF), EchoSelect(BRIEF, score="similarity")],
     expected_failed_checks=lambda estimator: EXPECTED_FAILURES,
 )
 def test_scikit_learn(estimator: Any, check: Any) -> None:
@@ -109,7 +109,9 @@ def test_similarity__is_lower_for_wrong_labels(seed: int) -> None:
     X, y = make_blobs(300, 8, centers=4, cluster_std=2.0, center_box=(-5, 5), random_state=seed)
     noisy = noise.symmetric(y, 0.3, random_state=seed)
     modifier = ConditionalDiffusion(n_train_steps=200, width=64)
-    echo = EchoSelect(modifier, n_rounds=1, random_state=seed).fit(X, noisy.labels)
+    echo = EchoSelect(modifier, score="similarity", n_rounds=1, random_state=seed).fit(
+        X, noisy.labels
+    )
     assert detection_auroc(noisy.flipped, echo.similarities_) > 0.85
     assert noisy.flipped[echo.support_].mean() < 0.5 * noisy.flipped.mean()
 
@@ -171,7 +173,7 @@ def test_images__come_back_in_their_layout_and_dtype(layout: str) -> None:
 @pytest.mark.parametrize("make", [EchoMod, EchoAlignClassifier])
 def test_fit__rows_that_cannot_be_read__are_refused(make: Any) -> None:
     X, y = table()
-    model = make() if make is EchoMod else make(selector=EchoSelect(BRIEF))
+    model = make() if make is EchoMod else make(selector=EchoSelect(BRIEF, score="similarity"))
     with pytest.raises(ValueError, match="masked entries"):
         model.fit(np.ma.masked_equal(X, X[0, 0]), y)
     with pytest.raises(TypeError, match="to_dense"):
@@ -201,7 +203,9 @@ def test_images__of_another_height_or_width__are_refused() -> None:
 def test_images__are_modified_by_the_embedded_generator() -> None:
     X, y = images(40)
     modifier = ConditionalDiffusion(n_train_steps=5, n_steps=2, width=8, control="edges")
-    echo = EchoSelect(modifier, lambda rows: rows.reshape(len(rows), -1), random_state=0)
+    echo = EchoSelect(
+        modifier, lambda rows: rows.reshape(len(rows), -1), score="similarity", random_state=0
+    )
     refined = echo.fit_transform(X, y)
     assert refined.shape == X.shape
     assert refined.dtype == np.uint8
@@ -220,7 +224,7 @@ def test_embedder__may_be_a_fitted_transformer() -> None:
 def test_fit__leaves_the_modifier_it_was_given_alone() -> None:
     X, y = table()
     modifier = ConditionalDiffusion(n_train_steps=5, width=16)
-    echo = EchoSelect(modifier, random_state=0).fit(X, y)
+    echo = EchoSelect(modifier, score="similarity", random_state=0).fit(X, y)
     assert not hasattr(modifier, "network_")
     assert echo.modifier_ is not modifier
 
@@ -228,10 +232,11 @@ def test_fit__leaves_the_modifier_it_was_given_alone() -> None:
 def test_same_random_state__gives_identical_bits_and_leaves_the_global_one() -> None:
     X, y = table()
     before = torch.get_rng_state()
-    first, second = (EchoSelect(BRIEF, random_state=0).fit(X, y).similarities_ for _ in range(2))
+    echo = EchoSelect(BRIEF, score="similarity", random_state=0)
+    first, second = (clone(echo).fit(X, y).similarities_ for _ in range(2))
     np.testing.assert_array_equal(first, second)
     assert torch.equal(torch.get_rng_state(), before)
-    assert not np.array_equal(first, EchoSelect(BRIEF, random_state=1).fit(X, y).similarities_)
+    assert not np.array_equal(first, echo.set_params(random_state=1).fit(X, y).similarities_)
 
 
 # Ratings by an estimator.
@@ -254,10 +259,10 @@ class Rater(BaseEstimator):
         return (X[:, 0] > 0).astype(np.float32)
 
 
-def test_rating__of_an_estimator__takes_the_place_of_the_similarity() -> None:
+def test_score__of_an_estimator__takes_the_place_of_the_similarity() -> None:
     X, y = table()
     modifier = PrecomputedModifier(X, y, np.where(np.arange(60)[:, None] % 3 == 0, -X, X))
-    echo = EchoSelect(modifier, lambda rows: rows, threshold=0.5, rating=Rater(), random_state=0)
+    echo = EchoSelect(modifier, lambda rows: rows, threshold=0.5, score=Rater(), random_state=0)
     refined = echo.fit_transform(X, y)
     kept = X[:, 0] > 0
     np.testing.assert_array_equal(echo.support_, kept)
@@ -271,9 +276,9 @@ def test_rating__of_an_estimator__takes_the_place_of_the_similarity() -> None:
     np.testing.assert_array_equal(trusted.label_quality_, kept)
 
 
-def test_rating__by_default__is_the_similarity() -> None:
+def test_score__by_default__is_the_similarity() -> None:
     X, y = table()
-    echo = EchoSelect(BRIEF, random_state=0).fit(X, y)
+    echo = EchoSelect(BRIEF, score="similarity", random_state=0).fit(X, y)
     np.testing.assert_array_equal(echo.label_quality_, (1 + echo.similarities_) / 2)
     np.testing.assert_array_equal(
         echo.score_labels(X[:9], y[:9]), (1 + echo.similarity(X[:9], y[:9])) / 2
@@ -282,39 +287,39 @@ def test_rating__by_default__is_the_similarity() -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_rating__small_loss__finds_scattered_wrong_labels(seed: int) -> None:
+def test_score__small_loss__finds_scattered_wrong_labels(seed: int) -> None:
     X, y = make_blobs(300, 8, centers=4, cluster_std=2.0, center_box=(-5, 5), random_state=seed)
     noisy = noise.symmetric(y, 0.3, random_state=seed)
     rater = CrossEntropyClassifier(max_epochs=10)
-    echo = EchoSelect(lambda x, labels, generator: x, rating=rater, random_state=seed)
+    echo = EchoSelect(lambda x, labels, generator: x, score=rater, random_state=seed)
     echo.fit(X, noisy.labels)
     assert detection_auroc(noisy.flipped, echo.label_quality_) > 0.95
     assert noisy.flipped[echo.support_].mean() < 0.2 * noisy.flipped.mean()
 
 
-def test_rating__with_memory__is_fitted_once(tmp_path: Path) -> None:
+def test_score__with_memory__is_fitted_once(tmp_path: Path) -> None:
     X, y = table()
     Rater.n_fits, found = 0, []
     for labels in (y, y, (y + 1) % 3):
-        echo = EchoSelect(BRIEF, rating=Rater(), memory=tmp_path, random_state=0).fit(X, labels)
+        echo = EchoSelect(BRIEF, score=Rater(), memory=tmp_path, random_state=0).fit(X, labels)
         found.append(echo)
     assert Rater.n_fits == 2  # other labels are rated anew
     np.testing.assert_array_equal(found[0].label_quality_, found[1].label_quality_)
     np.testing.assert_array_equal(found[0].modified_, found[1].modified_)
     rater = CrossEntropyClassifier(max_epochs=2)
     first, second = (
-        EchoSelect(BRIEF, rating=rater, memory=tmp_path, random_state=0).fit(X, y) for _ in range(2)
+        EchoSelect(BRIEF, score=rater, memory=tmp_path, random_state=0).fit(X, y) for _ in range(2)
     )
     np.testing.assert_array_equal(first.label_quality_, second.label_quality_)
 
 
-def test_rating__that_takes_labels_for_missing__is_an_error_before_any_modification() -> None:
+def test_score__that_takes_labels_for_missing__is_an_error_before_any_modification() -> None:
     def modify(x: Tensor, labels: Any, generator: Any) -> Tensor:
         raise AssertionError("rows were modified")
 
     rater = CrossEntropyClassifier(max_epochs=1, missing_label=0)
     with pytest.raises(ValueError, match="must rate every label. Got CrossEntropyClassifier"):
-        EchoSelect(modify, rating=rater).fit(*table())
+        EchoSelect(modify, score=rater).fit(*table())
 
 
 # Thresholds.
@@ -355,7 +360,7 @@ def test_most_similar_half__is_taken_per_label() -> None:
 @pytest.mark.parametrize("threshold", ["otsy", 1.5, ("quantile", 1.0), ("quartile", 0.5), None])
 def test_threshold__that_is_no_rule__is_an_error(threshold: Any) -> None:
     with pytest.raises(ValueError, match="threshold must be a similarity"):
-        EchoSelect(BRIEF, threshold=threshold).fit(*table())
+        EchoSelect(BRIEF, score="similarity", threshold=threshold).fit(*table())
 
 
 # Errors.
@@ -395,9 +400,9 @@ def test_memory__gives_what_a_fit_without_it_gives(tmp_path: Path) -> None:
     X, y = table()
     X = np.r_[X, X[:5]]  # some rows twice
     y = np.r_[y, y[:5]]
-    plain = EchoSelect(BRIEF, random_state=0).fit(X, y)
+    plain = EchoSelect(BRIEF, score="similarity", random_state=0).fit(X, y)
     for _ in range(2):
-        kept = EchoSelect(BRIEF, memory=tmp_path, random_state=0).fit(X, y)
+        kept = EchoSelect(BRIEF, score="similarity", memory=tmp_path, random_state=0).fit(X, y)
         np.testing.assert_array_equal(plain.modified_, kept.modified_)
 
 
@@ -416,11 +421,9 @@ def test_memory__is_not_found_by_another_fit(tmp_path: Path, change: str) -> Non
 def test_memory__folds_of_a_trained_generator__share_nothing(tmp_path: Path) -> None:
     """A row that is in two folds is modified by the generator of its own fold."""
     X, y = table(90)
-    fitted = [
-        EchoSelect(BRIEF, memory=tmp_path, n_rounds=1, random_state=0).fit(X[part], y[part])
-        for part in (slice(0, 60), slice(30, 90))
-    ]
-    alone = EchoSelect(BRIEF, n_rounds=1, random_state=0).fit(X[30:], y[30:])
+    echo = EchoSelect(BRIEF, score="similarity", memory=tmp_path, n_rounds=1, random_state=0)
+    fitted = [clone(echo).fit(X[part], y[part]) for part in (slice(0, 60), slice(30, 90))]
+    alone = EchoSelect(BRIEF, score="similarity", n_rounds=1, random_state=0).fit(X[30:], y[30:])
     np.testing.assert_array_equal(fitted[1].modified_, alone.modified_)
     assert not np.allclose(fitted[0].modified_[30:], fitted[1].modified_[:30])
 
@@ -429,7 +432,7 @@ def test_memory__cross_validation__is_that_without_memory(tmp_path: Path) -> Non
     X, y = table(90)
     found = []
     for memory in (None, tmp_path, tmp_path):
-        echo = EchoSelect(BRIEF, memory=memory, random_state=0)
+        echo = EchoSelect(BRIEF, score="similarity", memory=memory, random_state=0)
         steps = [("echo", echo), ("clf", FlywheelClassifier(max_epochs=4, random_state=0))]
         found.append(cross_val_predict(Pipeline(steps), X, y, cv=2, method="predict_proba"))
     np.testing.assert_array_equal(found[0], found[1])
@@ -478,7 +481,7 @@ def everything(memory: Path | None, X: Any = None, y: Any = None) -> EchoSelect:
     """A fit that keeps a generator, an encoder, a classifier and rows."""
     rows, labels = table()
     rater = CrossEntropyClassifier(max_epochs=2, device="cpu")
-    echo = EchoSelect(BRIEF, rating=rater, memory=memory, n_rounds=1, random_state=0)
+    echo = EchoSelect(BRIEF, score=rater, memory=memory, n_rounds=1, random_state=0)
     return echo.fit(rows if X is None else X, labels if y is None else y)
 
 
@@ -531,7 +534,7 @@ def test_memory__of_a_classifier_with_code_of_the_users_own__finds_it_again(tmp_
         max_epochs=2,
         random_state=0,
     ).set_params(module__make=nn.Tanh)
-    echo = EchoSelect(BRIEF, rating=rater, memory=tmp_path, n_rounds=1, random_state=0)
+    echo = EchoSelect(BRIEF, score=rater, memory=tmp_path, n_rounds=1, random_state=0)
     first, kept = clone(echo).fit(X, y), contents(tmp_path)
     second = clone(echo).fit(X, y)
     assert contents(tmp_path) == kept
@@ -706,7 +709,7 @@ def fragile(kind: Any) -> Any:
     if kind is EchoMod:
         return EchoMod(modifier, random_state=0)
     rater = CrossEntropyClassifier(max_epochs=3, callbacks=[Strikes("training of the rater")])
-    selector = EchoSelect(modifier, FragileFeatures(), rating=rater, random_state=0)
+    selector = EchoSelect(modifier, FragileFeatures(), score=rater, random_state=0)
     if kind is EchoSelectSampler:
         return EchoSelectSampler(selector)
     if kind is EchoSelect:
@@ -773,7 +776,7 @@ def answers(model: Any, X: Any, y: Any) -> list[Any]:
 def test_memory__set_after_the_fit__is_that_of_the_next_fit(tmp_path: Path) -> None:
     """Similarities of new rows asked for a folder that no fit had chosen."""
     X, y = table()
-    echo = EchoSelect(BRIEF, n_rounds=1, random_state=0).fit(X, y)
+    echo = EchoSelect(BRIEF, score="similarity", n_rounds=1, random_state=0).fit(X, y)
     expected = echo.similarity(X[:9], y[:9])
     np.testing.assert_array_equal(
         echo.set_params(memory=tmp_path).similarity(X[:9], y[:9]), expected
@@ -796,7 +799,7 @@ def test_pipeline__fits_predicts_and_is_searched() -> None:
     X, y = table(90)
     noisy = noise.symmetric(y, 0.2, random_state=0).labels
     steps = [
-        ("echo", EchoSelect(BRIEF, random_state=0)),
+        ("echo", EchoSelect(BRIEF, score="similarity", random_state=0)),
         ("clf", FlywheelClassifier(max_epochs=6, random_state=0)),
     ]
     pipeline = Pipeline(steps).fit(X, noisy)
@@ -809,7 +812,7 @@ def test_pipeline__fits_predicts_and_is_searched() -> None:
 
 def test_sampler__drops_rows_as_imbalanced_learn_does() -> None:
     X, y = table()
-    echo = EchoSelect(BRIEF, random_state=0)
+    echo = EchoSelect(BRIEF, score="similarity", random_state=0)
     sampler = clone(EchoSelectSampler(echo))
     X_kept, y_kept = sampler.fit_resample(X, y)
     kept = np.flatnonzero(echo.fit(X, y).support_)
@@ -823,7 +826,7 @@ def test_sampler__frames__stay_frames_under_their_index() -> None:
     frame = pd.DataFrame(X, columns=[f"c{i}" for i in range(X.shape[1])]).add_suffix("!")
     frame.index = [f"row {i}" for i in range(len(X))]
     labels = pd.Series(y, frame.index, name="kind")
-    sampler = EchoSelectSampler(EchoSelect(BRIEF, random_state=0))
+    sampler = EchoSelectSampler(EchoSelect(BRIEF, score="similarity", random_state=0))
     X_kept, y_kept = sampler.fit_resample(frame, labels)
     pd.testing.assert_frame_equal(X_kept, frame.iloc[sampler.sample_indices_])
     pd.testing.assert_series_equal(y_kept, labels.iloc[sampler.sample_indices_])
@@ -834,7 +837,7 @@ def test_sampler__frames__stay_frames_under_their_index() -> None:
 def test_sampler__stands_in_a_pipeline_of_imbalanced_learn() -> None:
     imblearn = pytest.importorskip("imblearn.pipeline")
     X, y = table()
-    sampler = EchoSelectSampler(EchoSelect(BRIEF, random_state=0))
+    sampler = EchoSelectSampler(EchoSelect(BRIEF, score="similarity", random_state=0))
     classify = FlywheelClassifier(max_epochs=4, random_state=0)
     pipeline = imblearn.Pipeline([("sample", sampler), ("clf", classify)]).fit(X, y)
     assert len(pipeline["clf"].label_quality_) == len(pipeline["sample"].sample_indices_)
