@@ -24,6 +24,7 @@ from skorch.callbacks import Callback
 from torch import Tensor
 
 from noisyfit import (
+    CoTeachingClassifier,
     CrossEntropyClassifier,
     EchoAlignClassifier,
     EchoMod,
@@ -646,7 +647,7 @@ def test_echoalign__at_its_defaults__comes_back_as_it_was(tmp_path: Path) -> Non
     assert_same_model(loaded, clf, X, y)
     assert loaded.get_params(deep=False)["estimator"] is None
     assert loaded.selector.score == "auto"
-    assert type(loaded.selector_.rater_) is FlywheelClassifier
+    assert type(loaded.selector_.rater_) is CoTeachingClassifier
 
 
 @pytest.mark.filterwarnings("ignore:Every class")

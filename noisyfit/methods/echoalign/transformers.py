@@ -34,13 +34,13 @@ from noisyfit.estimator.identity import fingerprint
 from noisyfit.estimator.labels import as_labels
 from noisyfit.estimator.persistence.models import code_in, learned
 from noisyfit.estimator.persistence.savable import Savable
+from noisyfit.methods.coteaching import CoTeachingClassifier
 from noisyfit.methods.echoalign.memory import restored, stored
 from noisyfit.methods.echoalign.thresholds import (
     check_threshold,
     find_threshold,
     most_similar_half,
 )
-from noisyfit.methods.flywheel import FlywheelClassifier
 from noisyfit.nn.embedders import ContrastiveEmbedder, Embedder, StandardizedFeatures
 from noisyfit.nn.generators import ConditionalDiffusion, Modifier, Trainable
 from noisyfit.nn.generators.conditional_diffusion import SMALL_IMAGE
@@ -352,11 +352,11 @@ class EchoSelect(EchoMod):
         in scikit-learn's ``FrozenEstimator`` to keep it fitted. Never pass a classifier trained on
         the same labels.
     score : {"auto", "similarity", "loss"} or classifier, default="auto"
-        What decides which originals to keep. ``"similarity"`` is the paper's. ``"loss"`` rates
-        labels by a network trained on the rows: `FlywheelClassifier`. ``"auto"`` is the loss if the
-        generator is trained on these rows, and the similarity if it comes from elsewhere. A
-        classifier of this package, or any with ``score_labels`` whose ``fit`` sets
-        ``label_quality_``, is cloned, fitted on the rows, and rates their labels:
+        What decides which originals to keep. ``"similarity"`` is the paper's. ``"loss"`` is the
+        quality of the labels in `CoTeachingClassifier`, whose networks learn from rows of small
+        loss. ``"auto"`` is the loss if the generator is trained on these rows, and the similarity
+        if it comes from elsewhere. A classifier of this package, or any with ``score_labels`` whose
+        ``fit`` sets ``label_quality_``, is cloned, fitted on the rows, and rates their labels:
         ``CrossEntropyClassifier(max_epochs=70)`` is the small-loss selector of the released code,
         with mean probabilities of the given labels in place of mean losses. It is not told which
         rows are trusted; these are kept whatever their score.
@@ -599,8 +599,8 @@ class EchoSelect(EchoMod):
             return "loss" if self._trains_generator() else "similarity"
         return self.score
 
-    def _default_rater(self) -> FlywheelClassifier:
-        return FlywheelClassifier(image_layout=self.image_layout, device=self.device)
+    def _default_rater(self) -> CoTeachingClassifier:
+        return CoTeachingClassifier(image_layout=self.image_layout, device=self.device)
 
     def _trains_generator(self) -> bool:
         return self.modifier is None or isinstance(self.modifier, Trainable)

@@ -26,6 +26,7 @@ from skorch.callbacks import Callback
 from torch import Tensor, nn
 
 from noisyfit import (
+    CoTeachingClassifier,
     CrossEntropyClassifier,
     EchoAlignClassifier,
     EchoMod,
@@ -37,6 +38,7 @@ from noisyfit import (
 )
 from noisyfit.methods.echoalign.thresholds import (
     find_threshold,
+    form_two_groups,
     mixture_boundary,
     most_similar_half,
     otsu,
@@ -276,7 +278,7 @@ def test_score__of_an_estimator__takes_the_place_of_the_similarity() -> None:
     np.testing.assert_array_equal(trusted.label_quality_, kept)
 
 
-def test_score__by_default__is_the_similarity() -> None:
+def test_score__similarity__rates_labels_by_it() -> None:
     X, y = table()
     echo = EchoSelect(BRIEF, score="similarity", random_state=0).fit(X, y)
     np.testing.assert_array_equal(echo.label_quality_, (1 + echo.similarities_) / 2)
@@ -284,6 +286,39 @@ def test_score__by_default__is_the_similarity() -> None:
         echo.score_labels(X[:9], y[:9]), (1 + echo.similarity(X[:9], y[:9])) / 2
     )
     assert echo.rater_ is None
+
+
+class Trained(PrecomputedModifier):
+    """Remembers the rows that it was trained on."""
+
+    def fit(self, x: Tensor, y: NDArray[Any], generator: torch.Generator) -> Trained:
+        self.rows_ = x.numpy().astype(float)
+        return self
+
+
+def test_score__auto__is_the_loss_if_the_generator_is_trained_on_these_rows() -> None:
+    X, y = table(120)
+    outside = PrecomputedModifier(X, y, X)
+    inside = Trained(X, y, X)
+    for modifier, score in ((None, "loss"), (inside, "loss"), (outside, "similarity")):
+        assert EchoSelect(modifier)._chosen_score() == score
+    found = EchoSelect(inside, random_state=0).fit(X, y)
+    expected = CoTeachingClassifier(random_state=found.seed_).fit(X, y)
+    np.testing.assert_array_equal(found.label_quality_, expected.label_quality_)
+    np.testing.assert_array_equal(
+        EchoSelect(inside, score="loss", random_state=0).fit(X, y).label_quality_,
+        found.label_quality_,
+    )
+    assert EchoSelect(outside, random_state=0).fit(X, y).rater_ is None
+
+
+def test_generator__is_trained_once_on_the_originals_that_a_classifier_keeps() -> None:
+    X, y = table()
+    settings: dict[str, Any] = {"threshold": 0.5, "n_rounds": 3, "score": Rater()}
+    echo = EchoSelect(Trained(X, y, X), **settings, random_state=0).fit(X, y)
+    chosen = echo.support_ | ~np.isin(y, y[echo.support_])  # and on all rows of classes without one
+    np.testing.assert_allclose(echo.modifier_.rows_, X[chosen], rtol=1e-6)
+    assert 0 < chosen.sum() < 60
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -323,6 +358,20 @@ def test_score__that_takes_labels_for_missing__is_an_error_before_any_modificati
 
 
 # Thresholds.
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("rule", ["otsu", "gmm"])
+def test_threshold__one_group__keeps_everything_and_two_groups_are_split(
+    rule: str, seed: int
+) -> None:
+    rng, codes = np.random.default_rng(seed), np.zeros(600, dtype=int)
+    right = rng.beta(8, 1, size=600)  # as ratings of labels that are all right
+    for one in (rng.normal(size=600), rng.uniform(size=600), right, np.ones(600)):
+        assert not form_two_groups(one)
+        assert find_threshold(one, codes, rule) == one.min()
+    two = np.r_[rng.normal(0, 1, 200), rng.normal(5, 1, 400)]
+    assert 1 < find_threshold(two, codes, rule) < 4
 
 
 def test_otsu__is_the_best_of_all_splits() -> None:
@@ -490,10 +539,9 @@ def assert_same_rows(found: EchoSelect, expected: EchoSelect) -> None:
     np.testing.assert_array_equal(found.similarities_, expected.similarities_)
     np.testing.assert_array_equal(found.label_quality_, expected.label_quality_)
     X, y = table()
-    np.testing.assert_array_equal(found.similarity(X[:9], y[:9]), expected.similarity(X[:9], y[:9]))
-    np.testing.assert_array_equal(
-        found.score_labels(X[:9], y[:9]), expected.score_labels(X[:9], y[:9])
-    )
+    few = X[:9], y[:9]  # of which a memory holds modified rows, made in batches of another size
+    np.testing.assert_allclose(found.similarity(*few), expected.similarity(*few), rtol=1e-6)
+    np.testing.assert_array_equal(found.score_labels(*few), expected.score_labels(*few))
 
 
 def contents(memory: Path) -> dict[Path, bytes]:
