@@ -580,7 +580,8 @@ def squared(rows: Any) -> Any:
 
 
 def by_similarity(*parts: Any, **params: Any) -> EchoSelect:
-    return EchoSelect(*parts, **{"score": "similarity", "n_rounds": 1} | params)
+    settings: dict[str, Any] = {"score": "similarity", "n_rounds": 1} | params
+    return EchoSelect(*parts, **settings)
 
 
 def aligned(selector: EchoSelect, estimator: Any = None, **params: Any) -> EchoAlignClassifier:

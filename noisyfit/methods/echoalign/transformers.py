@@ -412,6 +412,7 @@ class EchoSelect(EchoMod):
     True
     """
 
+    similarities_: NDArray[np.float64]
     __metadata_request__fit: ClassVar = {"clean_mask": True}
     _parameter_constraints: ClassVar = {
         **EchoMod._parameter_constraints,

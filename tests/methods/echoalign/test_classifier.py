@@ -141,10 +141,8 @@ def test_rejected_originals__are_learned_from_under_the_label_of_the_nearest_kep
     clf = EchoAlignClassifier(Recording(), by_truth(flipped, X)).fit(X, labels)
     believed, directions = [], X / np.linalg.norm(X, axis=1, keepdims=True)
     for i in np.flatnonzero(flipped):
-        nearest = sorted(
-            np.flatnonzero(~flipped), key=lambda j, i=i: -directions[i] @ directions[j]
-        )
-        believed.append(np.bincount(labels[nearest[:10]]).argmax())
+        kept = [(-directions[i] @ directions[j], labels[j]) for j in np.flatnonzero(~flipped)]
+        believed.append(np.bincount([label for _, label in sorted(kept)[:10]]).argmax())
     np.testing.assert_array_equal(clf.selector_.believed_labels_[flipped], believed)
     np.testing.assert_array_equal(clf.selector_.believed_labels_[~flipped], labels[~flipped])
     np.testing.assert_array_equal(clf.estimator_.labels_[144:240], believed)
