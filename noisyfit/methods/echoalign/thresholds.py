@@ -11,7 +11,8 @@ from sklearn.mixture import GaussianMixture
 from noisyfit.utils.parameters import is_number
 
 GRID = 1000  # points between the two means where a mixture's boundary is looked for
-SEPARATED = 0.8  # share of the variance between two groups; 0.64 of a normal, 0.75 of a uniform
+DIP = 0.47  # over the root of the sample size; 5 % of uniform samples have a larger one
+N_PEAKS = 21  # tried for the dip
 
 
 def check_threshold(threshold: Any) -> None:
@@ -36,7 +37,7 @@ def find_threshold(
 ) -> float | NDArray[np.float64]:
     """Return the rating from which originals are kept, one per class for quantiles.
 
-    "otsu" and "gmm" keep everything if the ratings do not form two groups.
+    "otsu" and "gmm" keep everything if the ratings have one peak.
 
     Parameters
     ----------
@@ -72,17 +73,49 @@ def otsu(values: NDArray[np.float64]) -> float:
 
 
 def form_two_groups(values: NDArray[np.float64]) -> bool:
-    """Whether Otsu's two groups explain clearly more of the variance than halves of one group do.
+    """Whether values have more than one peak, by the dip test (Hartigan and Hartigan, 1985).
 
     The BIC of two normals against one does not tell: it prefers two for whatever is skewed, such as
     the ratings of labels that are all right.
     """
-    if np.ptp(values) == 0:
-        return False
-    upper = values >= otsu(values)
-    gap = values[upper].mean() - values[~upper].mean()
-    between = upper.mean() * (1 - upper.mean()) * gap**2
-    return bool(between > SEPARATED * values.var())
+    return dip(values) > DIP / len(values) ** 0.5
+
+
+def dip(values: NDArray[np.float64]) -> float:
+    """Return the distance of values from the nearest distribution that has one peak.
+
+    The distribution function of such a distribution is convex up to the peak and concave after it.
+    The dip is half the largest distance from these, at the best of some peaks.
+    """
+    points, counts = np.unique(values, return_counts=True)
+    after = np.cumsum(counts) / len(values)  # each step of the distribution function
+    before = after - counts / len(values)
+    peaks = np.unique(np.linspace(0, len(points) - 1, N_PEAKS).astype(int))
+    distances = [
+        max(
+            _above_convex(points[: peak + 1], before, after),
+            _above_convex(-points[peak:][::-1], 1 - after[::-1], 1 - before[::-1]),
+        )
+        for peak in peaks
+    ]
+    return min(distances) / 2
+
+
+def _above_convex(
+    points: NDArray[np.float64], before: NDArray[np.float64], after: NDArray[np.float64]
+) -> float:
+    """Return how far a function with steps is above the largest convex one below it."""
+    corners = [0]
+    for i in range(1, len(points)):
+        while len(corners) > 1 and _bends_down(points, before, corners[-2], corners[-1], i):
+            corners.pop()
+        corners.append(i)
+    convex = np.interp(points, points[corners], before[corners])
+    return float((after[: len(points)] - convex)[:-1].max(initial=0))
+
+
+def _bends_down(x: NDArray[np.float64], y: NDArray[np.float64], i: int, j: int, k: int) -> bool:
+    return bool((y[j] - y[i]) * (x[k] - x[i]) >= (y[k] - y[i]) * (x[j] - x[i]))
 
 
 def mixture_boundary(values: NDArray[np.float64]) -> float:

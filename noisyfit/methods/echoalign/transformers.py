@@ -34,6 +34,7 @@ from noisyfit.estimator.identity import fingerprint
 from noisyfit.estimator.labels import as_labels
 from noisyfit.estimator.persistence.models import code_in, learned
 from noisyfit.estimator.persistence.savable import Savable
+from noisyfit.exceptions import warn
 from noisyfit.methods.coteaching import CoTeachingClassifier
 from noisyfit.methods.echoalign.memory import restored, stored
 from noisyfit.methods.echoalign.thresholds import (
@@ -363,9 +364,9 @@ class EchoSelect(EchoMod):
     threshold : float in [-1, 1], {"otsu", "gmm"} or ("quantile", float), default="otsu"
         Similarity, or quality in [0, 1] if a classifier rates, from which an original is kept.
         "otsu" splits the values into the two groups of least variance; "gmm" splits where the
-        posteriors of a mixture of two normals are equal. Both keep everything if the values do not
-        form two groups. ("quantile", q) drops the share `q` of each label's rows, for scores that
-        differ between labels.
+        posteriors of a mixture of two normals are equal. Both keep everything if the values have
+        one peak, by the dip test at 5 %. ("quantile", q) drops the share `q` of each label's rows,
+        for scores that differ between labels.
     n_rounds : int >= 1, default=2
         How often the generator is trained if the similarity decides; 1 is the paper's algorithm.
         Generators without ``fit`` have one round.
@@ -515,47 +516,44 @@ class EchoSelect(EchoMod):
         x = self._as_tensor(X)
         self.embedder_ = self._trained_embedder(x)
         originals = self._features(x)
+        chosen = np.ones(len(y), dtype=bool)
+        if self.rater_ is not None:
+            chosen = self._decide(self._quality(), codes, trusted)
+        for _ in range(self._count_rounds()):
+            self.modifier_ = self._modifier_for(chosen, x, y)
+            modified = self._modified(x, y)  # step 1 of Algorithm 1
+            self.similarities_ = self._similarities(originals, modified)  # step 2, Eq. 1
+            chosen = most_similar_half(self.similarities_, codes) | trusted
+        self.modified_, self.label_quality_ = self._as_array(modified, X), self._quality()
         if self.rater_ is None:
-            modified = self._modified_by_similarity(x, y, codes, trusted, originals)
-            self.label_quality_ = (1 + self.similarities_) / 2
-        else:
-            self.label_quality_ = self.rater_.label_quality_.astype(float)
-            self._decide(self.label_quality_, codes, trusted)
-            modified = self._modified_after(self.support_, x, y)
-            self.similarities_ = self._similarities(originals, modified)
-        self.modified_ = self._as_array(modified, X)
+            self._decide(self.similarities_, codes, trusted)
         self.believed_labels_ = self._believed_labels(y, originals)
         return X
 
-    def _modified_by_similarity(
-        self,
-        x: Tensor,
-        y: NDArray[Any],
-        codes: NDArray[Any],
-        trusted: NDArray[np.bool_],
-        originals: Tensor,
-    ) -> Tensor:
-        """Modify all rows, in rounds, and decide by their similarity to the originals."""
-        chosen = np.ones(len(y), dtype=bool)
-        for _ in range(self.n_rounds if self._trains_generator() else 1):
-            modified = self._modified_after(chosen, x, y)  # step 1 of Algorithm 1
-            self.similarities_ = self._similarities(originals, modified)  # step 2, Eq. 1
-            chosen = most_similar_half(self.similarities_, codes) | trusted
-        self._decide(self.similarities_, codes, trusted)
-        return modified
+    def _quality(self) -> NDArray[np.float64]:
+        if self.rater_ is None:
+            return (1 + self.similarities_) / 2
+        return np.asarray(self.rater_.label_quality_, dtype=float)
 
     def _decide(
         self, scores: NDArray[np.float64], codes: NDArray[Any], trusted: NDArray[np.bool_]
-    ) -> None:
+    ) -> NDArray[np.bool_]:
         """Keep the originals whose score is at least the threshold."""
         self.threshold_ = find_threshold(scores, codes, self.threshold)
-        self.support_ = (scores >= _at(self.threshold_, codes)) | trusted
+        high = scores >= _at(self.threshold_, codes)
+        self.support_ = high | trusted
+        if isinstance(self.threshold, str) and high.all():
+            warn(
+                "Scores must have two peaks for a threshold to be found between them. Got one, so "
+                "every original is kept, under its given label. That is right if the labels are; "
+                "otherwise pass a number, or the share to reject: threshold=('quantile', 0.3)."
+            )
+        return self.support_
 
-    def _modified_after(self, chosen: NDArray[np.bool_], x: Tensor, y: NDArray[Any]) -> Tensor:
-        """Modify all rows by a generator trained on some of them, all of a class without any."""
+    def _modifier_for(self, chosen: NDArray[np.bool_], x: Tensor, y: NDArray[Any]) -> Any:
+        """Train the generator on chosen rows, and on all of a class of which none is chosen."""
         chosen = chosen | ~np.isin(y, y[chosen])
-        self.modifier_ = self._trained_modifier(x[chosen], y[chosen])
-        return self._modified(x, y)
+        return self._trained_modifier(x[chosen], y[chosen])
 
     def _believed_labels(self, y: NDArray[Any], originals: Tensor) -> NDArray[Any]:
         """Return the given labels of kept rows, the most likely ones of the others."""
@@ -599,6 +597,9 @@ class EchoSelect(EchoMod):
         if isinstance(self.score, str) and self.score == "auto":
             return "loss" if self._trains_generator() else "similarity"
         return self.score
+
+    def _count_rounds(self) -> int:
+        return self.n_rounds if self.rater_ is None and self._trains_generator() else 1
 
     def _default_rater(self) -> CoTeachingClassifier:
         return CoTeachingClassifier(image_layout=self.image_layout, device=self.device)

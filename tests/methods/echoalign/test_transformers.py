@@ -37,6 +37,7 @@ from noisyfit import (
     noise,
 )
 from noisyfit.methods.echoalign.thresholds import (
+    dip,
     find_threshold,
     form_two_groups,
     mixture_boundary,
@@ -111,9 +112,9 @@ def test_similarity__is_lower_for_wrong_labels(seed: int) -> None:
     X, y = make_blobs(300, 8, centers=4, cluster_std=2.0, center_box=(-5, 5), random_state=seed)
     noisy = noise.symmetric(y, 0.3, random_state=seed)
     modifier = ConditionalDiffusion(n_train_steps=200, width=64)
-    echo = EchoSelect(modifier, score="similarity", n_rounds=1, random_state=seed).fit(
-        X, noisy.labels
-    )
+    settings: dict[str, Any] = {"threshold": ("quantile", 0.3), "n_rounds": 1}
+    echo = EchoSelect(modifier, score="similarity", **settings, random_state=seed)
+    echo.fit(X, noisy.labels)
     assert detection_auroc(noisy.flipped, echo.similarities_) > 0.85
     assert noisy.flipped[echo.support_].mean() < 0.5 * noisy.flipped.mean()
 
@@ -148,6 +149,22 @@ def test_echo_mod__returns_modified_rows_and_predicts_on_originals() -> None:
     echo = EchoMod(lambda x, labels, generator: 2 * x)
     np.testing.assert_allclose(echo.fit_transform(X, y), 2 * X, rtol=1e-6)
     np.testing.assert_array_equal(echo.transform(X), X)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_fit__scores_of_one_peak__keeps_everything_and_says_so(seed: int) -> None:
+    X, y = table(300, seed)
+    rng = np.random.default_rng(seed)
+    one_peak = X + rng.normal(0, 1, X.shape)
+    two_peaks = np.where(np.arange(300)[:, None] % 3 == 0, -one_peak, one_peak)
+    with pytest.warns(NoisyFitWarning, match="two peaks.*Got one.*every original is kept"):
+        echo = EchoSelect(PrecomputedModifier(X, y, one_peak)).fit(X, y)
+    assert echo.support_.all()
+    np.testing.assert_array_equal(echo.believed_labels_, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        echo = EchoSelect(PrecomputedModifier(X, y, two_peaks)).fit(X, y)
+    assert (echo.support_ == (np.arange(300) % 3 != 0)).mean() > 0.8
 
 
 def test_clean_mask__keeps_trusted_originals() -> None:
@@ -374,6 +391,34 @@ def test_threshold__one_group__keeps_everything_and_two_groups_are_split(
     assert 1 < find_threshold(two, codes, rule) < 4
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_dip__is_the_distance_from_the_best_single_peak(seed: int) -> None:
+    """By the definition, with convex functions sought by brute force."""
+    values = np.random.default_rng(seed).choice([0.0, 1.0, 2.0, 4.0, 5.0, 7.0], 15)
+
+    def above_convex(x: list[float], before: list[float], after: list[float]) -> float:
+        found = 0.0
+        for i in range(len(x) - 1):
+            chords = [
+                before[j] + (before[k] - before[j]) * (x[i] - x[j]) / (x[k] - x[j])
+                for j in range(i)
+                for k in range(i + 1, len(x))
+            ]
+            found = max(found, after[i] - min([before[i], *chords]))
+        return found
+
+    x = sorted(set(values))
+    before = [float(np.mean(values < a)) for a in x]
+    after = [float(np.mean(values <= a)) for a in x]
+    expected = []
+    for peak in range(len(x)):
+        left = above_convex(x[: peak + 1], before, after)
+        mirrored = [-a for a in x[peak:][::-1]]
+        right = above_convex(mirrored, [1 - a for a in after[::-1]], [1 - a for a in before[::-1]])
+        expected.append(max(left, right) / 2)
+    assert dip(values) == pytest.approx(min(expected))
+
+
 def test_otsu__is_the_best_of_all_splits() -> None:
     values = np.random.default_rng(0).normal(size=9)
 
@@ -530,7 +575,7 @@ def everything(memory: Path | None, X: Any = None, y: Any = None) -> EchoSelect:
     """A fit that keeps a generator, an encoder, a classifier and rows."""
     rows, labels = table()
     rater = CrossEntropyClassifier(max_epochs=2, device="cpu")
-    echo = EchoSelect(BRIEF, score=rater, memory=memory, n_rounds=1, random_state=0)
+    echo = EchoSelect(BRIEF, score=rater, threshold=0.4, memory=memory, random_state=0)
     return echo.fit(rows if X is None else X, labels if y is None else y)
 
 
