@@ -31,9 +31,9 @@ print(f"{noisy.rate:.1%} of {len(y_train)} labels are wrong")
 # trained only briefly; leave ``modifier`` out for the default. The similarity decides, to show what
 # it sees. Rows that had to change a lot are learned from with less weight: the originals under the
 # label of similar rows, the modified rows under the given one. By default, with a generator that
-# has learned the wrong labels too, the loss of networks decides instead (``score="auto"``).
+# has learned the wrong labels too, the loss of networks decides instead (``select_by="auto"``).
 generator = ConditionalDiffusion(n_train_steps=400, width=128)
-echo = EchoSelect(generator, score="similarity", n_rounds=1)
+echo = EchoSelect(generator, select_by="similarity", n_rounds=1)
 clf = EchoAlignClassifier(selector=echo, random_state=0).fit(X_train, noisy.labels)
 plain = CrossEntropyClassifier(random_state=0).fit(X_train, noisy.labels)
 print(f"accuracy on clean test labels: {clf.score(X_test, y_test):.1%}")

@@ -94,7 +94,7 @@ def quick(cls: type[Any], **params: Any) -> Any:
     if cls is EchoAlignClassifier:
         inner = quick(CrossEntropyClassifier, **params)
         return EchoAlignClassifier(
-            inner, EchoSelect(BRIEF, score="similarity", n_rounds=1), random_state=0
+            inner, EchoSelect(BRIEF, select_by="similarity", n_rounds=1), random_state=0
         )
     settings: dict[str, Any] = {"max_epochs": 6, "random_state": 0, "device": "cpu"}
     if issubclass(cls, WarmUp):

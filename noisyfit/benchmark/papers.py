@@ -198,7 +198,7 @@ def _echoalign(module: str, **params: Any) -> dict[str, Any]:
     }
     paper: dict[str, Any] = {
         "estimator": CrossEntropyClassifier(**_PUBLISHED_ECHOALIGN, **own),
-        "selector": EchoSelect(score="similarity", threshold=0.52, n_rounds=1),
+        "selector": EchoSelect(select_by="similarity", threshold=0.52, n_rounds=1),
         "include_modified": "rejected",
         "rejected_weight": 0.0,
         "modified_weight": 1.0,

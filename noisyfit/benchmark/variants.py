@@ -14,7 +14,7 @@ _HRP_BASE: dict[str, Any] = {  # Eq. 15 without what the ablation (Table 4) adds
 _HRP_RATED: dict[str, Any] = {"reliability": "disentangled", "reweighting": 0.0}  # not in Eq. 13
 _CONTRAST = {"contrastive_weight": 0.05}
 _ALGORITHM_1: dict[str, Any] = {  # the paper's, with a threshold that needs no noise rate
-    "selector": EchoSelect(score="similarity", n_rounds=1),
+    "selector": EchoSelect(select_by="similarity", n_rounds=1),
     "rejected_weight": 0.0,
     "modified_weight": 1.0,
 }
@@ -52,8 +52,8 @@ _OF_METHODS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "gce": {"truncated": {"truncation": 0.5}},
     "echo_align": {
-        "similarity": {"selector": EchoSelect(score="similarity")},
-        "small_loss": {"selector": EchoSelect(score=CrossEntropyClassifier(max_epochs=70))},
+        "similarity": {"selector": EchoSelect(select_by="similarity")},
+        "small_loss": {"selector": EchoSelect(select_by=CrossEntropyClassifier(max_epochs=70))},
         "paper": _ALGORITHM_1,
         "select_only": _ALGORITHM_1 | {"include_modified": "none"},
         "modify_only": _ALGORITHM_1 | {"include_modified": "all", "include_originals": False},
@@ -61,7 +61,7 @@ _OF_METHODS: dict[str, dict[str, dict[str, Any]]] = {
         | {"include_modified": "all", "modified_weight": "balanced", "finetune_epochs": 40},
         **{
             f"threshold_{threshold}": _ALGORITHM_1
-            | {"selector": EchoSelect(score="similarity", n_rounds=1, threshold=threshold)}
+            | {"selector": EchoSelect(select_by="similarity", n_rounds=1, threshold=threshold)}
             for threshold in (0.0, 0.2, 0.4, 0.6, 0.8)
         },
     },

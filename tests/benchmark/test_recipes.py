@@ -263,7 +263,7 @@ def test_recipe_of_echoalign__is_algorithm_1_and_not_the_released_code() -> None
             weights = clf.rejected_weight, clf.modified_weight
             assert (clf.include_modified, *weights, clf.finetune_epochs) == expected
             selector: Any = clf.selector
-            assert (selector.score, selector.threshold, selector.n_rounds) == (
+            assert (selector.select_by, selector.threshold, selector.n_rounds) == (
                 "similarity",
                 0.52,
                 1,

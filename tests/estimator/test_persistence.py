@@ -580,7 +580,7 @@ def squared(rows: Any) -> Any:
 
 
 def by_similarity(*parts: Any, **params: Any) -> EchoSelect:
-    settings: dict[str, Any] = {"score": "similarity", "n_rounds": 1} | params
+    settings: dict[str, Any] = {"select_by": "similarity", "n_rounds": 1} | params
     return EchoSelect(*parts, **settings)
 
 
@@ -614,7 +614,7 @@ SELECTORS: dict[str, Callable[[], EchoSelect]] = {
     "similarity": lambda: by_similarity(BRIEF, n_rounds=2),
     "quantiles": lambda: by_similarity(BRIEF, threshold=("quantile", 0.3)),
     "classifier that rates": lambda: EchoSelect(
-        BRIEF, n_rounds=1, score=quick(FlywheelClassifier, max_epochs=3)
+        BRIEF, n_rounds=1, select_by=quick(FlywheelClassifier, max_epochs=3)
     ),
 }
 
@@ -647,7 +647,7 @@ def test_echoalign__at_its_defaults__comes_back_as_it_was(tmp_path: Path) -> Non
     loaded = reloaded(clf, tmp_path)
     assert_same_model(loaded, clf, X, y)
     assert loaded.get_params(deep=False)["estimator"] is None
-    assert loaded.selector.score == "auto"
+    assert loaded.selector.select_by == "auto"
     assert type(loaded.selector_.rater_) is CoTeachingClassifier
 
 
@@ -692,15 +692,15 @@ OWN: dict[str, tuple[Callable[[], EchoSelect], dict[str, Any]]] = {
         {"selector__embedder": FrozenEstimator(PCA(3).fit(X0))},
     ),
     "rater": (
-        lambda: EchoSelect(BRIEF, score=quick(Own, max_epochs=2), n_rounds=1),
-        {"selector__score": quick(Own, max_epochs=2)},
+        lambda: EchoSelect(BRIEF, select_by=quick(Own, max_epochs=2), n_rounds=1),
+        {"selector__select_by": quick(Own, max_epochs=2)},
     ),
     "network of the rater": (
         lambda: EchoSelect(
-            BRIEF, score=quick(CrossEntropyClassifier, max_epochs=2, module=Perceptron),
+            BRIEF, select_by=quick(CrossEntropyClassifier, max_epochs=2, module=Perceptron),
             n_rounds=1,
         ),
-        {"selector__score__module": Perceptron},
+        {"selector__select_by__module": Perceptron},
     ),
     "selector": (lambda: OwnSelect(BRIEF, n_rounds=1), {"selector": OwnSelect(BRIEF, n_rounds=1)}),
 }  # fmt: skip
@@ -772,13 +772,13 @@ def test_echoalign__code_set_after_the_fit__is_named_as_left_out(tmp_path: Path)
     assert_same_model(loaded, clf, *blobs(60))
 
 
-@pytest.mark.parametrize("parameter", ["estimator", "selector__score"])
+@pytest.mark.parametrize("parameter", ["estimator", "selector__select_by"])
 def test_echoalign__with_a_classifier_of_scikit_learn__is_refused_by_name(
     parameter: str, tmp_path: Path
 ) -> None:
     X, y = blobs(60)
     clf = aligned(by_similarity(BRIEF)).set_params(**{parameter: RatingTree()}).fit(X, y)
-    attribute = {"estimator": "estimator_", "selector__score": "rater_"}[parameter]
+    attribute = {"estimator": "estimator_", "selector__select_by": "rater_"}[parameter]
     with pytest.raises(
         NoisyFitError, match=f"Got a RatingTree in {attribute}.*joblib or skops.*classifier of"
     ):

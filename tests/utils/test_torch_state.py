@@ -88,7 +88,7 @@ def echo_align() -> EchoAlignClassifier:
     brief = ConditionalDiffusion(n_train_steps=30, n_steps=3, width=8)
     estimator = CrossEntropyClassifier(max_epochs=2)
     return EchoAlignClassifier(
-        estimator, selector=EchoSelect(brief, score="similarity"), random_state=0
+        estimator, selector=EchoSelect(brief, select_by="similarity"), random_state=0
     )
 
 

@@ -55,7 +55,7 @@ class EchoAlignClassifier(
     features of original and modified rows (Eq. 1); 3. keep originals whose similarity is at least
     the threshold, and take modified rows elsewhere; 4. fit the classifier on the union. With the
     default generator, which knows nothing but these labels, a classifier takes the place of the
-    similarity: see ``score`` of `EchoSelect`.
+    similarity: see ``select_by`` of `EchoSelect`.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ class EchoAlignClassifier(
         Any classifier of this package or of scikit-learn, cloned. None is
         `CrossEntropyClassifier`.
     selector : EchoSelect or None, default=None
-        Holds generator, encoder, score, threshold and memory; cloned. None uses the defaults.
+        Holds generator, encoder, threshold and memory; cloned. None uses the defaults.
     include_modified : {"rejected", "all", "none"}, default="rejected"
         Which modified rows are learned from: ``"rejected"``, those whose original is not kept, as
         in the paper's Algorithm 1; ``"all"``, as in the released code; or ``"none"``.

@@ -60,7 +60,7 @@ from noisyfit.utils.validation import (
     take_rows,
 )
 
-SCORES = ("auto", "similarity", "loss")
+WAYS = ("auto", "similarity", "loss")
 N_NEIGHBORS = 10  # that say what a row is, if no classifier does
 
 
@@ -332,7 +332,7 @@ class EchoSelect(EchoMod):
 
     A generator that learned from the same wrong labels knows less of them than the loss of a
     network. Where it is the default one, a classifier therefore decides which originals to keep
-    (`score`), and the generator is trained on these.
+    (`select_by`), and the generator is trained on these.
 
     Step by step, if the similarity decides: 1. train the generator on all rows (or use an external
     one); 2. modify every row; 3. compare original and modified rows; 4. train the generator again,
@@ -352,7 +352,7 @@ class EchoSelect(EchoMod):
         shape. When the selector is cloned, as in `EchoAlignClassifier`, wrap a fitted transformer
         in scikit-learn's ``FrozenEstimator`` to keep it fitted. Never pass a classifier trained on
         the same labels.
-    score : {"auto", "similarity", "loss"} or classifier, default="auto"
+    select_by : {"auto", "similarity", "loss"} or classifier, default="auto"
         What decides which originals to keep. ``"similarity"`` is the paper's. ``"loss"`` is the
         quality of the labels in `CoTeachingClassifier`, whose networks learn from rows of small
         loss. ``"auto"`` is the loss if the generator is trained on these rows, and the similarity
@@ -423,7 +423,7 @@ class EchoSelect(EchoMod):
     _made_of: ClassVar[Mapping[str, str]] = {
         **EchoMod._made_of,
         "embedder_": "embedder",
-        "rater_": "score",
+        "rater_": "select_by",
     }
     _needed: ClassVar[tuple[str, ...]] = (
         *EchoMod._needed,
@@ -432,14 +432,14 @@ class EchoSelect(EchoMod):
         "rater_",
         "threshold_",
     )
-    _module_parameter: ClassVar = "score__module"
+    _module_parameter: ClassVar = "select_by__module"
 
     def __init__(
         self,
         modifier: Any = None,
         embedder: Any = None,
         *,
-        score: Any = "auto",
+        select_by: Any = "auto",
         threshold: float | str | tuple[str, float] = "otsu",
         n_rounds: int = 2,
         batch_size: int = 512,
@@ -457,7 +457,7 @@ class EchoSelect(EchoMod):
             random_state=random_state,
         )
         self.embedder = embedder
-        self.score = score
+        self.select_by = select_by
         self.threshold = threshold
         self.n_rounds = n_rounds
 
@@ -505,7 +505,7 @@ class EchoSelect(EchoMod):
     def _check_parameters(self) -> None:
         super()._check_parameters()
         check_threshold(self.threshold)
-        check_score(self.score)
+        check_select_by(self.select_by)
 
     def _align(self, X: Any, y: Any, clean_mask: Any) -> NDArray[Any]:
         """Run the algorithm and return X as it was read."""
@@ -577,26 +577,26 @@ class EchoSelect(EchoMod):
 
     def _trained_rater(self, X: NDArray[Any], y: NDArray[Any]) -> Any:
         """Return the classifier that rates the labels, None if the similarity does."""
-        score = self._chosen_score()
-        if score == "similarity":
+        way = self._chosen_way()
+        if way == "similarity":
             return None
-        rater = seeded(self._default_rater() if score == "loss" else score, self.seed_)
+        rater = seeded(self._default_rater() if way == "loss" else way, self.seed_)
         kind = type(rater)
         self._remember(kind.__module__, kind.__name__, rater.get_params(deep=False), X, y.tolist())
         rater = self._kept("rater", rater, X, y)
         if np.isnan(rater.label_quality_).any():
             raise ValueError(
-                "The classifier in score must rate every label. Got "
+                "The classifier in select_by must rate every label. Got "
                 f"{kind.__name__}, which takes some for missing. Leave its missing_label away; "
                 "EchoAlignClassifier has one for rows without a label."
             )
         return rater
 
-    def _chosen_score(self) -> Any:
-        """Return `score`, or what "auto" stands for."""
-        if isinstance(self.score, str) and self.score == "auto":
+    def _chosen_way(self) -> Any:
+        """Return `select_by`, or what "auto" stands for."""
+        if isinstance(self.select_by, str) and self.select_by == "auto":
             return "loss" if self._trains_generator() else "similarity"
-        return self.score
+        return self.select_by
 
     def _count_rounds(self) -> int:
         return self.n_rounds if self.rater_ is None and self._trains_generator() else 1
@@ -682,13 +682,13 @@ class EchoSelectSampler(FittedAttributes, BaseEstimator):
         return take_rows(X, kept), take_rows(y, kept)
 
 
-def check_score(score: Any) -> None:
+def check_select_by(way: Any) -> None:
     """Refuse what cannot rate labels."""
-    rates = hasattr(score, "fit") and hasattr(score, "score_labels")
-    if not rates and not (isinstance(score, str) and score in SCORES):
+    rates = hasattr(way, "fit") and hasattr(way, "score_labels")
+    if not rates and not (isinstance(way, str) and way in WAYS):
         raise ValueError(
-            "score must be 'auto', 'similarity', 'loss' or a classifier of noisyfit, which rates "
-            f"labels. Got {score!r}. Pass CrossEntropyClassifier(), for example."
+            "select_by must be 'auto', 'similarity', 'loss' or a classifier of noisyfit, which "
+            f"rates labels. Got {way!r}. Pass CrossEntropyClassifier(), for example."
         )
 
 

@@ -33,7 +33,9 @@ from noisyfit.metrics import detection_auroc
 from noisyfit.nn.generators import ConditionalDiffusion, PrecomputedModifier
 from noisyfit.quality import transition_matrix
 
-BRIEF = EchoSelect(ConditionalDiffusion(n_train_steps=20, n_steps=3, width=16), score="similarity")
+BRIEF = EchoSelect(
+    ConditionalDiffusion(n_train_steps=20, n_steps=3, width=16), select_by="similarity"
+)
 
 
 def noisy_table(seed: int = 0) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]]:
@@ -81,7 +83,7 @@ def test_wrong_labels__cost_less_than_with_cross_entropy(seed: int) -> None:
     noisy = noise.symmetric(y[:300], 0.4, random_state=seed)
     modifier = ConditionalDiffusion(n_train_steps=120, width=64)
     ours = EchoAlignClassifier(
-        selector=EchoSelect(modifier, score="similarity", n_rounds=1), random_state=seed
+        selector=EchoSelect(modifier, select_by="similarity", n_rounds=1), random_state=seed
     )
     plain = CrossEntropyClassifier(augmentation=None, random_state=seed)
     accuracy = ours.fit(X[:300], noisy.labels).score(X[300:], y[300:])
@@ -153,7 +155,7 @@ def test_rejected_originals__are_learned_from_under_the_label_that_the_rater_bel
     noisy = noise.symmetric(y, 0.3, random_state=0).labels
     words = np.array(["ant", "bee", "cow"])[noisy]
     rater = CrossEntropyClassifier(max_epochs=8, random_state=3)
-    selector = EchoSelect(lambda x, labels, g: -x, score=rater, threshold=("quantile", 0.3))
+    selector = EchoSelect(lambda x, labels, g: -x, select_by=rater, threshold=("quantile", 0.3))
     clf = EchoAlignClassifier(Recording(), selector).fit(X, words)
     most_likely = rater.fit(X, words).label_distribution_.argmax(1)
     rejected = ~clf.support_
@@ -230,7 +232,7 @@ def test_classifier__that_cannot_do_it__is_refused_before_any_training(
 def test_score__by_a_classifier__decides_by_its_label_quality() -> None:
     X, labels, flipped = noisy_table()
     rater = CrossEntropyClassifier(max_epochs=8, random_state=3)
-    turned = by_truth(flipped, X).set_params(score=rater, threshold=("quantile", 0.5))
+    turned = by_truth(flipped, X).set_params(select_by=rater, threshold=("quantile", 0.5))
     clf = EchoAlignClassifier(LogisticRegression(), turned, random_state=0).fit(X, labels)
     quality = rater.fit(X, labels).label_quality_
     np.testing.assert_array_equal(clf.label_quality_, quality)
@@ -244,8 +246,8 @@ def test_score__by_a_classifier__decides_by_its_label_quality() -> None:
 
 def test_score__that_rates_nothing__is_an_error() -> None:
     X, labels, flipped = noisy_table()
-    turned = by_truth(flipped, X).set_params(score=LogisticRegression())
-    with pytest.raises(ValueError, match="score must be .*or a classifier of noisyfit"):
+    turned = by_truth(flipped, X).set_params(select_by=LogisticRegression())
+    with pytest.raises(ValueError, match="select_by must be .*or a classifier of noisyfit"):
         turned.fit(X, labels)
 
 
@@ -394,7 +396,9 @@ def test_score__trusted_rows_and_rows_without_a_label__are_as_everywhere(seed: i
     noisy = noise.symmetric(y, 0.3, random_state=seed).labels
     noisy[:20], trusted = -1, np.arange(240) >= 220
     rater = CrossEntropyClassifier(max_epochs=8, random_state=seed)
-    selector = EchoSelect(lambda x, labels, g: -x, lambda rows: rows, score=rater, random_state=0)
+    selector = EchoSelect(
+        lambda x, labels, g: -x, lambda rows: rows, select_by=rater, random_state=0
+    )
     clf = EchoAlignClassifier(LogisticRegression(), selector, missing_label=-1)
     frame = pd.DataFrame(X)
     clf.fit(frame, noisy, clean_mask=trusted)
@@ -427,7 +431,7 @@ def test_loss__sees_class_dependent_noise() -> None:
             class_sep=1.5, random_state=seed,
         )  # fmt: skip
         noisy = noise.pairflip(y[:400], 0.4, random_state=seed)
-        clf = EchoAlignClassifier(selector=clone(BRIEF).set_params(score="loss"))
+        clf = EchoAlignClassifier(selector=clone(BRIEF).set_params(select_by="loss"))
         clf.set_params(random_state=seed).fit(X[:400], noisy.labels)
         plain = CrossEntropyClassifier(random_state=seed).fit(X[:400], noisy.labels)
         gained.append(clf.score(X[400:], y[400:]) - plain.score(X[400:], y[400:]))

@@ -97,7 +97,7 @@ def _forget() -> None:
 
 @pytest.mark.filterwarnings("ignore")
 @parametrize_with_checks(
-    [EchoMod(BRIEF), EchoSelect(BRIEF, score="similarity")],
+    [EchoMod(BRIEF), EchoSelect(BRIEF, select_by="similarity", threshold=("quantile", 0.4))],
     expected_failed_checks=lambda estimator: EXPECTED_FAILURES,
 )
 def test_scikit_learn(estimator: Any, check: Any) -> None:
@@ -113,7 +113,7 @@ def test_similarity__is_lower_for_wrong_labels(seed: int) -> None:
     noisy = noise.symmetric(y, 0.3, random_state=seed)
     modifier = ConditionalDiffusion(n_train_steps=200, width=64)
     settings: dict[str, Any] = {"threshold": ("quantile", 0.3), "n_rounds": 1}
-    echo = EchoSelect(modifier, score="similarity", **settings, random_state=seed)
+    echo = EchoSelect(modifier, select_by="similarity", **settings, random_state=seed)
     echo.fit(X, noisy.labels)
     assert detection_auroc(noisy.flipped, echo.similarities_) > 0.85
     assert noisy.flipped[echo.support_].mean() < 0.5 * noisy.flipped.mean()
@@ -192,7 +192,7 @@ def test_images__come_back_in_their_layout_and_dtype(layout: str) -> None:
 @pytest.mark.parametrize("make", [EchoMod, EchoAlignClassifier])
 def test_fit__rows_that_cannot_be_read__are_refused(make: Any) -> None:
     X, y = table()
-    model = make() if make is EchoMod else make(selector=EchoSelect(BRIEF, score="similarity"))
+    model = make() if make is EchoMod else make(selector=EchoSelect(BRIEF, select_by="similarity"))
     with pytest.raises(ValueError, match="masked entries"):
         model.fit(np.ma.masked_equal(X, X[0, 0]), y)
     with pytest.raises(TypeError, match="to_dense"):
@@ -223,7 +223,7 @@ def test_images__are_modified_by_the_embedded_generator() -> None:
     X, y = images(40)
     modifier = ConditionalDiffusion(n_train_steps=5, n_steps=2, width=8, control="edges")
     echo = EchoSelect(
-        modifier, lambda rows: rows.reshape(len(rows), -1), score="similarity", random_state=0
+        modifier, lambda rows: rows.reshape(len(rows), -1), select_by="similarity", random_state=0
     )
     refined = echo.fit_transform(X, y)
     assert refined.shape == X.shape
@@ -243,7 +243,7 @@ def test_embedder__may_be_a_fitted_transformer() -> None:
 def test_fit__leaves_the_modifier_it_was_given_alone() -> None:
     X, y = table()
     modifier = ConditionalDiffusion(n_train_steps=5, width=16)
-    echo = EchoSelect(modifier, score="similarity", random_state=0).fit(X, y)
+    echo = EchoSelect(modifier, select_by="similarity", random_state=0).fit(X, y)
     assert not hasattr(modifier, "network_")
     assert echo.modifier_ is not modifier
 
@@ -251,7 +251,7 @@ def test_fit__leaves_the_modifier_it_was_given_alone() -> None:
 def test_same_random_state__gives_identical_bits_and_leaves_the_global_one() -> None:
     X, y = table()
     before = torch.get_rng_state()
-    echo = EchoSelect(BRIEF, score="similarity", random_state=0)
+    echo = EchoSelect(BRIEF, select_by="similarity", random_state=0)
     first, second = (clone(echo).fit(X, y).similarities_ for _ in range(2))
     np.testing.assert_array_equal(first, second)
     assert torch.equal(torch.get_rng_state(), before)
@@ -281,7 +281,7 @@ class Rater(BaseEstimator):
 def test_score__of_an_estimator__takes_the_place_of_the_similarity() -> None:
     X, y = table()
     modifier = PrecomputedModifier(X, y, np.where(np.arange(60)[:, None] % 3 == 0, -X, X))
-    echo = EchoSelect(modifier, lambda rows: rows, threshold=0.5, score=Rater(), random_state=0)
+    echo = EchoSelect(modifier, lambda rows: rows, threshold=0.5, select_by=Rater(), random_state=0)
     refined = echo.fit_transform(X, y)
     kept = X[:, 0] > 0
     np.testing.assert_array_equal(echo.support_, kept)
@@ -297,7 +297,7 @@ def test_score__of_an_estimator__takes_the_place_of_the_similarity() -> None:
 
 def test_score__similarity__rates_labels_by_it() -> None:
     X, y = table()
-    echo = EchoSelect(BRIEF, score="similarity", random_state=0).fit(X, y)
+    echo = EchoSelect(BRIEF, select_by="similarity", random_state=0).fit(X, y)
     np.testing.assert_array_equal(echo.label_quality_, (1 + echo.similarities_) / 2)
     np.testing.assert_array_equal(
         echo.score_labels(X[:9], y[:9]), (1 + echo.similarity(X[:9], y[:9])) / 2
@@ -318,12 +318,12 @@ def test_score__auto__is_the_loss_if_the_generator_is_trained_on_these_rows() ->
     outside = PrecomputedModifier(X, y, X)
     inside = Trained(X, y, X)
     for modifier, score in ((None, "loss"), (inside, "loss"), (outside, "similarity")):
-        assert EchoSelect(modifier)._chosen_score() == score
+        assert EchoSelect(modifier)._chosen_way() == score
     found = EchoSelect(inside, random_state=0).fit(X, y)
     expected = CoTeachingClassifier(random_state=found.seed_).fit(X, y)
     np.testing.assert_array_equal(found.label_quality_, expected.label_quality_)
     np.testing.assert_array_equal(
-        EchoSelect(inside, score="loss", random_state=0).fit(X, y).label_quality_,
+        EchoSelect(inside, select_by="loss", random_state=0).fit(X, y).label_quality_,
         found.label_quality_,
     )
     assert EchoSelect(outside, random_state=0).fit(X, y).rater_ is None
@@ -331,7 +331,7 @@ def test_score__auto__is_the_loss_if_the_generator_is_trained_on_these_rows() ->
 
 def test_generator__is_trained_once_on_the_originals_that_a_classifier_keeps() -> None:
     X, y = table()
-    settings: dict[str, Any] = {"threshold": 0.5, "n_rounds": 3, "score": Rater()}
+    settings: dict[str, Any] = {"threshold": 0.5, "n_rounds": 3, "select_by": Rater()}
     echo = EchoSelect(Trained(X, y, X), **settings, random_state=0).fit(X, y)
     chosen = echo.support_ | ~np.isin(y, y[echo.support_])  # and on all rows of classes without one
     np.testing.assert_allclose(echo.modifier_.rows_, X[chosen], rtol=1e-6)
@@ -343,7 +343,7 @@ def test_score__small_loss__finds_scattered_wrong_labels(seed: int) -> None:
     X, y = make_blobs(300, 8, centers=4, cluster_std=2.0, center_box=(-5, 5), random_state=seed)
     noisy = noise.symmetric(y, 0.3, random_state=seed)
     rater = CrossEntropyClassifier(max_epochs=10)
-    echo = EchoSelect(lambda x, labels, generator: x, score=rater, random_state=seed)
+    echo = EchoSelect(lambda x, labels, generator: x, select_by=rater, random_state=seed)
     echo.fit(X, noisy.labels)
     assert detection_auroc(noisy.flipped, echo.label_quality_) > 0.95
     assert noisy.flipped[echo.support_].mean() < 0.2 * noisy.flipped.mean()
@@ -353,14 +353,15 @@ def test_score__with_memory__is_fitted_once(tmp_path: Path) -> None:
     X, y = table()
     Rater.n_fits, found = 0, []
     for labels in (y, y, (y + 1) % 3):
-        echo = EchoSelect(BRIEF, score=Rater(), memory=tmp_path, random_state=0).fit(X, labels)
+        echo = EchoSelect(BRIEF, select_by=Rater(), memory=tmp_path, random_state=0).fit(X, labels)
         found.append(echo)
     assert Rater.n_fits == 2  # other labels are rated anew
     np.testing.assert_array_equal(found[0].label_quality_, found[1].label_quality_)
     np.testing.assert_array_equal(found[0].modified_, found[1].modified_)
     rater = CrossEntropyClassifier(max_epochs=2)
     first, second = (
-        EchoSelect(BRIEF, score=rater, memory=tmp_path, random_state=0).fit(X, y) for _ in range(2)
+        EchoSelect(BRIEF, select_by=rater, memory=tmp_path, random_state=0).fit(X, y)
+        for _ in range(2)
     )
     np.testing.assert_array_equal(first.label_quality_, second.label_quality_)
 
@@ -371,7 +372,7 @@ def test_score__that_takes_labels_for_missing__is_an_error_before_any_modificati
 
     rater = CrossEntropyClassifier(max_epochs=1, missing_label=0)
     with pytest.raises(ValueError, match="must rate every label. Got CrossEntropyClassifier"):
-        EchoSelect(modify, score=rater).fit(*table())
+        EchoSelect(modify, select_by=rater).fit(*table())
 
 
 # Thresholds.
@@ -454,7 +455,7 @@ def test_most_similar_half__is_taken_per_label() -> None:
 @pytest.mark.parametrize("threshold", ["otsy", 1.5, ("quantile", 1.0), ("quartile", 0.5), None])
 def test_threshold__that_is_no_rule__is_an_error(threshold: Any) -> None:
     with pytest.raises(ValueError, match="threshold must be a similarity"):
-        EchoSelect(BRIEF, score="similarity", threshold=threshold).fit(*table())
+        EchoSelect(BRIEF, select_by="similarity", threshold=threshold).fit(*table())
 
 
 # Errors.
@@ -494,9 +495,9 @@ def test_memory__gives_what_a_fit_without_it_gives(tmp_path: Path) -> None:
     X, y = table()
     X = np.r_[X, X[:5]]  # some rows twice
     y = np.r_[y, y[:5]]
-    plain = EchoSelect(BRIEF, score="similarity", random_state=0).fit(X, y)
+    plain = EchoSelect(BRIEF, select_by="similarity", random_state=0).fit(X, y)
     for _ in range(2):
-        kept = EchoSelect(BRIEF, score="similarity", memory=tmp_path, random_state=0).fit(X, y)
+        kept = EchoSelect(BRIEF, select_by="similarity", memory=tmp_path, random_state=0).fit(X, y)
         np.testing.assert_array_equal(plain.modified_, kept.modified_)
 
 
@@ -515,9 +516,11 @@ def test_memory__is_not_found_by_another_fit(tmp_path: Path, change: str) -> Non
 def test_memory__folds_of_a_trained_generator__share_nothing(tmp_path: Path) -> None:
     """A row that is in two folds is modified by the generator of its own fold."""
     X, y = table(90)
-    echo = EchoSelect(BRIEF, score="similarity", memory=tmp_path, n_rounds=1, random_state=0)
+    echo = EchoSelect(BRIEF, select_by="similarity", memory=tmp_path, n_rounds=1, random_state=0)
     fitted = [clone(echo).fit(X[part], y[part]) for part in (slice(0, 60), slice(30, 90))]
-    alone = EchoSelect(BRIEF, score="similarity", n_rounds=1, random_state=0).fit(X[30:], y[30:])
+    alone = EchoSelect(BRIEF, select_by="similarity", n_rounds=1, random_state=0).fit(
+        X[30:], y[30:]
+    )
     np.testing.assert_array_equal(fitted[1].modified_, alone.modified_)
     assert not np.allclose(fitted[0].modified_[30:], fitted[1].modified_[:30])
 
@@ -526,7 +529,7 @@ def test_memory__cross_validation__is_that_without_memory(tmp_path: Path) -> Non
     X, y = table(90)
     found = []
     for memory in (None, tmp_path, tmp_path):
-        echo = EchoSelect(BRIEF, score="similarity", memory=memory, random_state=0)
+        echo = EchoSelect(BRIEF, select_by="similarity", memory=memory, random_state=0)
         steps = [("echo", echo), ("clf", FlywheelClassifier(max_epochs=4, random_state=0))]
         found.append(cross_val_predict(Pipeline(steps), X, y, cv=2, method="predict_proba"))
     np.testing.assert_array_equal(found[0], found[1])
@@ -575,7 +578,7 @@ def everything(memory: Path | None, X: Any = None, y: Any = None) -> EchoSelect:
     """A fit that keeps a generator, an encoder, a classifier and rows."""
     rows, labels = table()
     rater = CrossEntropyClassifier(max_epochs=2, device="cpu")
-    echo = EchoSelect(BRIEF, score=rater, threshold=0.4, memory=memory, random_state=0)
+    echo = EchoSelect(BRIEF, select_by=rater, threshold=0.4, memory=memory, random_state=0)
     return echo.fit(rows if X is None else X, labels if y is None else y)
 
 
@@ -627,7 +630,7 @@ def test_memory__of_a_classifier_with_code_of_the_users_own__finds_it_again(tmp_
         max_epochs=2,
         random_state=0,
     ).set_params(module__make=nn.Tanh)
-    echo = EchoSelect(BRIEF, score=rater, memory=tmp_path, n_rounds=1, random_state=0)
+    echo = EchoSelect(BRIEF, select_by=rater, memory=tmp_path, n_rounds=1, random_state=0)
     first, kept = clone(echo).fit(X, y), contents(tmp_path)
     second = clone(echo).fit(X, y)
     assert contents(tmp_path) == kept
@@ -802,7 +805,7 @@ def fragile(kind: Any) -> Any:
     if kind is EchoMod:
         return EchoMod(modifier, random_state=0)
     rater = CrossEntropyClassifier(max_epochs=3, callbacks=[Strikes("training of the rater")])
-    selector = EchoSelect(modifier, FragileFeatures(), score=rater, random_state=0)
+    selector = EchoSelect(modifier, FragileFeatures(), select_by=rater, random_state=0)
     if kind is EchoSelectSampler:
         return EchoSelectSampler(selector)
     if kind is EchoSelect:
@@ -869,7 +872,7 @@ def answers(model: Any, X: Any, y: Any) -> list[Any]:
 def test_memory__set_after_the_fit__is_that_of_the_next_fit(tmp_path: Path) -> None:
     """Similarities of new rows asked for a folder that no fit had chosen."""
     X, y = table()
-    echo = EchoSelect(BRIEF, score="similarity", n_rounds=1, random_state=0).fit(X, y)
+    echo = EchoSelect(BRIEF, select_by="similarity", n_rounds=1, random_state=0).fit(X, y)
     expected = echo.similarity(X[:9], y[:9])
     np.testing.assert_array_equal(
         echo.set_params(memory=tmp_path).similarity(X[:9], y[:9]), expected
@@ -892,7 +895,7 @@ def test_pipeline__fits_predicts_and_is_searched() -> None:
     X, y = table(90)
     noisy = noise.symmetric(y, 0.2, random_state=0).labels
     steps = [
-        ("echo", EchoSelect(BRIEF, score="similarity", random_state=0)),
+        ("echo", EchoSelect(BRIEF, select_by="similarity", random_state=0)),
         ("clf", FlywheelClassifier(max_epochs=6, random_state=0)),
     ]
     pipeline = Pipeline(steps).fit(X, noisy)
@@ -905,7 +908,7 @@ def test_pipeline__fits_predicts_and_is_searched() -> None:
 
 def test_sampler__drops_rows_as_imbalanced_learn_does() -> None:
     X, y = table()
-    echo = EchoSelect(BRIEF, score="similarity", random_state=0)
+    echo = EchoSelect(BRIEF, select_by="similarity", random_state=0)
     sampler = clone(EchoSelectSampler(echo))
     X_kept, y_kept = sampler.fit_resample(X, y)
     kept = np.flatnonzero(echo.fit(X, y).support_)
@@ -919,7 +922,7 @@ def test_sampler__frames__stay_frames_under_their_index() -> None:
     frame = pd.DataFrame(X, columns=[f"c{i}" for i in range(X.shape[1])]).add_suffix("!")
     frame.index = [f"row {i}" for i in range(len(X))]
     labels = pd.Series(y, frame.index, name="kind")
-    sampler = EchoSelectSampler(EchoSelect(BRIEF, score="similarity", random_state=0))
+    sampler = EchoSelectSampler(EchoSelect(BRIEF, select_by="similarity", random_state=0))
     X_kept, y_kept = sampler.fit_resample(frame, labels)
     pd.testing.assert_frame_equal(X_kept, frame.iloc[sampler.sample_indices_])
     pd.testing.assert_series_equal(y_kept, labels.iloc[sampler.sample_indices_])
@@ -930,7 +933,7 @@ def test_sampler__frames__stay_frames_under_their_index() -> None:
 def test_sampler__stands_in_a_pipeline_of_imbalanced_learn() -> None:
     imblearn = pytest.importorskip("imblearn.pipeline")
     X, y = table()
-    sampler = EchoSelectSampler(EchoSelect(BRIEF, score="similarity", random_state=0))
+    sampler = EchoSelectSampler(EchoSelect(BRIEF, select_by="similarity", random_state=0))
     classify = FlywheelClassifier(max_epochs=4, random_state=0)
     pipeline = imblearn.Pipeline([("sample", sampler), ("clf", classify)]).fit(X, y)
     assert len(pipeline["clf"].label_quality_) == len(pipeline["sample"].sample_indices_)
