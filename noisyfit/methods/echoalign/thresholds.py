@@ -12,6 +12,7 @@ from noisyfit.utils.parameters import is_number
 
 GRID = 1000  # points between the two means where a mixture's boundary is looked for
 DIP = 0.47  # over the root of the sample size; 5 % of uniform samples have a larger one
+EXPLAINED = 0.8  # 0.64 of a normal, 0.75 of a uniform distribution
 N_PEAKS = 21  # tried for the dip
 
 
@@ -37,7 +38,7 @@ def find_threshold(
 ) -> float | NDArray[np.float64]:
     """Return the rating from which originals are kept, one per class for quantiles.
 
-    "otsu" and "gmm" keep everything if the ratings have one peak.
+    "otsu" and "gmm" keep everything if the ratings do not form two groups.
 
     Parameters
     ----------
@@ -73,12 +74,22 @@ def otsu(values: NDArray[np.float64]) -> float:
 
 
 def form_two_groups(values: NDArray[np.float64]) -> bool:
-    """Whether values have more than one peak, by the dip test (Hartigan and Hartigan, 1985).
+    """Whether values have more than one peak, or Otsu's groups explain most of their variance.
 
-    The BIC of two normals against one does not tell: it prefers two for whatever is skewed, such as
+    The first is the dip test (Hartigan and Hartigan, 1985), which small samples seldom pass. The
+    BIC of two normals against one does not tell: it prefers two for whatever is skewed, such as
     the ratings of labels that are all right.
     """
-    return dip(values) > DIP / len(values) ** 0.5
+    return dip(values) > DIP / len(values) ** 0.5 or _explained(values) > EXPLAINED
+
+
+def _explained(values: NDArray[np.float64]) -> float:
+    """Return the share of the variance that lies between Otsu's two groups."""
+    if np.ptp(values) == 0:
+        return 0.0
+    upper = values >= otsu(values)
+    gap = values[upper].mean() - values[~upper].mean()
+    return float(upper.mean() * (1 - upper.mean()) * gap**2 / values.var())
 
 
 def dip(values: NDArray[np.float64]) -> float:

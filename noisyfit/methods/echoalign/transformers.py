@@ -364,9 +364,9 @@ class EchoSelect(EchoMod):
     threshold : float in [-1, 1], {"otsu", "gmm"} or ("quantile", float), default="otsu"
         Similarity, or quality in [0, 1] if a classifier rates, from which an original is kept.
         "otsu" splits the values into the two groups of least variance; "gmm" splits where the
-        posteriors of a mixture of two normals are equal. Both keep everything if the values have
-        one peak, by the dip test at 5 %. ("quantile", q) drops the share `q` of each label's rows,
-        for scores that differ between labels.
+        posteriors of a mixture of two normals are equal. Both keep everything, with a
+        warning, if the values do not form two groups. ("quantile", q) drops the share `q` of each
+        label's rows, for scores that differ between labels.
     n_rounds : int >= 1, default=2
         How often the generator is trained if the similarity decides; 1 is the paper's algorithm.
         Generators without ``fit`` have one round.
@@ -544,7 +544,7 @@ class EchoSelect(EchoMod):
         self.support_ = high | trusted
         if isinstance(self.threshold, str) and high.all():
             warn(
-                "Scores must have two peaks for a threshold to be found between them. Got one, so "
+                "Scores must form two groups for a threshold to be found between them. Got one, so "
                 "every original is kept, under its given label. That is right if the labels are; "
                 "otherwise pass a number, or the share to reject: threshold=('quantile', 0.3)."
             )

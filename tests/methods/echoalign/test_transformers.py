@@ -157,7 +157,7 @@ def test_fit__scores_of_one_peak__keeps_everything_and_says_so(seed: int) -> Non
     rng = np.random.default_rng(seed)
     one_peak = X + rng.normal(0, 1, X.shape)
     two_peaks = np.where(np.arange(300)[:, None] % 3 == 0, -one_peak, one_peak)
-    with pytest.warns(NoisyFitWarning, match="two peaks.*Got one.*every original is kept"):
+    with pytest.warns(NoisyFitWarning, match="two groups.*Got one.*every original is kept"):
         echo = EchoSelect(PrecomputedModifier(X, y, one_peak)).fit(X, y)
     assert echo.support_.all()
     np.testing.assert_array_equal(echo.believed_labels_, y)
