@@ -294,7 +294,7 @@ class EchoAlignClassifier(
                 "Every class must keep a row to learn from. Got none for "
                 f"{lost[:5].tolist()}. Lower the selector's threshold, pass "
                 "threshold=('quantile', 0.4), or include_modified='rejected' with a "
-                "modified_weight above 0."
+                "modified_weight above 0 (1/2 for a classifier that takes no weights)."
             )
         n_kept = self.selector_.support_.sum()
         if self.finetune_epochs and n_kept < 2:
