@@ -27,10 +27,13 @@ print(f"{noisy.rate:.1%} of {len(y_train)} labels are wrong")
 # %%
 # Fit
 # ---
-# The generator is a small diffusion model, trained on these rows and their noisy labels. Rows that
-# had to change a lot are replaced by their modified versions, and cross-entropy learns from the
-# result. Here the generator is trained only briefly; leave ``modifier`` out for the default.
-echo = EchoSelect(ConditionalDiffusion(n_train_steps=400, width=128), n_rounds=1)
+# The generator is a small diffusion model, trained on these rows and their noisy labels. Here it is
+# trained only briefly; leave ``modifier`` out for the default. The similarity decides, to show what
+# it sees. Rows that had to change a lot are learned from with less weight: the originals under the
+# label of similar rows, the modified rows under the given one. By default, with a generator that
+# has learned the wrong labels too, the loss of networks decides instead (``select_by="auto"``).
+generator = ConditionalDiffusion(n_train_steps=400, width=128)
+echo = EchoSelect(generator, select_by="similarity", n_rounds=1)
 clf = EchoAlignClassifier(selector=echo, random_state=0).fit(X_train, noisy.labels)
 plain = CrossEntropyClassifier(random_state=0).fit(X_train, noisy.labels)
 print(f"accuracy on clean test labels: {clf.score(X_test, y_test):.1%}")

@@ -93,7 +93,9 @@ def quick(cls: type[Any], **params: Any) -> Any:
     """
     if cls is EchoAlignClassifier:
         inner = quick(CrossEntropyClassifier, **params)
-        return EchoAlignClassifier(inner, EchoSelect(BRIEF, n_rounds=1), random_state=0)
+        return EchoAlignClassifier(
+            inner, EchoSelect(BRIEF, select_by="similarity", n_rounds=1), random_state=0
+        )
     settings: dict[str, Any] = {"max_epochs": 6, "random_state": 0, "device": "cpu"}
     if issubclass(cls, WarmUp):
         share = 1 / 2 if issubclass(cls, DivideMixClassifier) else 1 / 6  # it learns little later

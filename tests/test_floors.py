@@ -15,7 +15,7 @@ import noisyfit
 ROOT = Path(noisyfit.__file__).parent
 CONTRIBUTING = Path(__file__).parents[1] / "CONTRIBUTING.md"
 MODULES = [file for file in sorted(ROOT.rglob("*.py")) if file != ROOT / "__init__.py"]
-SHARED_METHODS = {"methods.echoalign": {"methods.echoalign", "methods.flywheel"}}
+SHARED_METHODS = {"methods.echoalign": {"methods.echoalign", "methods.coteaching"}}
 TEMPLATE = "methods.cross_entropy"
 
 

@@ -189,19 +189,28 @@ def _hrp(module: str, warmup_epochs: int) -> dict[str, Any]:
 
 
 def _echoalign(module: str, **params: Any) -> dict[str, Any]:
-    from noisyfit import CrossEntropyClassifier
+    from noisyfit import CrossEntropyClassifier, EchoSelect
 
     own: dict[str, Any] = {
         "module": module,
         "module__small_stem": True,
         "callbacks": _steps([100, 150], 0.1),
     }
-    paper = {"include_modified": "rejected", "domain_weighting": False, "finetune_epochs": 0}
-    return {"estimator": CrossEntropyClassifier(**_PUBLISHED_ECHOALIGN, **own)} | paper | params
+    paper: dict[str, Any] = {
+        "estimator": CrossEntropyClassifier(**_PUBLISHED_ECHOALIGN, **own),
+        "selector": EchoSelect(select_by="similarity", threshold=0.52, n_rounds=1),
+        "include_modified": "rejected",
+        "rejected_weight": 0.0,
+        "modified_weight": 1.0,
+        "finetune_epochs": 0,
+    }
+    return paper | params
 
 
 def _echoalign_released(module: str) -> dict[str, Any]:
-    return _echoalign(module, include_modified="all", domain_weighting=True, finetune_epochs=40)
+    return _echoalign(
+        module, include_modified="all", modified_weight="balanced", finetune_epochs=40
+    )
 
 
 def _elr_cifar10() -> dict[str, Any]:

@@ -61,12 +61,14 @@ def recipe(method: str, dataset: str) -> dict[str, Any]:
     of the reliabilities and the weights, lost in the copy at hand, are this library's. The method
     needs trusted rows, 1,000 in the paper, as ``clean_mask`` or ``X_meta``.
 
-    For EchoAlign, "echoalign" is the paper's Algorithm 1, and "echoalign_released" the authors'
-    code, which learns from all modified rows, gives both domains the same weight and continues for
-    40 epochs on the kept originals. The generator is the user's:
-    ``EchoAlignClassifier(**recipe("echoalign", "cifar10"), selector=EchoSelect(modifier, encoder,
-    threshold=0.52))``, with a threshold of 0.4 for 30 % wrong labels and 0.52 for 45 to 50 %.
-    The paper holds out a tenth of the rows; here all of them are used for training.
+    For EchoAlign, "echoalign" is the paper's Algorithm 1: one round, a threshold of the similarity,
+    the union of kept originals and modified rejected ones, without weights. "echoalign_released" is
+    the authors' code, which learns from all modified rows, gives both domains the same weight and
+    continues for 40 epochs on the kept originals. The generator and the encoder are the user's:
+    ``EchoAlignClassifier(**recipe("echoalign", "cifar10")).set_params(selector__modifier=modifier,
+    selector__embedder=encoder)``. The threshold of 0.52 is the paper's for 45 to 50 % wrong labels;
+    for 30 % it has 0.4. The paper holds out a tenth of the rows; here all of them are used for
+    training.
 
     ELR has different settings for asymmetric noise on CIFAR-10: ``regularization=1.0``,
     ``target_momentum=0.9``, 120 epochs with steps at 40 and 80. "elr_plus" has the numbers of the

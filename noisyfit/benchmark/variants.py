@@ -13,8 +13,11 @@ _HRP_BASE: dict[str, Any] = {  # Eq. 15 without what the ablation (Table 4) adds
 }
 _HRP_RATED: dict[str, Any] = {"reliability": "disentangled", "reweighting": 0.0}  # not in Eq. 13
 _CONTRAST = {"contrastive_weight": 0.05}
-_BY_SIMILARITY = {"selector": EchoSelect()}
-_BY_SMALL_LOSS = {"selector": EchoSelect(rating=CrossEntropyClassifier(max_epochs=70))}
+_ALGORITHM_1: dict[str, Any] = {  # the paper's, with a threshold that needs no noise rate
+    "selector": EchoSelect(select_by="similarity", n_rounds=1),
+    "rejected_weight": 0.0,
+    "modified_weight": 1.0,
+}
 
 _OF_METHODS: dict[str, dict[str, dict[str, Any]]] = {
     "clid_meta": {
@@ -49,14 +52,16 @@ _OF_METHODS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "gce": {"truncated": {"truncation": 0.5}},
     "echo_align": {
-        "similarity": _BY_SIMILARITY,
-        "small_loss": _BY_SMALL_LOSS,
-        "select_only": _BY_SIMILARITY | {"include_modified": "none"},
-        "modify_only": _BY_SIMILARITY | {"include_modified": "all", "include_originals": False},
-        "released": _BY_SIMILARITY
-        | {"include_modified": "all", "domain_weighting": True, "finetune_epochs": 40},
+        "similarity": {"selector": EchoSelect(select_by="similarity")},
+        "small_loss": {"selector": EchoSelect(select_by=CrossEntropyClassifier(max_epochs=70))},
+        "paper": _ALGORITHM_1,
+        "select_only": _ALGORITHM_1 | {"include_modified": "none"},
+        "modify_only": _ALGORITHM_1 | {"include_modified": "all", "include_originals": False},
+        "released": _ALGORITHM_1
+        | {"include_modified": "all", "modified_weight": "balanced", "finetune_epochs": 40},
         **{
-            f"threshold_{threshold}": {"selector": EchoSelect(threshold=threshold)}
+            f"threshold_{threshold}": _ALGORITHM_1
+            | {"selector": EchoSelect(select_by="similarity", n_rounds=1, threshold=threshold)}
             for threshold in (0.0, 0.2, 0.4, 0.6, 0.8)
         },
     },

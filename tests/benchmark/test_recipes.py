@@ -251,8 +251,8 @@ def test_recipe_of_clid__clothing1m__starts_from_the_weights_of_the_flywheels(me
 
 def test_recipe_of_echoalign__is_algorithm_1_and_not_the_released_code() -> None:
     for method, expected in (
-        ("echoalign", ("rejected", False, 0)),
-        ("echoalign_released", ("all", True, 40)),
+        ("echoalign", ("rejected", 0, 1, 0)),
+        ("echoalign_released", ("all", 0, "balanced", 40)),
     ):
         for dataset, module in (
             ("cifar10", "resnet18"),
@@ -260,8 +260,14 @@ def test_recipe_of_echoalign__is_algorithm_1_and_not_the_released_code() -> None
             ("cifar100", "resnet34"),
         ):
             clf = EchoAlignClassifier(**recipe(method, dataset))
-            found = (clf.include_modified, clf.domain_weighting, clf.finetune_epochs)
-            assert found == expected
+            weights = clf.rejected_weight, clf.modified_weight
+            assert (clf.include_modified, *weights, clf.finetune_epochs) == expected
+            selector: Any = clf.selector
+            assert (selector.select_by, selector.threshold, selector.n_rounds) == (
+                "similarity",
+                0.52,
+                1,
+            )
             assert clf.include_originals
             assert (clf.estimator.module, clf.estimator.batch_size) == (module, 128)
             assert clf.estimator.get_params()["optimizer__weight_decay"] == 1e-4

@@ -22,8 +22,8 @@ def fitted(name: str) -> tuple[Any, Any]:
     if name.startswith("echo_align"):
         quick = ConditionalDiffusion(n_train_steps=150, n_steps=5, width=64)
         clf.set_params(selector__modifier=quick, estimator__max_epochs=4)
-        if clf.selector.rating != "similarity":
-            clf.set_params(selector__rating__max_epochs=2)
+        if clf.selector.select_by != "similarity":
+            clf.set_params(selector__select_by__max_epochs=2)
     clf.fit(X[:120], given, clean_mask=trusted)
     return clf, clf.predict_proba(X[120:220])
 

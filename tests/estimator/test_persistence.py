@@ -25,6 +25,7 @@ from torch import Tensor
 from torchvision.models import shufflenet_v2_x0_5
 
 from noisyfit import (
+    CoTeachingClassifier,
     CrossEntropyClassifier,
     EchoAlignClassifier,
     EchoMod,
@@ -576,6 +577,11 @@ def squared(rows: Any) -> Any:
     return np.asarray(rows).reshape(len(rows), -1) ** 2.0
 
 
+def by_similarity(*parts: Any, **params: Any) -> EchoSelect:
+    settings: dict[str, Any] = {"select_by": "similarity", "n_rounds": 1} | params
+    return EchoSelect(*parts, **settings)
+
+
 def aligned(selector: EchoSelect, estimator: Any = None, **params: Any) -> EchoAlignClassifier:
     inner = quick(CrossEntropyClassifier, max_epochs=3) if estimator is None else estimator
     return EchoAlignClassifier(inner, selector, random_state=0, **params)
@@ -587,7 +593,15 @@ def assert_same_model(loaded: Any, clf: Any, X: Any, y: Any) -> None:
     for name in vars(clf):
         if name.endswith("_") and name not in ("estimator_", "selector_"):
             np.testing.assert_equal(getattr(loaded, name), getattr(clf, name), err_msg=name)
-    for name in "similarities_", "threshold_", "modified_", "support_", "classes_", "seed_":
+    for name in (
+        "similarities_",
+        "threshold_",
+        "modified_",
+        "support_",
+        "believed_labels_",
+        "classes_",
+        "seed_",
+    ):
         found, expected = getattr(loaded.selector_, name), getattr(clf.selector_, name)
         np.testing.assert_array_equal(found, expected, err_msg=name)
         assert getattr(found, "dtype", None) == getattr(expected, "dtype", None)
@@ -595,10 +609,10 @@ def assert_same_model(loaded: Any, clf: Any, X: Any, y: Any) -> None:
 
 
 SELECTORS: dict[str, Callable[[], EchoSelect]] = {
-    "similarity": lambda: EchoSelect(BRIEF, n_rounds=2),
-    "quantiles": lambda: EchoSelect(BRIEF, n_rounds=1, threshold=("quantile", 0.3)),
+    "similarity": lambda: by_similarity(BRIEF, n_rounds=2),
+    "quantiles": lambda: by_similarity(BRIEF, threshold=("quantile", 0.3)),
     "classifier that rates": lambda: EchoSelect(
-        BRIEF, n_rounds=1, rating=quick(FlywheelClassifier, max_epochs=3)
+        BRIEF, n_rounds=1, select_by=quick(FlywheelClassifier, max_epochs=3)
     ),
 }
 
@@ -625,17 +639,14 @@ def test_echoalign__comes_back_as_it_was(make: Callable[[], EchoSelect], tmp_pat
 
 def test_echoalign__at_its_defaults__comes_back_as_it_was(tmp_path: Path) -> None:
     X, y = blobs(120)
-    clf = EchoAlignClassifier(random_state=0)
+    clf = EchoAlignClassifier(selector=EchoSelect(BRIEF), random_state=0)
     clf._default_estimator = lambda: CrossEntropyClassifier(max_epochs=2)  # type: ignore[method-assign]
-    default = clf._default_selector(X, np.ones(120, bool))
-    clf._default_selector = lambda *_: default.set_params(  # type: ignore[method-assign]
-        modifier=BRIEF, rating__max_epochs=3
-    )
     clf.fit(X, y)
     loaded = reloaded(clf, tmp_path)
     assert_same_model(loaded, clf, X, y)
     assert loaded.get_params(deep=False)["estimator"] is None
-    assert loaded.get_params(deep=False)["selector"] is None
+    assert loaded.selector.select_by == "auto"
+    assert type(loaded.selector_.rater_) is CoTeachingClassifier
 
 
 @pytest.mark.filterwarnings("ignore:Every class")
@@ -647,7 +658,7 @@ def test_echoalign__at_its_defaults__comes_back_as_it_was(tmp_path: Path) -> Non
 def test_echoalign__of_images__comes_back_as_it_was(embedder: Any, tmp_path: Path) -> None:
     X, y = images(30)
     unet = ConditionalDiffusion(n_train_steps=2, n_steps=2, width=8, control="edges")
-    clf = aligned(EchoSelect(unet, embedder, n_rounds=1)).fit(X, y)
+    clf = aligned(by_similarity(unet, embedder)).fit(X, y)
     loaded = reloaded(clf, tmp_path)
     assert_same_model(loaded, clf, X, y)
     with pytest.raises(ValueError, match="as in fit"):
@@ -677,32 +688,32 @@ def test_echoalign__with_rows_modified_elsewhere__comes_back_as_it_was(tmp_path:
 
 
 OWN: dict[str, tuple[Callable[[], EchoSelect], dict[str, Any]]] = {
-    "generator": (lambda: EchoSelect(Turned(), n_rounds=1), {"selector__modifier": Turned()}),
+    "generator": (lambda: by_similarity(Turned()), {"selector__modifier": Turned()}),
     "generator that learns": (
-        lambda: EchoSelect(Shifted(), n_rounds=1), {"selector__modifier": Shifted()}
+        lambda: by_similarity(Shifted()), {"selector__modifier": Shifted()}
     ),
     "generator with a network": (
-        lambda: EchoSelect(Wider(n_train_steps=3, n_steps=2, width=8), n_rounds=1),
+        lambda: by_similarity(Wider(n_train_steps=3, n_steps=2, width=8)),
         {"selector__modifier": Wider(n_train_steps=3, n_steps=2, width=8)},
     ),
-    "encoder": (lambda: EchoSelect(BRIEF, squared, n_rounds=1), {"selector__embedder": squared}),
+    "encoder": (lambda: by_similarity(BRIEF, squared), {"selector__embedder": squared}),
     "encoder that learns": (
-        lambda: EchoSelect(BRIEF, Centred(), n_rounds=1), {"selector__embedder": Centred()}
+        lambda: by_similarity(BRIEF, Centred()), {"selector__embedder": Centred()}
     ),
     "transformer": (
-        lambda: EchoSelect(BRIEF, FrozenEstimator(PCA(3).fit(X0)), n_rounds=1),
+        lambda: by_similarity(BRIEF, FrozenEstimator(PCA(3).fit(X0))),
         {"selector__embedder": FrozenEstimator(PCA(3).fit(X0))},
     ),
     "rater": (
-        lambda: EchoSelect(BRIEF, rating=quick(Own, max_epochs=2), n_rounds=1),
-        {"selector__rating": quick(Own, max_epochs=2)},
+        lambda: EchoSelect(BRIEF, select_by=quick(Own, max_epochs=2), n_rounds=1),
+        {"selector__select_by": quick(Own, max_epochs=2)},
     ),
     "network of the rater": (
         lambda: EchoSelect(
-            BRIEF, rating=quick(CrossEntropyClassifier, max_epochs=2, module=Perceptron),
+            BRIEF, select_by=quick(CrossEntropyClassifier, max_epochs=2, module=Perceptron),
             n_rounds=1,
         ),
-        {"selector__rating__module": Perceptron},
+        {"selector__select_by__module": Perceptron},
     ),
     "selector": (lambda: OwnSelect(BRIEF, n_rounds=1), {"selector": OwnSelect(BRIEF, n_rounds=1)}),
 }  # fmt: skip
@@ -730,7 +741,7 @@ def test_echoalign__with_code_of_the_users_own__asks_for_it_and_has_learned_the_
 def test_echoalign__with_a_method_of_the_users_own__asks_for_it(tmp_path: Path) -> None:
     X, y = blobs(60)
     own = quick(Own, max_epochs=2, module=Perceptron)
-    clf = aligned(EchoSelect(BRIEF, n_rounds=1), own).fit(X, y)
+    clf = aligned(by_similarity(BRIEF), own).fit(X, y)
     clf.save(tmp_path / "model")
     with pytest.raises(NoisyFitError, match=r"own estimator Own.*load\(path, estimator=...\)"):
         EchoAlignClassifier.load(tmp_path / "model")
@@ -744,7 +755,7 @@ def test_echoalign__what_a_file_cannot_hold__is_named_and_can_be_passed_to_load(
 ) -> None:
     X, y = blobs(60)
     inner = quick(CrossEntropyClassifier, max_epochs=2, callbacks=[Notes(1)])
-    clf = aligned(EchoSelect(BRIEF, n_rounds=1, memory=tmp_path / "memory"), inner).fit(X, y)
+    clf = aligned(by_similarity(BRIEF, memory=tmp_path / "memory"), inner).fit(X, y)
     named = "estimator__callbacks, selector__memory"
     with pytest.warns(NoisyFitWarning, match=f"{named} will be left out"):
         clf.save(tmp_path / "model")
@@ -764,7 +775,7 @@ def test_echoalign__what_a_file_cannot_hold__is_named_and_can_be_passed_to_load(
 
 
 def test_echoalign__code_set_after_the_fit__is_named_as_left_out(tmp_path: Path) -> None:
-    clf = aligned(EchoSelect(BRIEF, n_rounds=1)).fit(*blobs(60))
+    clf = aligned(by_similarity(BRIEF)).fit(*blobs(60))
     clf.set_params(estimator__module=Perceptron, selector__modifier=Turned())
     named = "estimator__module, selector__modifier"
     with pytest.warns(NoisyFitWarning, match=f"{named} will be left out"):
@@ -774,13 +785,13 @@ def test_echoalign__code_set_after_the_fit__is_named_as_left_out(tmp_path: Path)
     assert_same_model(loaded, clf, *blobs(60))
 
 
-@pytest.mark.parametrize("parameter", ["estimator", "selector__rating"])
+@pytest.mark.parametrize("parameter", ["estimator", "selector__select_by"])
 def test_echoalign__with_a_classifier_of_scikit_learn__is_refused_by_name(
     parameter: str, tmp_path: Path
 ) -> None:
     X, y = blobs(60)
-    clf = aligned(EchoSelect(BRIEF, n_rounds=1)).set_params(**{parameter: RatingTree()}).fit(X, y)
-    attribute = {"estimator": "estimator_", "selector__rating": "rater_"}[parameter]
+    clf = aligned(by_similarity(BRIEF)).set_params(**{parameter: RatingTree()}).fit(X, y)
+    attribute = {"estimator": "estimator_", "selector__select_by": "rater_"}[parameter]
     with pytest.raises(
         NoisyFitError, match=f"Got a RatingTree in {attribute}.*joblib or skops.*classifier of"
     ):
@@ -801,14 +812,14 @@ class RatingTree(DecisionTreeClassifier):
 
 
 def test_echoalign__with_a_generator_that_learns_code__is_refused(tmp_path: Path) -> None:
-    clf = aligned(EchoSelect(Secretive(), n_rounds=1)).fit(*blobs(60))
+    clf = aligned(by_similarity(Secretive())).fit(*blobs(60))
     with pytest.raises(NoisyFitError, match="a Secretive has learned.*Got <lambda>.*get_state"):
         clf.save(tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_echoalign__file_is_arrays_numbers_and_weights(tmp_path: Path) -> None:
-    aligned(EchoSelect(BRIEF, n_rounds=1)).fit(*blobs(60)).save(tmp_path / "model")
+    aligned(by_similarity(BRIEF)).fit(*blobs(60)).save(tmp_path / "model")
     with zipfile.ZipFile(tmp_path / "model") as archive:
         assert sorted(archive.namelist()) == ["arrays.npz", "meta.json", "networks.pt"]
         arrays = np.load(io.BytesIO(archive.read("arrays.npz")), allow_pickle=False)
@@ -893,7 +904,7 @@ FORGED_PARTS: dict[str, tuple[str, Any, str]] = {
 def test_forged_file__of_models_in_models__is_refused(
     where: str, value: Any, message: str, tmp_path: Path
 ) -> None:
-    aligned(EchoSelect(BRIEF, n_rounds=1)).fit(*blobs(60)).save(tmp_path / "model")
+    aligned(by_similarity(BRIEF)).fit(*blobs(60)).save(tmp_path / "model")
     with zipfile.ZipFile(tmp_path / "model") as archive:
         meta = json.loads(archive.read("meta.json"))
     rewritten(tmp_path / "model", **forged(meta, where, value))
@@ -905,7 +916,7 @@ def test_forged_file__of_models_in_models__is_refused(
     "lost", ["fitted/estimator_", "fitted/selector_", f"{SELECTOR}/fitted/modifier_"]
 )
 def test_file_of_models__without_one_of_them__is_refused(lost: str, tmp_path: Path) -> None:
-    aligned(EchoSelect(BRIEF, n_rounds=1)).fit(*blobs(60)).save(tmp_path / "model")
+    aligned(by_similarity(BRIEF)).fit(*blobs(60)).save(tmp_path / "model")
     with zipfile.ZipFile(tmp_path / "model") as archive:
         meta = json.loads(archive.read("meta.json"))
     *outer, last = lost.split("/")

@@ -87,7 +87,9 @@ def test_fit_and_predict__state_of_a_user__changes_nothing(
 def echo_align() -> EchoAlignClassifier:
     brief = ConditionalDiffusion(n_train_steps=30, n_steps=3, width=8)
     estimator = CrossEntropyClassifier(max_epochs=2)
-    return EchoAlignClassifier(estimator, selector=EchoSelect(brief), random_state=0)
+    return EchoAlignClassifier(
+        estimator, selector=EchoSelect(brief, select_by="similarity"), random_state=0
+    )
 
 
 @pytest.mark.parametrize("state", STATES.values(), ids=STATES)

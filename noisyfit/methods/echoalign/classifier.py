@@ -17,11 +17,10 @@ from noisyfit.estimator.bases import BaseEstimator, ClassifierMixin, MetaEstimat
 from noisyfit.estimator.fitted import all_or_nothing
 from noisyfit.estimator.labels import LabelProtocol, as_labels
 from noisyfit.estimator.persistence.savable import Savable
-from noisyfit.estimator.warmup import PILOT_MINIMUM
+from noisyfit.exceptions import warn
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 from noisyfit.methods.echoalign.transformers import EchoSelect, seeded
-from noisyfit.methods.flywheel import FlywheelClassifier
-from noisyfit.utils.parameters import Interval, StrOptions
+from noisyfit.utils.parameters import NOT_NEGATIVE, Interval, StrOptions
 from noisyfit.utils.validation import (
     check_clean_mask,
     present_labels,
@@ -48,13 +47,15 @@ class EchoAlignClassifier(
     """Learn from rows that were changed to fit their labels.
 
     Labels are not corrected but taken as right: a generator modifies each row until it fits its
-    label ("EchoMod"). A row that stays similar had a right label and is kept unchanged; the others
-    are replaced by their modified rows ("EchoSelect"). Any classifier then learns from the refined
-    rows.
+    label ("EchoMod"). A row that stays similar had a right label and is kept unchanged; of the
+    others the modified rows are learned from ("EchoSelect"), and the originals, under the label
+    that is believed. Any classifier then learns from the refined rows.
 
     Step by step (Algorithm 1 of [1]_): 1. modify all rows; 2. compute the similarity between the
     features of original and modified rows (Eq. 1); 3. keep originals whose similarity is at least
-    the threshold, and take modified rows elsewhere; 4. fit the classifier on the union.
+    the threshold, and take modified rows elsewhere; 4. fit the classifier on the union. With the
+    default generator, which knows nothing but these labels, a classifier takes the place of the
+    similarity: see ``select_by`` of `EchoSelect`.
 
     Parameters
     ----------
@@ -62,18 +63,21 @@ class EchoAlignClassifier(
         Any classifier of this package or of scikit-learn, cloned. None is
         `CrossEntropyClassifier`.
     selector : EchoSelect or None, default=None
-        Holds generator, encoder, threshold and memory; cloned. None uses the defaults, except that
-        on tables with at least 100 labels `FlywheelClassifier` instead of the similarity decides
-        which originals to keep (``rating``).
+        Holds generator, encoder, threshold and memory; cloned. None uses the defaults.
     include_modified : {"rejected", "all", "none"}, default="rejected"
         Which modified rows are learned from: ``"rejected"``, those whose original is not kept, as
         in the paper's Algorithm 1; ``"all"``, as in the released code; or ``"none"``.
     include_originals : bool, default=True
         Whether the kept originals are learned from. False with ``include_modified="all"`` is the
         paper's ablation "modification only".
-    domain_weighting : bool, default=False
-        Weight the rows so that originals and modified rows count the same in total, as the released
-        code does. The mean weight is 1. Only for classifiers whose ``fit`` takes ``sample_weight``.
+    rejected_weight : float >= 0, default=0.5
+        Weight of rejected originals, which are learned from under the selector's
+        ``believed_labels_``. Kept originals have 1. 0 leaves them out, as in the paper.
+    modified_weight : float >= 0 or "balanced", default=0.1
+        Weight of modified rows; 1 in the paper. ``"balanced"`` gives them the weight of the
+        originals in total, as the released code does. A classifier whose ``fit`` takes no
+        ``sample_weight`` leaves out rows with a weight below 1/2 and counts the others once, after
+        a warning; it cannot balance.
     finetune_epochs : int >= 0, default=0
         Epochs of fine-tuning on the kept originals alone, at a hundredth of the learning rate; 40
         in the released code. Only for classifiers with ``fine_tune``, such as
@@ -94,8 +98,8 @@ class EchoAlignClassifier(
     support_ : ndarray of bool of shape (n_samples,)
         Rows whose originals were kept.
     label_quality_ : ndarray of shape (n_samples,)
-        The quality from ``selector_``: ``(1 + similarity) / 2``, or the rating of its ``rater_``; 1
-        for trusted rows, NaN without a label. Low means suspicious.
+        The quality from ``selector_``; 1 for trusted rows, NaN without a label. Low means
+        suspicious.
     label_distribution_ : ndarray of shape (n_samples, n_classes)
         The classifier's prediction for the original row; if the row is kept, mixed with the given
         label, weighted by its quality.
@@ -135,7 +139,8 @@ class EchoAlignClassifier(
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "include_modified": [StrOptions({"rejected", "all", "none"})],
         "include_originals": ["boolean"],
-        "domain_weighting": ["boolean"],
+        "rejected_weight": [NOT_NEGATIVE],
+        "modified_weight": [NOT_NEGATIVE, StrOptions({"balanced"})],
         "finetune_epochs": [Interval(Integral, 0, None, closed="left")],
         "random_state": ["random_state"],
     }
@@ -147,7 +152,8 @@ class EchoAlignClassifier(
         *,
         include_modified: str = "rejected",
         include_originals: bool = True,
-        domain_weighting: bool = False,
+        rejected_weight: float = 0.5,
+        modified_weight: float | str = 0.1,
         finetune_epochs: int = 0,
         missing_label: Any = None,
         random_state: int | np.random.RandomState | None = None,
@@ -156,7 +162,8 @@ class EchoAlignClassifier(
         self.selector = selector
         self.include_modified = include_modified
         self.include_originals = include_originals
-        self.domain_weighting = domain_weighting
+        self.rejected_weight = rejected_weight
+        self.modified_weight = modified_weight
         self.finetune_epochs = finetune_epochs
         self.missing_label = missing_label
         self.random_state = random_state
@@ -201,8 +208,7 @@ class EchoAlignClassifier(
         labels, trusted = present_labels(self.given_labels_, ~has_label), clean_mask
         if clean_mask is not None and not has_label.all():
             trusted = check_clean_mask(clean_mask, np.where(has_label, 0, -1))[has_label]
-        selector = self._default_selector(X, has_label) if self.selector is None else self.selector
-        self.selector_ = seeded(selector, seed)
+        self.selector_ = seeded(EchoSelect() if self.selector is None else self.selector, seed)
         self.selector_.fit(_rows(X, has_label), labels, clean_mask=trusted)  # steps 1, 2, Eq. 1
         self.classes_ = self.selector_.classes_
         if len(self.classes_) < 2:
@@ -211,7 +217,7 @@ class EchoAlignClassifier(
                 f"present: {self.classes_[0]!r}."
             )
         X = self._read(X)
-        rows, labels, weights = self._refined(X[has_label], labels)  # step 3
+        rows, labels, weights = self._refined(X[has_label], labels, estimator)  # step 3
         self.estimator_ = seeded(estimator, seed).fit(rows, labels, **weights)  # step 4
         self.support_ = np.zeros(len(X), dtype=bool)
         self.support_[has_label] = self.selector_.support_
@@ -231,19 +237,13 @@ class EchoAlignClassifier(
     def _default_estimator(self) -> Any:
         return CrossEntropyClassifier()
 
-    def _default_selector(self, X: Any, has_label: NDArray[np.bool_]) -> EchoSelect:
-        if np.ndim(X) == 2 and has_label.sum() >= PILOT_MINIMUM:
-            return EchoSelect(rating=FlywheelClassifier())
-        return EchoSelect()
-
     def _check_estimator(self, estimator: Any) -> None:
         """Refuse what the classifier cannot do before a generator is trained."""
         name = type(estimator).__name__
-        if self.domain_weighting and not has_fit_parameter(estimator, "sample_weight"):
+        if self.modified_weight == "balanced" and not has_fit_parameter(estimator, "sample_weight"):
             raise ValueError(
-                "domain_weighting needs a classifier whose fit takes sample_weight. Got "
-                f"{name}. Pass another one, such as CrossEntropyClassifier, or "
-                "domain_weighting=False."
+                "modified_weight='balanced' needs a classifier whose fit takes sample_weight. Got "
+                f"{name}. Pass another one, such as CrossEntropyClassifier, or a number."
             )
         if self.finetune_epochs and not hasattr(estimator, "fine_tune"):
             raise ValueError(
@@ -252,37 +252,56 @@ class EchoAlignClassifier(
             )
 
     def _refined(
-        self, X: NDArray[Any], y: NDArray[Any]
+        self, X: NDArray[Any], y: NDArray[Any], estimator: Any
     ) -> tuple[NDArray[Any], NDArray[Any], dict[str, NDArray[Any]]]:
         """Return the rows to learn from, their labels and, as arguments of fit, their weights."""
+        original_rows, modified_rows = self._rows_to_learn_from()
+        labels = np.concatenate([self.selector_.believed_labels_[original_rows], y[modified_rows]])
+        rows = np.concatenate([X[original_rows], self.selector_.modified_[modified_rows]])
+        weights = self._weights(original_rows, modified_rows)
+        if not has_fit_parameter(estimator, "sample_weight"):
+            weights = _counted(weights, type(estimator).__name__)
+        learned = weights > 0
+        self._check_rows(labels[learned])
+        given = {"sample_weight": weights[learned]} if (weights[learned] != 1).any() else {}
+        return rows[learned], labels[learned], given
+
+    def _rows_to_learn_from(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Return the numbers of the originals, kept ones first, and of the modified rows."""
         support = self.selector_.support_
-        modified_rows = {
-            "rejected": np.flatnonzero(~support),
-            "all": np.arange(len(X)),
-            "none": np.arange(0),
-        }[self.include_modified]
-        original_rows = np.flatnonzero(support & self.include_originals)
-        source = np.concatenate([original_rows, modified_rows])
-        labels = y[source]
+        rejected = np.flatnonzero(~support)
+        every, none = np.arange(len(support)), np.arange(0)
+        modified = {"rejected": rejected, "all": every, "none": none}[self.include_modified]
+        kept_first = np.concatenate([np.flatnonzero(support), rejected])
+        return kept_first if self.include_originals else none, modified
+
+    def _weights(
+        self, original_rows: NDArray[np.intp], modified_rows: NDArray[np.intp]
+    ) -> NDArray[np.float64]:
+        """Return the weights of originals and of modified rows."""
+        support = self.selector_.support_
+        originals = np.where(support[original_rows], 1.0, self.rejected_weight)
+        each = self.modified_weight
+        if each == "balanced":
+            each = originals.sum() / max(len(modified_rows), 1) or 1.0
+        return np.concatenate([originals, np.full(len(modified_rows), each, dtype=float)])
+
+    def _check_rows(self, labels: NDArray[Any]) -> None:
+        """Refuse labels that lack a class, and fine-tuning without originals."""
         lost = np.setdiff1d(self.classes_, labels)
         if len(lost):
             raise ValueError(
                 "Every class must keep a row to learn from. Got none for "
                 f"{lost[:5].tolist()}. Lower the selector's threshold, pass "
-                "threshold=('quantile', 0.4), or include_modified='rejected'."
+                "threshold=('quantile', 0.4), or include_modified='rejected' with a "
+                "modified_weight above 0 (1/2 for a classifier that takes no weights)."
             )
-        if self.finetune_epochs and support.sum() < 2:
+        n_kept = self.selector_.support_.sum()
+        if self.finetune_epochs and n_kept < 2:
             raise ValueError(
-                f"finetune_epochs needs at least two originals that are kept. Got {support.sum()}. "
+                f"finetune_epochs needs at least two originals that are kept. Got {n_kept}. "
                 "Lower the selector's threshold, or pass finetune_epochs=0."
             )
-        modified = self.selector_.modified_[modified_rows]
-        weights = {}
-        if self.domain_weighting and len(original_rows) and len(modified_rows):
-            sizes = len(original_rows), len(modified_rows)
-            each = len(source) / (2 * np.array(sizes))  # the released code's but for a factor
-            weights = {"sample_weight": np.repeat(each, sizes)}
-        return np.concatenate([X[original_rows], modified]), labels, weights
 
     def _rate_labels(self, X: NDArray[Any], has_label: NDArray[np.bool_], clean_mask: Any) -> None:
         """Write what the label protocol promises."""
@@ -348,3 +367,15 @@ class EchoAlignClassifier(
 def _rows(X: Any, chosen: NDArray[np.bool_]) -> Any:
     """Return some rows; of all, X itself, whatever it is."""
     return X if chosen.all() else take_rows(X, chosen)
+
+
+def _counted(weights: NDArray[np.float64], name: str) -> NDArray[np.float64]:
+    """Return weights for a classifier that takes none: whether a row is learned from."""
+    counted = (weights >= 0.5).astype(np.float64)
+    if (counted != weights).any():
+        warn(
+            f"Weights need a classifier whose fit takes sample_weight. Got {name}: rows with a "
+            "weight below 1/2 are left out, the others count once. Pass 0 or 1 as rejected_weight "
+            "and modified_weight, or another classifier, such as CrossEntropyClassifier."
+        )
+    return counted

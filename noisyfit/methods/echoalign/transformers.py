@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import clone
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import (
     check_is_fitted,
@@ -34,6 +35,8 @@ from noisyfit.estimator.identity import fingerprint
 from noisyfit.estimator.labels import as_labels
 from noisyfit.estimator.persistence.models import code_in, learned
 from noisyfit.estimator.persistence.savable import Savable
+from noisyfit.exceptions import warn
+from noisyfit.methods.coteaching import CoTeachingClassifier
 from noisyfit.methods.echoalign.memory import restored, stored
 from noisyfit.methods.echoalign.thresholds import (
     check_threshold,
@@ -56,6 +59,9 @@ from noisyfit.utils.validation import (
     present_labels,
     take_rows,
 )
+
+WAYS = ("auto", "similarity", "loss")
+N_NEIGHBORS = 10  # that say what a row is, if no classifier does
 
 
 class EchoMod(FittedAttributes, OneToOneFeatureMixin, TransformerMixin, Savable, BaseEstimator):
@@ -324,9 +330,15 @@ class EchoSelect(EchoMod):
     change, so it can precede a classifier in a ``Pipeline``. ``transform(X)`` returns rows
     unchanged.
 
-    Step by step: 1. train the generator on all rows (or use an external one); 2. modify every row;
-    3. compare original and modified rows; 4. train the generator again, on the most similar half of
-    each label's rows, and repeat from 2., `n_rounds` times in all; 5. apply the threshold.
+    A generator that learned from the same wrong labels knows less of them than the loss of a
+    network. Where it is the default one, a classifier therefore decides which originals to keep
+    (`select_by`), and the generator is trained on these.
+
+    Step by step, if the similarity decides: 1. train the generator on all rows (or use an external
+    one); 2. modify every row; 3. compare original and modified rows; 4. train the generator again,
+    on the most similar half of each label's rows, and repeat from 2., `n_rounds` times in all;
+    5. apply the threshold. If a classifier decides: 1. rate the labels and apply the threshold;
+    2. train the generator on the kept rows; 3. modify every row.
 
     Parameters
     ----------
@@ -340,20 +352,24 @@ class EchoSelect(EchoMod):
         shape. When the selector is cloned, as in `EchoAlignClassifier`, wrap a fitted transformer
         in scikit-learn's ``FrozenEstimator`` to keep it fitted. Never pass a classifier trained on
         the same labels.
-    rating : "similarity" or classifier, default="similarity"
-        What decides which originals to keep. A classifier of this package, or any with
-        ``score_labels`` whose ``fit`` sets ``label_quality_``, is cloned, fitted on the rows, and
-        rates their labels instead: ``CrossEntropyClassifier(max_epochs=70)`` is the small-loss
-        selector of the released code, with mean probabilities of the given labels in place of mean
-        losses. It is not told which rows are trusted; these are kept whatever their rating.
+    select_by : {"auto", "similarity", "loss"} or classifier, default="auto"
+        What decides which originals to keep. ``"similarity"`` is the paper's. ``"loss"`` is the
+        quality of the labels in `CoTeachingClassifier`, whose networks learn from rows of small
+        loss. ``"auto"`` is the loss if the generator is trained on these rows, and the similarity
+        if it comes from elsewhere. A classifier of this package, or any with ``score_labels`` whose
+        ``fit`` sets ``label_quality_``, is cloned, fitted on the rows, and rates their labels:
+        ``CrossEntropyClassifier(max_epochs=70)`` is the small-loss selector of the released code,
+        with mean probabilities of the given labels in place of mean losses. It is not told which
+        rows are trusted; these are kept whatever their score.
     threshold : float in [-1, 1], {"otsu", "gmm"} or ("quantile", float), default="otsu"
         Similarity, or quality in [0, 1] if a classifier rates, from which an original is kept.
         "otsu" splits the values into the two groups of least variance; "gmm" splits where the
-        posteriors of a mixture of two normals are equal. ("quantile", q) drops the share `q` of
-        each label's rows, for ratings that differ between labels.
+        posteriors of a mixture of two normals are equal. Both keep everything, with a
+        warning, if the values do not form two groups. ("quantile", q) drops the share `q` of each
+        label's rows, for scores that differ between labels.
     n_rounds : int >= 1, default=2
-        How often the generator is trained; 1 is the paper's algorithm. Generators without ``fit``
-        have one round.
+        How often the generator is trained if the similarity decides; 1 is the paper's algorithm.
+        Generators without ``fit`` have one round.
     batch_size, memory, image_layout, device, random_state
         As in `EchoMod`.
 
@@ -362,9 +378,13 @@ class EchoSelect(EchoMod):
     similarities_ : ndarray of shape (n_samples,)
         In [-1, 1]; low means suspicious.
     label_quality_ : ndarray of shape (n_samples,)
-        In [0, 1]: ``(1 + similarity) / 2``, or the rating of ``rater_``.
+        In [0, 1]: ``(1 + similarity) / 2``, or the quality from ``rater_``.
     support_ : ndarray of bool of shape (n_samples,)
         Rows whose originals are kept.
+    believed_labels_ : ndarray of shape (n_samples,)
+        The given labels of kept rows. Of the others, the most likely class: what ``rater_``
+        believes or, if the similarity decides, the most frequent label of the ten most similar
+        originals that are kept.
     threshold_ : float or ndarray of shape (n_classes,)
         An array, in the order of ``classes_``, for quantiles.
     modified_ : ndarray of the shape of X
@@ -372,7 +392,7 @@ class EchoSelect(EchoMod):
     classes_ : ndarray of shape (n_classes,)
     modifier_, embedder_ : objects
     rater_ : classifier or None
-        The fitted `rating`; None for similarity.
+        The classifier that rated the labels; None for similarity.
     n_features_in_ : int
     layout_ : str
 
@@ -393,6 +413,7 @@ class EchoSelect(EchoMod):
     True
     """
 
+    similarities_: NDArray[np.float64]
     __metadata_request__fit: ClassVar = {"clean_mask": True}
     _parameter_constraints: ClassVar = {
         **EchoMod._parameter_constraints,
@@ -402,7 +423,7 @@ class EchoSelect(EchoMod):
     _made_of: ClassVar[Mapping[str, str]] = {
         **EchoMod._made_of,
         "embedder_": "embedder",
-        "rater_": "rating",
+        "rater_": "select_by",
     }
     _needed: ClassVar[tuple[str, ...]] = (
         *EchoMod._needed,
@@ -411,14 +432,14 @@ class EchoSelect(EchoMod):
         "rater_",
         "threshold_",
     )
-    _module_parameter: ClassVar = "rating__module"
+    _module_parameter: ClassVar = "select_by__module"
 
     def __init__(
         self,
         modifier: Any = None,
         embedder: Any = None,
         *,
-        rating: Any = "similarity",
+        select_by: Any = "auto",
         threshold: float | str | tuple[str, float] = "otsu",
         n_rounds: int = 2,
         batch_size: int = 512,
@@ -436,7 +457,7 @@ class EchoSelect(EchoMod):
             random_state=random_state,
         )
         self.embedder = embedder
-        self.rating = rating
+        self.select_by = select_by
         self.threshold = threshold
         self.n_rounds = n_rounds
 
@@ -484,7 +505,7 @@ class EchoSelect(EchoMod):
     def _check_parameters(self) -> None:
         super()._check_parameters()
         check_threshold(self.threshold)
-        check_rating(self.rating)
+        check_select_by(self.select_by)
 
     def _align(self, X: Any, y: Any, clean_mask: Any) -> NDArray[Any]:
         """Run the algorithm and return X as it was read."""
@@ -496,17 +517,55 @@ class EchoSelect(EchoMod):
         self.embedder_ = self._trained_embedder(x)
         originals = self._features(x)
         chosen = np.ones(len(y), dtype=bool)
+        if self.rater_ is not None:
+            chosen = self._decide(self._quality(), codes, trusted)
         for _ in range(self._count_rounds()):
-            self.modifier_ = self._trained_modifier(x[chosen], y[chosen])
+            self.modifier_ = self._modifier_for(chosen, x, y)
             modified = self._modified(x, y)  # step 1 of Algorithm 1
-            similarities = self._similarities(originals, modified)  # step 2, Eq. 1
-            chosen = most_similar_half(similarities, codes) | trusted
-        self.modified_, self.similarities_ = self._as_array(modified, X), similarities
-        ratings = similarities if self.rater_ is None else self.rater_.label_quality_.astype(float)
-        self.label_quality_ = (1 + similarities) / 2 if self.rater_ is None else ratings
-        self.threshold_ = find_threshold(ratings, codes, self.threshold)
-        self.support_ = (ratings >= _at(self.threshold_, codes)) | trusted
+            self.similarities_ = self._similarities(originals, modified)  # step 2, Eq. 1
+            chosen = most_similar_half(self.similarities_, codes) | trusted
+        self.modified_, self.label_quality_ = self._as_array(modified, X), self._quality()
+        if self.rater_ is None:
+            self._decide(self.similarities_, codes, trusted)
+        self.believed_labels_ = self._believed_labels(y, originals)
         return X
+
+    def _quality(self) -> NDArray[np.float64]:
+        if self.rater_ is None:
+            return (1 + self.similarities_) / 2
+        return np.asarray(self.rater_.label_quality_, dtype=float)
+
+    def _decide(
+        self, scores: NDArray[np.float64], codes: NDArray[Any], trusted: NDArray[np.bool_]
+    ) -> NDArray[np.bool_]:
+        """Keep the originals whose score is at least the threshold."""
+        self.threshold_ = find_threshold(scores, codes, self.threshold)
+        high = scores >= _at(self.threshold_, codes)
+        self.support_ = high | trusted
+        if isinstance(self.threshold, str) and high.all():
+            warn(
+                "Scores must form two groups for a threshold to be found between them. Got one, so "
+                "every original is kept, under its given label. That is right if the labels are; "
+                "otherwise pass a number, or the share to reject: threshold=('quantile', 0.3)."
+            )
+        return self.support_
+
+    def _modifier_for(self, chosen: NDArray[np.bool_], x: Tensor, y: NDArray[Any]) -> Any:
+        """Train the generator on chosen rows, and on all of a class of which none is chosen."""
+        chosen = chosen | ~np.isin(y, y[chosen])
+        return self._trained_modifier(x[chosen], y[chosen])
+
+    def _believed_labels(self, y: NDArray[Any], originals: Tensor) -> NDArray[Any]:
+        """Return the given labels of kept rows, the most likely ones of the others."""
+        kept, believed = self.support_, y.copy()
+        if hasattr(self.rater_, "label_distribution_"):
+            most_likely = self.rater_.label_distribution_[~kept].argmax(1)
+            believed[~kept] = self.rater_.classes_[most_likely]
+        elif kept.any() and not kept.all():
+            nearest = KNeighborsClassifier(min(N_NEIGHBORS, kept.sum()), metric="cosine")
+            rows = originals.cpu().numpy()
+            believed[~kept] = nearest.fit(rows[kept], y[kept]).predict(rows[~kept])
+        return believed
 
     def _state_of(self, attribute: str) -> Any:
         """Return what a user's own generator or encoder has learned."""
@@ -518,23 +577,35 @@ class EchoSelect(EchoMod):
 
     def _trained_rater(self, X: NDArray[Any], y: NDArray[Any]) -> Any:
         """Return the classifier that rates the labels, None if the similarity does."""
-        if isinstance(self.rating, str):
+        way = self._chosen_way()
+        if way == "similarity":
             return None
-        rater = seeded(self.rating, self.seed_)
+        rater = seeded(self._default_rater() if way == "loss" else way, self.seed_)
         kind = type(rater)
         self._remember(kind.__module__, kind.__name__, rater.get_params(deep=False), X, y.tolist())
         rater = self._kept("rater", rater, X, y)
         if np.isnan(rater.label_quality_).any():
             raise ValueError(
-                "The classifier in rating must rate every label. Got "
+                "The classifier in select_by must rate every label. Got "
                 f"{kind.__name__}, which takes some for missing. Leave its missing_label away; "
                 "EchoAlignClassifier has one for rows without a label."
             )
         return rater
 
+    def _chosen_way(self) -> Any:
+        """Return `select_by`, or what "auto" stands for."""
+        if isinstance(self.select_by, str) and self.select_by == "auto":
+            return "loss" if self._trains_generator() else "similarity"
+        return self.select_by
+
     def _count_rounds(self) -> int:
-        trains = self.modifier is None or isinstance(self.modifier, Trainable)
-        return self.n_rounds if trains else 1
+        return self.n_rounds if self.rater_ is None and self._trains_generator() else 1
+
+    def _default_rater(self) -> CoTeachingClassifier:
+        return CoTeachingClassifier(image_layout=self.image_layout, device=self.device)
+
+    def _trains_generator(self) -> bool:
+        return self.modifier is None or isinstance(self.modifier, Trainable)
 
     def _trained_embedder(self, x: Tensor) -> Any:
         embedder = deepcopy(self.embedder)
@@ -611,13 +682,13 @@ class EchoSelectSampler(FittedAttributes, BaseEstimator):
         return take_rows(X, kept), take_rows(y, kept)
 
 
-def check_rating(rating: Any) -> None:
+def check_select_by(way: Any) -> None:
     """Refuse what cannot rate labels."""
-    rates = hasattr(rating, "fit") and hasattr(rating, "score_labels")
-    if not rates and not (isinstance(rating, str) and rating == "similarity"):
+    rates = hasattr(way, "fit") and hasattr(way, "score_labels")
+    if not rates and not (isinstance(way, str) and way in WAYS):
         raise ValueError(
-            "rating must be 'similarity' or a classifier of noisyfit, which rates labels. Got "
-            f"{rating!r}. Pass CrossEntropyClassifier(), for example."
+            "select_by must be 'auto', 'similarity', 'loss' or a classifier of noisyfit, which "
+            f"rates labels. Got {way!r}. Pass CrossEntropyClassifier(), for example."
         )
 
 

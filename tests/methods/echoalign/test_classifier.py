@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn import config_context
 from sklearn.base import clone
-from sklearn.datasets import make_blobs, make_classification
+from sklearn.datasets import load_digits, make_blobs, make_classification
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import LinearSVC
@@ -23,15 +24,18 @@ from noisyfit import (
     CrossEntropyClassifier,
     EchoAlignClassifier,
     EchoSelect,
-    FlywheelClassifier,
+    NoisyFitWarning,
     RLDClassifier,
     noise,
 )
+from noisyfit.benchmark.recipes import recipe
 from noisyfit.metrics import detection_auroc
-from noisyfit.nn.generators import ConditionalDiffusion
+from noisyfit.nn.generators import ConditionalDiffusion, PrecomputedModifier
 from noisyfit.quality import transition_matrix
 
-BRIEF = EchoSelect(ConditionalDiffusion(n_train_steps=20, n_steps=3, width=16))
+BRIEF = EchoSelect(
+    ConditionalDiffusion(n_train_steps=20, n_steps=3, width=16), select_by="similarity"
+)
 
 
 def noisy_table(seed: int = 0) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]]:
@@ -59,6 +63,14 @@ class Recording(LogisticRegression):
         return super().fit(X, y)
 
 
+class Unweighted(LogisticRegression):
+    """Takes no weights, and remembers what it was fitted on."""
+
+    def fit(self, X: Any, y: Any) -> Unweighted:  # type: ignore[override]
+        self.rows_, self.labels_ = X, y
+        return super().fit(X, y)
+
+
 @pytest.mark.filterwarnings("ignore")
 @parametrize_with_checks([EchoAlignClassifier(DecisionTreeClassifier(random_state=0), BRIEF)])
 def test_scikit_learn(estimator: Any, check: Any) -> None:
@@ -70,59 +82,136 @@ def test_wrong_labels__cost_less_than_with_cross_entropy(seed: int) -> None:
     X, y = make_blobs(400, 8, centers=4, cluster_std=2.5, center_box=(-5, 5), random_state=seed)
     noisy = noise.symmetric(y[:300], 0.4, random_state=seed)
     modifier = ConditionalDiffusion(n_train_steps=120, width=64)
-    ours = EchoAlignClassifier(selector=EchoSelect(modifier, n_rounds=1), random_state=seed)
+    ours = EchoAlignClassifier(
+        selector=EchoSelect(modifier, select_by="similarity", n_rounds=1), random_state=seed
+    )
     plain = CrossEntropyClassifier(augmentation=None, random_state=seed)
     accuracy = ours.fit(X[:300], noisy.labels).score(X[300:], y[300:])
     assert accuracy > plain.fit(X[:300], noisy.labels).score(X[300:], y[300:]) + 0.05
 
 
+PAPER: dict[str, Any] = {"rejected_weight": 0.0, "modified_weight": 1.0}
+
+
 @pytest.mark.parametrize(
-    "settings, n_originals, n_modified",
-    [
-        ({}, 144, 96),
-        ({"include_modified": "none"}, 144, 0),
-        ({"include_modified": "all"}, 144, 240),
-        ({"include_modified": "all", "include_originals": False}, 0, 240),
-        ({"domain_weighting": True}, 144, 96),
-        ({"include_modified": "all", "domain_weighting": True}, 144, 240),
-        ({"include_modified": "none", "domain_weighting": True}, 144, 0),
+    "settings, weights",
+    [  # of kept originals, rejected originals and, for both, modified rows
+        ({}, (1, 0.5, 0, 0.1)),
+        (PAPER, (1, 0, 0, 1)),
+        (PAPER | {"include_modified": "none"}, (1, 0, 0, 0)),
+        (PAPER | {"include_modified": "all"}, (1, 0, 1, 1)),
+        (PAPER | {"include_modified": "all", "include_originals": False}, (0, 0, 1, 1)),
+        ({"rejected_weight": 2.0, "modified_weight": 0.0}, (1, 2, 0, 0)),
+        ({"include_modified": "all", "modified_weight": 3.0}, (1, 0.5, 3, 3)),
+        (PAPER | {"modified_weight": "balanced"}, (1, 0, 0, 144 / 96)),
+        ({"modified_weight": "balanced"}, (1, 0.5, 0, (144 + 48) / 96)),
+        ({"include_modified": "all", "modified_weight": "balanced"}, (1, 0.5, 0.8, 0.8)),
+        ({"include_modified": "none", "modified_weight": "balanced"}, (1, 0.5, 0, 0)),
+        (
+            {"include_modified": "all", "include_originals": False, "modified_weight": "balanced"},
+            (0, 0, 1, 1),
+        ),
     ],
 )
-def test_settings__say_what_is_learned_from(
-    settings: dict[str, Any], n_originals: int, n_modified: int
+def test_weights__are_those_of_originals_and_modified_rows(
+    settings: dict[str, Any], weights: tuple[float, float, float, float]
 ) -> None:
     X, labels, flipped = noisy_table()
     clf = EchoAlignClassifier(Recording(), by_truth(flipped, X), **settings).fit(X, labels)
-    rows, given = clf.estimator_.rows_, clf.estimator_.labels_
-    assert len(rows) == len(given) == n_originals + n_modified
-    originals = np.flatnonzero(~flipped)
-    if n_originals:
-        np.testing.assert_array_equal(rows[:n_originals], X[originals])
-        np.testing.assert_array_equal(given[:n_originals], labels[originals])
-    if settings.get("include_modified") == "all":
-        np.testing.assert_allclose(rows[n_originals:], np.where(flipped[:, None], -X, X), rtol=1e-6)
-        np.testing.assert_array_equal(given[n_originals:], labels)
+    kept, rejected, modified_kept, modified_rejected = weights
+    expected = [(X[i], labels[i], kept) for i in np.flatnonzero(~flipped)]
+    believed = clf.selector_.believed_labels_
+    expected += [(X[i], believed[i], rejected) for i in np.flatnonzero(flipped)]
+    for i in range(240):
+        row, weight = (-X[i], modified_rejected) if flipped[i] else (X[i], modified_kept)
+        expected.append((row, labels[i], weight))
+    expected = [(row, label, weight) for row, label, weight in expected if weight]
+    learned = clf.estimator_
+    np.testing.assert_allclose(learned.rows_, [row for row, _, _ in expected], rtol=1e-6)
+    np.testing.assert_array_equal(learned.labels_, [label for _, label, _ in expected])
+    if all(weight == 1 for _, _, weight in expected):
+        assert learned.weights_ is None
+    else:
+        np.testing.assert_allclose(learned.weights_, [weight for _, _, weight in expected])
 
 
-def test_domain_weighting__weighs_every_row_of_a_domain_alike() -> None:
-    """The first rows of the smaller domain were repeated: sorted labels, unequal classes."""
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_rejected_originals__are_learned_from_under_the_label_of_the_nearest_kept_ones(
+    seed: int,
+) -> None:
+    X, labels, flipped = noisy_table(seed)
+    clf = EchoAlignClassifier(Recording(), by_truth(flipped, X)).fit(X, labels)
+    believed, directions = [], X / np.linalg.norm(X, axis=1, keepdims=True)
+    for i in np.flatnonzero(flipped):
+        kept = [(-directions[i] @ directions[j], labels[j]) for j in np.flatnonzero(~flipped)]
+        believed.append(np.bincount([label for _, label in sorted(kept)[:10]]).argmax())
+    np.testing.assert_array_equal(clf.selector_.believed_labels_[flipped], believed)
+    np.testing.assert_array_equal(clf.selector_.believed_labels_[~flipped], labels[~flipped])
+    np.testing.assert_array_equal(clf.estimator_.labels_[144:240], believed)
+
+
+def test_rejected_originals__are_learned_from_under_the_label_that_the_rater_believes() -> None:
+    X, y, _ = noisy_table()
+    noisy = noise.symmetric(y, 0.3, random_state=0).labels
+    words = np.array(["ant", "bee", "cow"])[noisy]
+    rater = CrossEntropyClassifier(max_epochs=8, random_state=3)
+    selector = EchoSelect(lambda x, labels, g: -x, select_by=rater, threshold=("quantile", 0.3))
+    clf = EchoAlignClassifier(Recording(), selector).fit(X, words)
+    most_likely = rater.fit(X, words).label_distribution_.argmax(1)
+    rejected = ~clf.support_
+    expected = np.array(["ant", "bee", "cow"])[most_likely[rejected]]
+    np.testing.assert_array_equal(
+        clf.estimator_.labels_[clf.support_.sum() :][: len(expected)], expected
+    )
+    assert (expected != words[rejected]).any()
+
+
+def test_paper_form__is_algorithm_1() -> None:
+    """Each step with plain loops: modify, cosine, threshold, union, classifier."""
+    X, labels, _ = noisy_table()
+    modified = X + np.random.default_rng(0).normal(0, 3, X.shape)
+    rows, given = [], []
+    for i in range(240):
+        dot = sum(a * b for a, b in zip(X[i], modified[i], strict=True))
+        similarity = dot / sum(X[i] ** 2) ** 0.5 / sum(modified[i] ** 2) ** 0.5
+        if similarity >= 0.52:
+            rows.append(X[i])
+            given.append(labels[i])
+    for i in range(240):
+        if not any(np.array_equal(X[i], row) for row in rows):
+            rows.append(modified[i])
+            given.append(labels[i])
+    params = recipe("echoalign", "cifar10") | {"estimator": Recording()}
+    clf = EchoAlignClassifier(**params)
+    clf.set_params(
+        selector__modifier=PrecomputedModifier(X, labels, modified),
+        selector__embedder=lambda rows: rows,
+    )
+    learned = clf.fit(X, labels).estimator_
+    np.testing.assert_allclose(learned.rows_, rows, rtol=1e-5)
+    np.testing.assert_array_equal(learned.labels_, given)
+    assert learned.weights_ is None
+    assert 0 < clf.support_.sum() < 240
+
+
+def test_classifier__that_takes_no_weights__learns_from_rows_of_half_a_weight_or_more() -> None:
     X, labels, flipped = noisy_table()
-    order = np.argsort(labels, kind="stable")
-    X, labels, flipped = X[order], labels[order], flipped[order]
-    clf = EchoAlignClassifier(Recording(), by_truth(flipped, X), domain_weighting=True)
-    weights = clf.fit(X, labels).estimator_.weights_
-    np.testing.assert_allclose(weights[:144] / weights[144], 96 / 144)
-    assert np.unique(weights[:144]).size == np.unique(weights[144:]).size == 1
-    assert weights.mean() == pytest.approx(1)  # a regularised classifier sees as much data
-    assert weights[:144].sum() == pytest.approx(weights[144:].sum())
+    clf = EchoAlignClassifier(Unweighted(), by_truth(flipped, X))
+    with pytest.warns(NoisyFitWarning, match="Got Unweighted: rows with a weight below 1/2"):
+        clf.fit(X, labels)
+    np.testing.assert_array_equal(clf.estimator_.rows_, np.r_[X[~flipped], X[flipped]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        clf.set_params(**PAPER).fit(X, labels)
+    np.testing.assert_allclose(clf.estimator_.rows_, np.r_[X[~flipped], -X[flipped]], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"domain_weighting": True}, "fit takes sample_weight. Got KNeighborsClassifier"),
+        ({"modified_weight": "balanced"}, "fit takes sample_weight. Got KNeighborsClassifier"),
         ({"finetune_epochs": 1}, "can go on with it. Got KNeighborsClassifier"),
-        ({"domain_weighting": True, "estimator": RLDClassifier()}, "sample_weight. Got RLD"),
+        ({"modified_weight": "balanced", "estimator": RLDClassifier()}, "sample_weight. Got RLD"),
         ({"finetune_epochs": 1, "estimator": RLDClassifier()}, "can go on with it. Got RLD"),
     ],
 )
@@ -140,10 +229,10 @@ def test_classifier__that_cannot_do_it__is_refused_before_any_training(
         clf.fit(X, labels)
 
 
-def test_rating__by_a_classifier__decides_by_its_label_quality() -> None:
+def test_score__by_a_classifier__decides_by_its_label_quality() -> None:
     X, labels, flipped = noisy_table()
     rater = CrossEntropyClassifier(max_epochs=8, random_state=3)
-    turned = by_truth(flipped, X).set_params(rating=rater, threshold=("quantile", 0.5))
+    turned = by_truth(flipped, X).set_params(select_by=rater, threshold=("quantile", 0.5))
     clf = EchoAlignClassifier(LogisticRegression(), turned, random_state=0).fit(X, labels)
     quality = rater.fit(X, labels).label_quality_
     np.testing.assert_array_equal(clf.label_quality_, quality)
@@ -155,10 +244,10 @@ def test_rating__by_a_classifier__decides_by_its_label_quality() -> None:
     np.testing.assert_allclose(clf.selector_.similarities_, np.where(flipped, -1, 1), atol=1e-6)
 
 
-def test_rating__that_rates_nothing__is_an_error() -> None:
+def test_score__that_rates_nothing__is_an_error() -> None:
     X, labels, flipped = noisy_table()
-    turned = by_truth(flipped, X).set_params(rating=LogisticRegression())
-    with pytest.raises(ValueError, match="rating must be 'similarity' or a classifier of noisyfit"):
+    turned = by_truth(flipped, X).set_params(select_by=LogisticRegression())
+    with pytest.raises(ValueError, match="select_by must be .*or a classifier of noisyfit"):
         turned.fit(X, labels)
 
 
@@ -302,12 +391,14 @@ class Forbidden(Callback):
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_rating__trusted_rows_and_rows_without_a_label__are_as_everywhere(seed: int) -> None:
+def test_score__trusted_rows_and_rows_without_a_label__are_as_everywhere(seed: int) -> None:
     X, y, _ = noisy_table(seed)
     noisy = noise.symmetric(y, 0.3, random_state=seed).labels
     noisy[:20], trusted = -1, np.arange(240) >= 220
     rater = CrossEntropyClassifier(max_epochs=8, random_state=seed)
-    selector = EchoSelect(lambda x, labels, g: -x, lambda rows: rows, rating=rater, random_state=0)
+    selector = EchoSelect(
+        lambda x, labels, g: -x, lambda rows: rows, select_by=rater, random_state=0
+    )
     clf = EchoAlignClassifier(LogisticRegression(), selector, missing_label=-1)
     frame = pd.DataFrame(X)
     clf.fit(frame, noisy, clean_mask=trusted)
@@ -331,7 +422,7 @@ def test_class_without_a_row__is_an_error_that_names_it() -> None:
 
 
 @pytest.mark.slow
-def test_default_selector__tables__is_a_classifier_that_sees_class_dependent_noise() -> None:
+def test_loss__sees_class_dependent_noise() -> None:
     """The generator learns the noise: here similarities were no better than chance."""
     gained, found = [], []
     for seed in range(3):
@@ -340,20 +431,26 @@ def test_default_selector__tables__is_a_classifier_that_sees_class_dependent_noi
             class_sep=1.5, random_state=seed,
         )  # fmt: skip
         noisy = noise.pairflip(y[:400], 0.4, random_state=seed)
-        default = EchoAlignClassifier()._default_selector(X, np.ones(400, bool))
-        clf = EchoAlignClassifier(selector=clone(BRIEF).set_params(rating=default.rating))
+        clf = EchoAlignClassifier(selector=clone(BRIEF).set_params(select_by="loss"))
         clf.set_params(random_state=seed).fit(X[:400], noisy.labels)
         plain = CrossEntropyClassifier(random_state=seed).fit(X[:400], noisy.labels)
         gained.append(clf.score(X[400:], y[400:]) - plain.score(X[400:], y[400:]))
         found.append(detection_auroc(noisy.flipped, clf.label_quality_))
-    assert isinstance(clf.selector_.rater_, FlywheelClassifier)
     assert np.mean(gained) > 0.05
     assert np.mean(found) > 0.85
 
 
-def test_default_selector__few_labels_or_images__is_the_similarity() -> None:
-    X, labels, _ = noisy_table()
-    chosen = EchoAlignClassifier()._default_selector
-    all_rows, few = np.ones(len(X), bool), np.arange(len(X)) < 99
-    assert chosen(X, few).rating == "similarity"
-    assert chosen(X.reshape(-1, 2, 3), all_rows).rating == "similarity"
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [noise.symmetric, noise.pairflip])
+def test_default__digits__is_well_above_cross_entropy(kind: Any) -> None:
+    X, y = load_digits(return_X_y=True)
+    gained = []
+    for seed in range(3):
+        rows = np.random.default_rng(seed).permutation(len(X))
+        train, test = rows[:1000], rows[1000:]
+        given = kind(y[train], 0.4, random_state=seed).labels
+        ours = EchoAlignClassifier(selector=EchoSelect(BRIEF.modifier), random_state=seed)
+        plain = CrossEntropyClassifier(random_state=seed).fit(X[train], given)
+        score = ours.fit(X[train], given).score(X[test], y[test])
+        gained.append(score - plain.score(X[test], y[test]))
+    assert min(gained) > 0.05

@@ -26,6 +26,7 @@ from skorch.callbacks import Callback
 from torch import Tensor, nn
 
 from noisyfit import (
+    CoTeachingClassifier,
     CrossEntropyClassifier,
     EchoAlignClassifier,
     EchoMod,
@@ -37,7 +38,9 @@ from noisyfit import (
 )
 from noisyfit.embedding.encoders import ContrastiveEmbedder, StandardizedFeatures
 from noisyfit.methods.echoalign.thresholds import (
+    dip,
     find_threshold,
+    form_two_groups,
     mixture_boundary,
     most_similar_half,
     otsu,
@@ -94,7 +97,7 @@ def _forget() -> None:
 
 @pytest.mark.filterwarnings("ignore")
 @parametrize_with_checks(
-    [EchoMod(BRIEF), EchoSelect(BRIEF)],
+    [EchoMod(BRIEF), EchoSelect(BRIEF, select_by="similarity", threshold=("quantile", 0.4))],
     expected_failed_checks=lambda estimator: EXPECTED_FAILURES,
 )
 def test_scikit_learn(estimator: Any, check: Any) -> None:
@@ -109,7 +112,9 @@ def test_similarity__is_lower_for_wrong_labels(seed: int) -> None:
     X, y = make_blobs(300, 8, centers=4, cluster_std=2.0, center_box=(-5, 5), random_state=seed)
     noisy = noise.symmetric(y, 0.3, random_state=seed)
     modifier = ConditionalDiffusion(n_train_steps=200, width=64)
-    echo = EchoSelect(modifier, n_rounds=1, random_state=seed).fit(X, noisy.labels)
+    settings: dict[str, Any] = {"threshold": ("quantile", 0.3), "n_rounds": 1}
+    echo = EchoSelect(modifier, select_by="similarity", **settings, random_state=seed)
+    echo.fit(X, noisy.labels)
     assert detection_auroc(noisy.flipped, echo.similarities_) > 0.85
     assert noisy.flipped[echo.support_].mean() < 0.5 * noisy.flipped.mean()
 
@@ -146,6 +151,22 @@ def test_echo_mod__returns_modified_rows_and_predicts_on_originals() -> None:
     np.testing.assert_array_equal(echo.transform(X), X)
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_fit__scores_of_one_peak__keeps_everything_and_says_so(seed: int) -> None:
+    X, y = table(300, seed)
+    rng = np.random.default_rng(seed)
+    one_peak = X + rng.normal(0, 1, X.shape)
+    two_peaks = np.where(np.arange(300)[:, None] % 3 == 0, -one_peak, one_peak)
+    with pytest.warns(NoisyFitWarning, match="two groups.*Got one.*every original is kept"):
+        echo = EchoSelect(PrecomputedModifier(X, y, one_peak)).fit(X, y)
+    assert echo.support_.all()
+    np.testing.assert_array_equal(echo.believed_labels_, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        echo = EchoSelect(PrecomputedModifier(X, y, two_peaks)).fit(X, y)
+    assert (echo.support_ == (np.arange(300) % 3 != 0)).mean() > 0.8
+
+
 def test_clean_mask__keeps_trusted_originals() -> None:
     X, y = table()
     trusted = np.arange(60) < 10
@@ -171,7 +192,7 @@ def test_images__come_back_in_their_layout_and_dtype(layout: str) -> None:
 @pytest.mark.parametrize("make", [EchoMod, EchoAlignClassifier])
 def test_fit__rows_that_cannot_be_read__are_refused(make: Any) -> None:
     X, y = table()
-    model = make() if make is EchoMod else make(selector=EchoSelect(BRIEF))
+    model = make() if make is EchoMod else make(selector=EchoSelect(BRIEF, select_by="similarity"))
     with pytest.raises(ValueError, match="masked entries"):
         model.fit(np.ma.masked_equal(X, X[0, 0]), y)
     with pytest.raises(TypeError, match="to_dense"):
@@ -201,7 +222,9 @@ def test_images__of_another_height_or_width__are_refused() -> None:
 def test_images__are_modified_by_the_embedded_generator() -> None:
     X, y = images(40)
     modifier = ConditionalDiffusion(n_train_steps=5, n_steps=2, width=8, control="edges")
-    echo = EchoSelect(modifier, lambda rows: rows.reshape(len(rows), -1), random_state=0)
+    echo = EchoSelect(
+        modifier, lambda rows: rows.reshape(len(rows), -1), select_by="similarity", random_state=0
+    )
     refined = echo.fit_transform(X, y)
     assert refined.shape == X.shape
     assert refined.dtype == np.uint8
@@ -220,7 +243,7 @@ def test_embedder__may_be_a_fitted_transformer() -> None:
 def test_fit__leaves_the_modifier_it_was_given_alone() -> None:
     X, y = table()
     modifier = ConditionalDiffusion(n_train_steps=5, width=16)
-    echo = EchoSelect(modifier, random_state=0).fit(X, y)
+    echo = EchoSelect(modifier, select_by="similarity", random_state=0).fit(X, y)
     assert not hasattr(modifier, "network_")
     assert echo.modifier_ is not modifier
 
@@ -228,10 +251,11 @@ def test_fit__leaves_the_modifier_it_was_given_alone() -> None:
 def test_same_random_state__gives_identical_bits_and_leaves_the_global_one() -> None:
     X, y = table()
     before = torch.get_rng_state()
-    first, second = (EchoSelect(BRIEF, random_state=0).fit(X, y).similarities_ for _ in range(2))
+    echo = EchoSelect(BRIEF, select_by="similarity", random_state=0)
+    first, second = (clone(echo).fit(X, y).similarities_ for _ in range(2))
     np.testing.assert_array_equal(first, second)
     assert torch.equal(torch.get_rng_state(), before)
-    assert not np.array_equal(first, EchoSelect(BRIEF, random_state=1).fit(X, y).similarities_)
+    assert not np.array_equal(first, echo.set_params(random_state=1).fit(X, y).similarities_)
 
 
 # Ratings by an estimator.
@@ -254,10 +278,10 @@ class Rater(BaseEstimator):
         return (X[:, 0] > 0).astype(np.float32)
 
 
-def test_rating__of_an_estimator__takes_the_place_of_the_similarity() -> None:
+def test_score__of_an_estimator__takes_the_place_of_the_similarity() -> None:
     X, y = table()
     modifier = PrecomputedModifier(X, y, np.where(np.arange(60)[:, None] % 3 == 0, -X, X))
-    echo = EchoSelect(modifier, lambda rows: rows, threshold=0.5, rating=Rater(), random_state=0)
+    echo = EchoSelect(modifier, lambda rows: rows, threshold=0.5, select_by=Rater(), random_state=0)
     refined = echo.fit_transform(X, y)
     kept = X[:, 0] > 0
     np.testing.assert_array_equal(echo.support_, kept)
@@ -271,9 +295,9 @@ def test_rating__of_an_estimator__takes_the_place_of_the_similarity() -> None:
     np.testing.assert_array_equal(trusted.label_quality_, kept)
 
 
-def test_rating__by_default__is_the_similarity() -> None:
+def test_score__similarity__rates_labels_by_it() -> None:
     X, y = table()
-    echo = EchoSelect(BRIEF, random_state=0).fit(X, y)
+    echo = EchoSelect(BRIEF, select_by="similarity", random_state=0).fit(X, y)
     np.testing.assert_array_equal(echo.label_quality_, (1 + echo.similarities_) / 2)
     np.testing.assert_array_equal(
         echo.score_labels(X[:9], y[:9]), (1 + echo.similarity(X[:9], y[:9])) / 2
@@ -281,43 +305,119 @@ def test_rating__by_default__is_the_similarity() -> None:
     assert echo.rater_ is None
 
 
+class Trained(PrecomputedModifier):
+    """Remembers the rows that it was trained on."""
+
+    def fit(self, x: Tensor, y: NDArray[Any], generator: torch.Generator) -> Trained:
+        self.rows_ = x.numpy().astype(float)
+        return self
+
+
+def test_score__auto__is_the_loss_if_the_generator_is_trained_on_these_rows() -> None:
+    X, y = table(120)
+    outside = PrecomputedModifier(X, y, X)
+    inside = Trained(X, y, X)
+    for modifier, score in ((None, "loss"), (inside, "loss"), (outside, "similarity")):
+        assert EchoSelect(modifier)._chosen_way() == score
+    found = EchoSelect(inside, random_state=0).fit(X, y)
+    expected = CoTeachingClassifier(random_state=found.seed_).fit(X, y)
+    np.testing.assert_array_equal(found.label_quality_, expected.label_quality_)
+    np.testing.assert_array_equal(
+        EchoSelect(inside, select_by="loss", random_state=0).fit(X, y).label_quality_,
+        found.label_quality_,
+    )
+    assert EchoSelect(outside, random_state=0).fit(X, y).rater_ is None
+
+
+def test_generator__is_trained_once_on_the_originals_that_a_classifier_keeps() -> None:
+    X, y = table()
+    settings: dict[str, Any] = {"threshold": 0.5, "n_rounds": 3, "select_by": Rater()}
+    echo = EchoSelect(Trained(X, y, X), **settings, random_state=0).fit(X, y)
+    chosen = echo.support_ | ~np.isin(y, y[echo.support_])  # and on all rows of classes without one
+    np.testing.assert_allclose(echo.modifier_.rows_, X[chosen], rtol=1e-6)
+    assert 0 < chosen.sum() < 60
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_rating__small_loss__finds_scattered_wrong_labels(seed: int) -> None:
+def test_score__small_loss__finds_scattered_wrong_labels(seed: int) -> None:
     X, y = make_blobs(300, 8, centers=4, cluster_std=2.0, center_box=(-5, 5), random_state=seed)
     noisy = noise.symmetric(y, 0.3, random_state=seed)
     rater = CrossEntropyClassifier(max_epochs=10)
-    echo = EchoSelect(lambda x, labels, generator: x, rating=rater, random_state=seed)
+    echo = EchoSelect(lambda x, labels, generator: x, select_by=rater, random_state=seed)
     echo.fit(X, noisy.labels)
     assert detection_auroc(noisy.flipped, echo.label_quality_) > 0.95
     assert noisy.flipped[echo.support_].mean() < 0.2 * noisy.flipped.mean()
 
 
-def test_rating__with_memory__is_fitted_once(tmp_path: Path) -> None:
+def test_score__with_memory__is_fitted_once(tmp_path: Path) -> None:
     X, y = table()
     Rater.n_fits, found = 0, []
     for labels in (y, y, (y + 1) % 3):
-        echo = EchoSelect(BRIEF, rating=Rater(), memory=tmp_path, random_state=0).fit(X, labels)
+        echo = EchoSelect(BRIEF, select_by=Rater(), memory=tmp_path, random_state=0).fit(X, labels)
         found.append(echo)
     assert Rater.n_fits == 2  # other labels are rated anew
     np.testing.assert_array_equal(found[0].label_quality_, found[1].label_quality_)
     np.testing.assert_array_equal(found[0].modified_, found[1].modified_)
     rater = CrossEntropyClassifier(max_epochs=2)
     first, second = (
-        EchoSelect(BRIEF, rating=rater, memory=tmp_path, random_state=0).fit(X, y) for _ in range(2)
+        EchoSelect(BRIEF, select_by=rater, memory=tmp_path, random_state=0).fit(X, y)
+        for _ in range(2)
     )
     np.testing.assert_array_equal(first.label_quality_, second.label_quality_)
 
 
-def test_rating__that_takes_labels_for_missing__is_an_error_before_any_modification() -> None:
+def test_score__that_takes_labels_for_missing__is_an_error_before_any_modification() -> None:
     def modify(x: Tensor, labels: Any, generator: Any) -> Tensor:
         raise AssertionError("rows were modified")
 
     rater = CrossEntropyClassifier(max_epochs=1, missing_label=0)
     with pytest.raises(ValueError, match="must rate every label. Got CrossEntropyClassifier"):
-        EchoSelect(modify, rating=rater).fit(*table())
+        EchoSelect(modify, select_by=rater).fit(*table())
 
 
 # Thresholds.
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("rule", ["otsu", "gmm"])
+def test_threshold__one_group__keeps_everything_and_two_groups_are_split(
+    rule: str, seed: int
+) -> None:
+    rng, codes = np.random.default_rng(seed), np.zeros(600, dtype=int)
+    right = rng.beta(8, 1, size=600)  # as ratings of labels that are all right
+    for one in (rng.normal(size=600), rng.uniform(size=600), right, np.ones(600)):
+        assert not form_two_groups(one)
+        assert find_threshold(one, codes, rule) == one.min()
+    two = np.r_[rng.normal(0, 1, 200), rng.normal(5, 1, 400)]
+    assert 1 < find_threshold(two, codes, rule) < 4
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_dip__is_the_distance_from_the_best_single_peak(seed: int) -> None:
+    """By the definition, with convex functions sought by brute force."""
+    values = np.random.default_rng(seed).choice([0.0, 1.0, 2.0, 4.0, 5.0, 7.0], 15)
+
+    def above_convex(x: list[float], before: list[float], after: list[float]) -> float:
+        found = 0.0
+        for i in range(len(x) - 1):
+            chords = [
+                before[j] + (before[k] - before[j]) * (x[i] - x[j]) / (x[k] - x[j])
+                for j in range(i)
+                for k in range(i + 1, len(x))
+            ]
+            found = max(found, after[i] - min([before[i], *chords]))
+        return found
+
+    x = sorted(set(values))
+    before = [float(np.mean(values < a)) for a in x]
+    after = [float(np.mean(values <= a)) for a in x]
+    expected = []
+    for peak in range(len(x)):
+        left = above_convex(x[: peak + 1], before, after)
+        mirrored = [-a for a in x[peak:][::-1]]
+        right = above_convex(mirrored, [1 - a for a in after[::-1]], [1 - a for a in before[::-1]])
+        expected.append(max(left, right) / 2)
+    assert dip(values) == pytest.approx(min(expected))
 
 
 def test_otsu__is_the_best_of_all_splits() -> None:
@@ -355,7 +455,7 @@ def test_most_similar_half__is_taken_per_label() -> None:
 @pytest.mark.parametrize("threshold", ["otsy", 1.5, ("quantile", 1.0), ("quartile", 0.5), None])
 def test_threshold__that_is_no_rule__is_an_error(threshold: Any) -> None:
     with pytest.raises(ValueError, match="threshold must be a similarity"):
-        EchoSelect(BRIEF, threshold=threshold).fit(*table())
+        EchoSelect(BRIEF, select_by="similarity", threshold=threshold).fit(*table())
 
 
 # Errors.
@@ -395,9 +495,9 @@ def test_memory__gives_what_a_fit_without_it_gives(tmp_path: Path) -> None:
     X, y = table()
     X = np.r_[X, X[:5]]  # some rows twice
     y = np.r_[y, y[:5]]
-    plain = EchoSelect(BRIEF, random_state=0).fit(X, y)
+    plain = EchoSelect(BRIEF, select_by="similarity", random_state=0).fit(X, y)
     for _ in range(2):
-        kept = EchoSelect(BRIEF, memory=tmp_path, random_state=0).fit(X, y)
+        kept = EchoSelect(BRIEF, select_by="similarity", memory=tmp_path, random_state=0).fit(X, y)
         np.testing.assert_array_equal(plain.modified_, kept.modified_)
 
 
@@ -416,11 +516,11 @@ def test_memory__is_not_found_by_another_fit(tmp_path: Path, change: str) -> Non
 def test_memory__folds_of_a_trained_generator__share_nothing(tmp_path: Path) -> None:
     """A row that is in two folds is modified by the generator of its own fold."""
     X, y = table(90)
-    fitted = [
-        EchoSelect(BRIEF, memory=tmp_path, n_rounds=1, random_state=0).fit(X[part], y[part])
-        for part in (slice(0, 60), slice(30, 90))
-    ]
-    alone = EchoSelect(BRIEF, n_rounds=1, random_state=0).fit(X[30:], y[30:])
+    echo = EchoSelect(BRIEF, select_by="similarity", memory=tmp_path, n_rounds=1, random_state=0)
+    fitted = [clone(echo).fit(X[part], y[part]) for part in (slice(0, 60), slice(30, 90))]
+    alone = EchoSelect(BRIEF, select_by="similarity", n_rounds=1, random_state=0).fit(
+        X[30:], y[30:]
+    )
     np.testing.assert_array_equal(fitted[1].modified_, alone.modified_)
     assert not np.allclose(fitted[0].modified_[30:], fitted[1].modified_[:30])
 
@@ -429,7 +529,7 @@ def test_memory__cross_validation__is_that_without_memory(tmp_path: Path) -> Non
     X, y = table(90)
     found = []
     for memory in (None, tmp_path, tmp_path):
-        echo = EchoSelect(BRIEF, memory=memory, random_state=0)
+        echo = EchoSelect(BRIEF, select_by="similarity", memory=memory, random_state=0)
         steps = [("echo", echo), ("clf", FlywheelClassifier(max_epochs=4, random_state=0))]
         found.append(cross_val_predict(Pipeline(steps), X, y, cv=2, method="predict_proba"))
     np.testing.assert_array_equal(found[0], found[1])
@@ -478,7 +578,7 @@ def everything(memory: Path | None, X: Any = None, y: Any = None) -> EchoSelect:
     """A fit that keeps a generator, an encoder, a classifier and rows."""
     rows, labels = table()
     rater = CrossEntropyClassifier(max_epochs=2, device="cpu")
-    echo = EchoSelect(BRIEF, rating=rater, memory=memory, n_rounds=1, random_state=0)
+    echo = EchoSelect(BRIEF, select_by=rater, threshold=0.4, memory=memory, random_state=0)
     return echo.fit(rows if X is None else X, labels if y is None else y)
 
 
@@ -487,10 +587,9 @@ def assert_same_rows(found: EchoSelect, expected: EchoSelect) -> None:
     np.testing.assert_array_equal(found.similarities_, expected.similarities_)
     np.testing.assert_array_equal(found.label_quality_, expected.label_quality_)
     X, y = table()
-    np.testing.assert_array_equal(found.similarity(X[:9], y[:9]), expected.similarity(X[:9], y[:9]))
-    np.testing.assert_array_equal(
-        found.score_labels(X[:9], y[:9]), expected.score_labels(X[:9], y[:9])
-    )
+    few = X[:9], y[:9]  # of which a memory holds modified rows, made in batches of another size
+    np.testing.assert_allclose(found.similarity(*few), expected.similarity(*few), rtol=1e-6)
+    np.testing.assert_array_equal(found.score_labels(*few), expected.score_labels(*few))
 
 
 def contents(memory: Path) -> dict[Path, bytes]:
@@ -531,7 +630,7 @@ def test_memory__of_a_classifier_with_code_of_the_users_own__finds_it_again(tmp_
         max_epochs=2,
         random_state=0,
     ).set_params(module__make=nn.Tanh)
-    echo = EchoSelect(BRIEF, rating=rater, memory=tmp_path, n_rounds=1, random_state=0)
+    echo = EchoSelect(BRIEF, select_by=rater, memory=tmp_path, n_rounds=1, random_state=0)
     first, kept = clone(echo).fit(X, y), contents(tmp_path)
     second = clone(echo).fit(X, y)
     assert contents(tmp_path) == kept
@@ -706,7 +805,7 @@ def fragile(kind: Any) -> Any:
     if kind is EchoMod:
         return EchoMod(modifier, random_state=0)
     rater = CrossEntropyClassifier(max_epochs=3, callbacks=[Strikes("training of the rater")])
-    selector = EchoSelect(modifier, FragileFeatures(), rating=rater, random_state=0)
+    selector = EchoSelect(modifier, FragileFeatures(), select_by=rater, random_state=0)
     if kind is EchoSelectSampler:
         return EchoSelectSampler(selector)
     if kind is EchoSelect:
@@ -773,7 +872,7 @@ def answers(model: Any, X: Any, y: Any) -> list[Any]:
 def test_memory__set_after_the_fit__is_that_of_the_next_fit(tmp_path: Path) -> None:
     """Similarities of new rows asked for a folder that no fit had chosen."""
     X, y = table()
-    echo = EchoSelect(BRIEF, n_rounds=1, random_state=0).fit(X, y)
+    echo = EchoSelect(BRIEF, select_by="similarity", n_rounds=1, random_state=0).fit(X, y)
     expected = echo.similarity(X[:9], y[:9])
     np.testing.assert_array_equal(
         echo.set_params(memory=tmp_path).similarity(X[:9], y[:9]), expected
@@ -796,7 +895,7 @@ def test_pipeline__fits_predicts_and_is_searched() -> None:
     X, y = table(90)
     noisy = noise.symmetric(y, 0.2, random_state=0).labels
     steps = [
-        ("echo", EchoSelect(BRIEF, random_state=0)),
+        ("echo", EchoSelect(BRIEF, select_by="similarity", random_state=0)),
         ("clf", FlywheelClassifier(max_epochs=6, random_state=0)),
     ]
     pipeline = Pipeline(steps).fit(X, noisy)
@@ -809,7 +908,7 @@ def test_pipeline__fits_predicts_and_is_searched() -> None:
 
 def test_sampler__drops_rows_as_imbalanced_learn_does() -> None:
     X, y = table()
-    echo = EchoSelect(BRIEF, random_state=0)
+    echo = EchoSelect(BRIEF, select_by="similarity", random_state=0)
     sampler = clone(EchoSelectSampler(echo))
     X_kept, y_kept = sampler.fit_resample(X, y)
     kept = np.flatnonzero(echo.fit(X, y).support_)
@@ -823,7 +922,7 @@ def test_sampler__frames__stay_frames_under_their_index() -> None:
     frame = pd.DataFrame(X, columns=[f"c{i}" for i in range(X.shape[1])]).add_suffix("!")
     frame.index = [f"row {i}" for i in range(len(X))]
     labels = pd.Series(y, frame.index, name="kind")
-    sampler = EchoSelectSampler(EchoSelect(BRIEF, random_state=0))
+    sampler = EchoSelectSampler(EchoSelect(BRIEF, select_by="similarity", random_state=0))
     X_kept, y_kept = sampler.fit_resample(frame, labels)
     pd.testing.assert_frame_equal(X_kept, frame.iloc[sampler.sample_indices_])
     pd.testing.assert_series_equal(y_kept, labels.iloc[sampler.sample_indices_])
@@ -834,7 +933,7 @@ def test_sampler__frames__stay_frames_under_their_index() -> None:
 def test_sampler__stands_in_a_pipeline_of_imbalanced_learn() -> None:
     imblearn = pytest.importorskip("imblearn.pipeline")
     X, y = table()
-    sampler = EchoSelectSampler(EchoSelect(BRIEF, random_state=0))
+    sampler = EchoSelectSampler(EchoSelect(BRIEF, select_by="similarity", random_state=0))
     classify = FlywheelClassifier(max_epochs=4, random_state=0)
     pipeline = imblearn.Pipeline([("sample", sampler), ("clf", classify)]).fit(X, y)
     assert len(pipeline["clf"].label_quality_) == len(pipeline["sample"].sample_indices_)
