@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from math import ceil, nan
+from math import nan
 from typing import Any
 
 import torch
@@ -19,7 +19,8 @@ from noisyfit.nn.transition import posterior
 
 PILOT_MINIMUM = 100  # labelled rows
 CORRECTED = ", corrected for how classes are mistaken for each other,"
-LATEST = 0.5  # of the epochs; images are learned from no longer before the method begins
+N_SPLITS = {"table": 2, "image": 1}  # of the pilot; on images it costs as much as cross-entropy
+TEMPERATURE = 0.3  # of predictions of labels that were trained on
 
 
 class WarmUp:
@@ -30,9 +31,7 @@ class WarmUp:
     which confirms its own mistakes. A pilot (`noisyfit.estimator.pilot`) finds out: networks
     trained on one half of the rows predict the other half. If they predict worse at the end than
     before, the method begins after their best epoch. Otherwise the networks are still learning from
-    the labels. On tables the warm-up then lasts to the end. On images, from which a network
-    trained from nothing can learn for hundreds of epochs, the pilot and the warm-up last for half
-    of the epochs.
+    the labels, and the warm-up lasts to the end.
 
     The pilot's predictions also show which classes are mistaken for which, and how often
     (`noisyfit.nn.transition`). From then on a given label stands for the probabilities of the true
@@ -124,11 +123,10 @@ class WarmUp:
         return self.warmup_epochs is None and enough
 
     def _ask_a_pilot(self, data: TrainingData) -> None:
-        is_table = self.layout_ == "table"
         pilot = run_pilot(
             data,
-            self.max_epochs_ if is_table else ceil(LATEST * self.max_epochs_),
-            2 if is_table else 1,
+            self.max_epochs_,
+            N_SPLITS["table" if self.layout_ == "table" else "image"],
             partial(self._make_network, "module", independent=False),
             partial(self._make_optimizer, "module"),
             self._predict,

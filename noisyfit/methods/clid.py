@@ -80,9 +80,8 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
         do.
     warmup_epochs : int or None, default=None
         Epochs of cross-entropy before the first meta step. None means: until the epoch in which a
-        pilot predicts unseen labels best; if it predicts them as well at the end, to the end for
-        tables and to half time for images; without a pilot, that is with fewer than 100 labels, one
-        sixth of the epochs.
+        pilot predicts unseen labels best, or to the end if it predicts them as well there; without
+        a pilot, that is with fewer than 100 labels, one sixth of the epochs.
     {shared parameters}
 
     Attributes

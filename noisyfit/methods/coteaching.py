@@ -36,8 +36,8 @@ class CoTeachingClassifier(WarmUp, Peers, CrossEntropyClassifier):
     ----------
     warmup_epochs : int or None, default=None
         Epochs on all rows. None means: until the epoch in which a pilot predicts unseen labels
-        best; if it predicts them as well at the end, to the end for tables and to half time for
-        images; without a pilot, that is with fewer than 100 labels, one sixth of the epochs.
+        best, or to the end if it predicts them as well there; without a pilot, that is with fewer
+        than 100 labels, one sixth of the epochs.
     {shared parameters}
 
     Attributes

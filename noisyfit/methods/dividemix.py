@@ -60,9 +60,9 @@ class DivideMixClassifier(WarmUp, MetaLearning, Peers):
         Parameter of the Beta distribution of MixUp.
     warmup_epochs : int or None, default=None
         Epochs on the given labels before the first division. None means: until the epoch in which a
-        pilot predicts unseen labels best; if it predicts them as well at the end, to the end for
-        tables and to half time for images; without a pilot, that is with fewer than 100 labels, one
-        sixth of the epochs. A sixth is at least 60 batches.
+        pilot predicts unseen labels best, or to the end if it predicts them as well there; without
+        a pilot, that is with fewer than 100 labels, one sixth of the epochs. A sixth is at least 60
+        batches.
     meta_model : {"wnet", "vri"} or None, default=None
         "DivideMix with CLID" of [2]_: a meta-model that weights the believed rows by their loss
         (``"wnet"``) or rescales their logits by embedding and target (``"vri"``, the paper's

@@ -101,9 +101,8 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
         Whether ``predict_proba`` returns the predictor's probabilities or its denoised labels.
     warmup_epochs : int or None, default=None
         Epochs of cross-entropy before the predictor learns denoised labels. None means: until the
-        epoch in which a pilot predicts unseen labels best; if it predicts them as well at the end,
-        to the end for tables and to half time for images; without a pilot, that is with fewer than
-        100 labels, one sixth of the epochs.
+        epoch in which a pilot predicts unseen labels best, or to the end if it predicts them as
+        well there; without a pilot, that is with fewer than 100 labels, one sixth of the epochs.
     {shared parameters}
 
     Attributes

@@ -199,23 +199,26 @@ def test_without_auxiliary_network__main_network_learns_eq_7_on_labelled_rows_al
     assert min(abs(value - float(loss)) for value in possible) < 1e-6
 
 
-def test_inference_main__predicts_with_the_main_network() -> None:
+@pytest.mark.parametrize(
+    ("inference", "predicting"),
+    [("both", ["module", "main"]), ("auxiliary", ["module"]), ("main", ["main"])],
+)
+def test_inference__predicts_with_the_mean_logits_of_these_networks(
+    inference: str, predicting: list[str]
+) -> None:
     X, y = blobs(60)
-    clf = FlywheelClassifier(max_epochs=4, warmup_epochs=2, inference="main", random_state=0)
+    clf = FlywheelClassifier(max_epochs=4, warmup_epochs=2, inference=inference, random_state=0)
     clf.fit(X, y)
+    rows = torch.as_tensor(X).to(clf.device_)
     with torch.no_grad():
-        expected = clf.main_.eval()(torch.as_tensor(X).to(clf.device_)).softmax(1).cpu().numpy()
+        logits = [getattr(clf, f"{name}_").eval()(rows).double() for name in predicting]
+    expected = (sum(logits) / len(logits)).softmax(1).cpu().numpy()
     np.testing.assert_allclose(clf.predict_proba(X), expected, atol=1e-6)
 
 
-def test_prediction_uses_the_auxiliary_network_alone() -> None:
-    X, y = blobs(60)
-    clf = FlywheelClassifier(max_epochs=4, warmup_epochs=2, random_state=0).fit(X, y)
-    before = clf.predict_proba(X)
-    with torch.no_grad():
-        for parameter in clf.main_.parameters():
-            parameter.zero_()
-    assert np.array_equal(clf.predict_proba(X), before)
+def test_inference__without_auxiliary_network__the_main_one_predicts() -> None:
+    clf = FlywheelClassifier(max_epochs=4, warmup_epochs=2, auxiliary=False, random_state=0)
+    assert clf.fit(*blobs(60)).predicting_ == ["module"]
 
 
 def test_score_labels__wrong_labels_of_new_rows__are_rated_low() -> None:
