@@ -143,18 +143,18 @@ def digit_images(n: int) -> tuple[NDArray[Any], NDArray[Any]]:
     return (X[:n].reshape(-1, 8, 8) * 15).astype(np.uint8), y[:n]
 
 
-def test_warm_up__of_images__ends_at_half_time_at_the_latest() -> None:
+@pytest.mark.slow
+def test_warm_up__of_images_that_are_memorised__ends_before_the_last_epoch() -> None:
     X, y = digit_images(500)
-    noisy = noise.symmetric(y, 0.4, random_state=0).labels
-    clf = FlywheelClassifier(max_epochs=9, flip=False, random_state=0).fit(X, noisy)
-    assert clf.warmup_epochs_ == int(clf.state_.first_epoch) == 5
-    assert 0 < clf.gamma_ < 1
+    for seed in range(3):
+        noisy = noise.symmetric(y, 0.4, random_state=seed).labels
+        clf = FlywheelClassifier(max_epochs=80, flip=False, random_state=seed).fit(X, noisy)
+        assert clf.warmup_epochs_ == int(clf.state_.first_epoch) < 70
 
 
-def test_warm_up__table_that_is_still_learnt__estimates_are_nan() -> None:
+def test_warm_up__still_learning_at_the_end__estimates_are_nan() -> None:
     X, y = digit_images(500)
-    X = X.reshape(500, -1)
-    params: dict[str, Any] = {"max_epochs": 6, "random_state": 0}
+    params: dict[str, Any] = {"max_epochs": 6, "flip": False, "random_state": 0}
     clf = FlywheelClassifier(inference="main", **params).fit(X, y)
     assert int(clf.state_.first_epoch) == -1
     assert clf.warmup_epochs_ == 6
