@@ -131,11 +131,11 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
        period of 10 epochs, with which the released code falls for ten epochs to 0.001 and rises for
        ten; batches of 100 rows, where the default is 128; and 100 or 150 epochs.
     6. Training begins with a warm-up, for all objectives. It includes the rows whose labels later
-       judge. A pilot decides when the warm-up ends, from predictions on unseen rows, and
-       estimates which classes are mistaken for which: instead of the given labels, the network
-       learns, and the meta-model weights, the probabilities of the true classes under the pilot's
-       transition matrix. The paper has a warm-up for CE(p) only, of 10 or 30 epochs; the released
-       code also has one for MAE on labels of small loss.
+       judge. A pilot decides when the warm-up ends, from predictions on unseen rows, and estimates
+       which classes are mistaken for which: instead of the given labels, the network learns, and
+       the meta-model weights, the probabilities of the true classes under the pilot's transition
+       matrix. The paper has a warm-up for CE(p) only, of 10 or 30 epochs; the released code also
+       has one for MAE on labels of small loss.
     7. CLID is the mean of the rows' values, 1/m in Eq. 9, as in the released code; the paper prints
        1/m^2. The gradient stops at the embeddings and, without ``normalizer_grad``, at the row sums
        of Eq. 8; the paper mentions only the embeddings.

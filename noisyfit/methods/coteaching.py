@@ -61,10 +61,9 @@ class CoTeachingClassifier(WarmUp, Peers, CrossEntropyClassifier):
        20 and 40 % symmetric noise, and 0.39 for 40 % pairflip noise: a little high, because rows
        not yet learned count as wrong. A Gaussian mixture of the losses gives 0.27 in the last case.
     2. After the warm-up the full share is left out at once; in the paper it grows over 10 epochs.
-    3. A pilot decides when the warm-up ends, from predictions on unseen rows: rows are
-       left out once networks begin to memorise. It also estimates which classes are mistaken for
-       which; the networks learn the probabilities of the true classes that follow from the given
-       labels.
+    3. A pilot decides when the warm-up ends, from predictions on unseen rows: rows are left out
+       once networks begin to memorise. It also estimates which classes are mistaken for which; the
+       networks learn the probabilities of the true classes that follow from the given labels.
     4. ``predict`` uses the mean logits of the two networks.
 
     Trusted rows are never left out. Rows without a label take no part in training. Cost: twice

@@ -154,15 +154,14 @@ class HRPClassifier(WarmUp, Peers):
     8. The guess is the class with the highest probability averaged over epochs
        (``temporal_momentum``), not over one step, and the guesses of all rows form positives; the
        paper uses only those of high confidence.
-    9. A pilot decides when the warm-up ends, from predictions on unseen rows, and
-       estimates which classes are mistaken for which. After the warm-up, the label of each row in
-       Eqs. 9 and 13 is the distribution over the true classes that follows from its given label,
-       these averages and the pilot, sharpened at temperature 0.3 because networks lean towards
-       labels that they have seen; all rows with a label are used. With an
-       explicit number of ``warmup_epochs`` the averages select rows: the half of each class with
-       the smallest loss, and all labels predicted with 0.95 or more. Once 60 % of the epochs have
-       passed and the ramp has ended, rows without a believed label join if both networks agree and
-       the partner is at least 0.95 sure.
+    9. A pilot decides when the warm-up ends, from predictions on unseen rows, and estimates which
+       classes are mistaken for which. After the warm-up, the label of each row in Eqs. 9 and 13 is
+       the distribution over the true classes that follows from its given label, these averages and
+       the pilot, sharpened at temperature 0.3 because networks lean towards labels that they have
+       seen; all rows with a label are used. With an explicit number of ``warmup_epochs`` the
+       averages select rows: the half of each class with the smallest loss, and all labels predicted
+       with 0.95 or more. Once 60 % of the epochs have passed and the ramp has ended, rows without a
+       believed label join if both networks agree and the partner is at least 0.95 sure.
     10. The target of Eq. 14 is the learner's own distribution on the weak view, without a gradient.
     11. The weight of all losses but the first rises over a sixth of the epochs, and only after the
         warm-up, which the paper does not mention.

@@ -148,8 +148,8 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
        published, separately from those of Eq. 6. Its sum runs over the batch.
     6. ``s(t)`` is ``guidance_scale * sqrt(1 - alpha_bar)``.
     7. The warm-up ends when learning does; a network that is still learning is held back by its own
-       predictions. A pilot decides when the warm-up ends, from predictions on unseen
-       rows, and estimates which classes are mistaken for which: during the warm-up, and with
+       predictions. A pilot decides when the warm-up ends, from predictions on unseen rows, and
+       estimates which classes are mistaken for which: during the warm-up, and with
        ``anchor="posterior"`` afterwards, given labels become probabilities of the true classes
        under the pilot's transition matrix.
     8. After a collapse a guard restores the end of the warm-up. The paper does not say what

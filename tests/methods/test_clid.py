@@ -133,7 +133,7 @@ def test_meta_objective__one_row_of_each_class__judges_by_none(objective: str) -
 
 def test_warm_up_that_lasts_to_the_end__no_weight_is_known() -> None:
     X, y = images(420)
-    with pytest.warns(NoisyFitWarning, match="was cross-entropy to the end"):
+    with pytest.warns(NoisyFitWarning, match="was cross-entropy, corrected"):
         clf = CLIDMetaClassifier(max_epochs=2, random_state=0).fit(X, y)
     assert np.isnan(clf.sample_weight_).all()
     assert np.isinf(clf.snapshot_score_).all()
