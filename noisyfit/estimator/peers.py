@@ -13,7 +13,7 @@ from noisyfit.estimator.base import NoisyLabelClassifier
 
 
 class Peers(NoisyLabelClassifier):
-    """The networks ``module_`` and ``peer_`` of a method.
+    """Two networks of a method, ``module_`` and ``peer_`` unless ``_peers`` names others.
 
     A method inherits from this class. ``predicting_`` names the networks that predict: both, or
     only ``module_`` where a callback restores its best epoch.

@@ -91,6 +91,8 @@ class FlywheelClassifier(WarmUp, Peers):
     corruption_matrix_ : ndarray of shape (n_classes, n_classes)
         Probability of the observed class (column) given the true class (row) among corrupted
         labels, ``T_c`` in [1]_. NaN if there was no cycle.
+    predicting_ : list of str
+        The networks that predict: ``"module"``, which is the auxiliary one, and ``"main"``.
     warmup_epochs_ : int
         Number of epochs before the first cycle; ``n_iter_`` if there was none.
     {shared attributes}
