@@ -111,8 +111,8 @@ class EchoAlignClassifier(
     -----
     The three rows of Table 3 in [1]_ are ``include_originals=False, include_modified="all"``,
     ``include_modified="none"`` and ``include_modified="rejected"``. Differences from the paper are
-    listed on the page of this method in the documentation. Cost: a diffusion model trained twice,
-    then as the classifier; a modified copy of each row.
+    listed on the page of this method in the documentation. Cost: co-teaching, a diffusion model
+    (trained twice if the similarity decides), then as the classifier; a modified copy of each row.
 
     References
     ----------
