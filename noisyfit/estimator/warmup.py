@@ -21,6 +21,7 @@ PILOT_MINIMUM = 100  # labelled rows
 CORRECTED = ", corrected for how classes are mistaken for each other,"
 N_SPLITS = {"table": 2, "image": 1}  # of the pilot; on images it costs as much as cross-entropy
 TEMPERATURE = 0.3  # of predictions of labels that were trained on
+PILOT_SHARE = 0.25  # in the beliefs of a method
 
 
 class WarmUp:
@@ -169,5 +170,7 @@ class WarmUp:
         return torch.where(data.trusted[idx, None], known, targets)
 
     def _with_pilot(self, probs: Tensor) -> Tensor:
-        """Return the mean of the beliefs of a method and the pilot about all rows."""
-        return (probs + self.state_.pilot_beliefs) / 2 if self.state_.has_pilot else probs
+        """Mix the beliefs of a method about all rows with the pilot's, which has not seen them."""
+        if not self.state_.has_pilot:
+            return probs
+        return torch.lerp(probs, self.state_.pilot_beliefs, PILOT_SHARE)

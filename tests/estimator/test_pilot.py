@@ -78,6 +78,16 @@ def test_pilot__unseen_labels__do_not_reach_beliefs_by_the_row_itself() -> None:
     assert abs((guessed == y).mean() - 0.5) < 0.08
 
 
+def test_pilot__once_a_method_has_begun__is_a_quarter_of_its_beliefs() -> None:
+    X, y = table(0, 200)
+    clf = FlywheelClassifier(max_epochs=3, random_state=0, **SMALL).fit(X, y)
+    own, pilot = torch.tensor([[0.8, 0.2]]), torch.tensor([[0.4, 0.6]])
+    clf.state_.pilot_beliefs = pilot
+    torch.testing.assert_close(clf._with_pilot(own), torch.tensor([[0.7, 0.3]]))
+    clf.state_.has_pilot.fill_(False)
+    torch.testing.assert_close(clf._with_pilot(own), own)
+
+
 @pytest.mark.slow
 def test_warm_up__table_that_is_memorised__ends_early() -> None:
     """Rows of many 0/1 columns are told apart after a few epochs, whatever their labels."""
