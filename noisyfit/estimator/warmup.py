@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from math import nan
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ PILOT_MINIMUM = 100  # labelled rows
 CORRECTED = ", corrected for how classes are mistaken for each other,"
 N_SPLITS = {"table": 2, "image": 1}  # of the pilot; on images it costs as much as cross-entropy
 TEMPERATURE = 0.3  # of predictions of labels that were trained on
+PILOT_SHARE = 0.25  # in the beliefs of a method
 
 
 class WarmUp:
@@ -49,7 +50,6 @@ class WarmUp:
        Loss Correction Approach. CVPR, 2017. arXiv:1609.03683
     """
 
-    _pilot_share: ClassVar[float] = 0.5  # in the beliefs of the method
     warmup_epochs: int | None
     warmup_epochs_: int
     max_epochs_: int
@@ -173,4 +173,4 @@ class WarmUp:
         """Mix the beliefs of a method about all rows with the pilot's, which has not seen them."""
         if not self.state_.has_pilot:
             return probs
-        return torch.lerp(probs, self.state_.pilot_beliefs, self._pilot_share)
+        return torch.lerp(probs, self.state_.pilot_beliefs, PILOT_SHARE)

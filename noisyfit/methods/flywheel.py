@@ -165,7 +165,6 @@ class FlywheelClassifier(WarmUp, Peers):
     """
 
     _peers: ClassVar = ("module", "main")
-    _pilot_share: ClassVar[float] = 0.25
     main_: Any
     main_optimizer_: torch.optim.Optimizer
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {

@@ -205,7 +205,6 @@ class HRPClassifier(WarmUp, Peers):
     """
 
     _uses_meta: ClassVar = True
-    _pilot_share: ClassVar[float] = 0.25
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "reliability": [StrOptions({"disentangled", "coupled"}), None],
         "mixing": [StrOptions({"asymmetric", "symmetric"}), None],

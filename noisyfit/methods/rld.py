@@ -60,7 +60,7 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
     anchor : {"posterior", "class_median", "ensemble"} or None, default="posterior"
         What the predictor learns. ``"posterior"`` is the probabilities of the true classes that
         follow from the given label, under the pilot's transition matrix, and from the sharpened
-        mean of the denoised labels, averaged with the beliefs of the pilot. Without a pilot (see
+        mean of the denoised labels, mixed with the beliefs of the pilot. Without a pilot (see
         ``warmup_epochs``) it is ``"class_median"``. ``"ensemble"`` is the sharpened mean over
         epochs of each row's denoised labels. ``"class_median"`` is the same, but with the given
         label where its denoised probability is above the median of the rows with that label:

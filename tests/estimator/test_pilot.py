@@ -78,7 +78,7 @@ def test_pilot__unseen_labels__do_not_reach_beliefs_by_the_row_itself() -> None:
     assert abs((guessed == y).mean() - 0.5) < 0.08
 
 
-def test_pilot__once_the_flywheel_has_begun__is_a_quarter_of_its_beliefs() -> None:
+def test_pilot__once_a_method_has_begun__is_a_quarter_of_its_beliefs() -> None:
     X, y = table(0, 200)
     clf = FlywheelClassifier(max_epochs=3, random_state=0, **SMALL).fit(X, y)
     own, pilot = torch.tensor([[0.8, 0.2]]), torch.tensor([[0.4, 0.6]])
