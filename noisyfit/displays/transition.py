@@ -171,8 +171,10 @@ class TransitionMatrixDisplay:
         """
         matrix, names = self._checked()
         self.ax_, self.figure_ = axes_or_new(ax)
-        scale: dict[str, Any] = {"cmap": cmap, "vmin": 0, "vmax": 1, "interpolation": "nearest"}
-        self.im_ = self.ax_.imshow(matrix, **scale | (im_kw or {}))
+        look: dict[str, Any] = {"cmap": cmap, "interpolation": "nearest"} | (im_kw or {})
+        if "norm" not in look:
+            look = {"vmin": 0, "vmax": 1} | look
+        self.im_ = self.ax_.imshow(matrix, **look)
         if colorbar:
             self.ax_.figure.colorbar(self.im_, ax=self.ax_, label="Probability")
         self.ax_.set(xlabel="Given class", ylabel="True class")

@@ -157,6 +157,11 @@ def test_plot__keywords_reach_the_artists() -> None:
     assert display.figure_.get_axes() == [display.ax_]
 
 
+def test_plot__norm__replaces_the_scale() -> None:
+    norm = plt.matplotlib.colors.LogNorm(0.01, 0.5)
+    assert TransitionMatrixDisplay(np.full((2, 2), 0.5)).plot(im_kw={"norm": norm}).im_.norm is norm
+
+
 def test_plot__simulated_matrix() -> None:
     noisy = noise.pairflip(np.arange(50) % 5, 0.4, random_state=0)
     display = TransitionMatrixDisplay(noisy.transition).plot()
