@@ -12,8 +12,13 @@ import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from noisyfit import CrossEntropyClassifier, EchoAlignClassifier, EchoSelect, noise
-from noisyfit.metrics import detection_auroc
+from noisyfit import (
+    CrossEntropyClassifier,
+    EchoAlignClassifier,
+    EchoSelect,
+    LabelQualityDisplay,
+    noise,
+)
 from noisyfit.nn.generators import ConditionalDiffusion
 
 # %%
@@ -57,15 +62,11 @@ for column, row in zip(axes.T, [*right, *wrong], strict=True):
 # %%
 # Similarities
 # ------------
-# The threshold is Otsu's and does not depend on knowing which labels are wrong.
-figure, axis = plt.subplots(figsize=(7, 3), layout="constrained")
-bins = np.linspace(-0.5, 1, 60)
-for rows, name in ((~noisy.flipped, "right labels"), (noisy.flipped, "wrong labels")):
-    axis.hist(selector.similarities_[rows], bins, alpha=0.6, label=name)
-axis.axvline(selector.threshold_, color="black", label="threshold")
-axis.set(xlabel="cosine similarity of original and modified row", ylabel="rows")
-axis.legend()
-auroc = detection_auroc(noisy.flipped, selector.similarities_)
-print(f"AUROC of finding the wrong labels: {auroc:.3f}")
+# The threshold, the black line, is Otsu's and does not depend on knowing which labels are wrong.
+display = LabelQualityDisplay.from_predictions(
+    selector.similarities_, flipped=noisy.flipped, name="similarity", bins=60
+)
+display.ax_.axvline(selector.threshold_, color="black")
+display.ax_.set(xlabel="cosine similarity of original and modified row", ylabel="rows")
 kept = clf.support_
 print(f"{kept.sum()} originals are kept, {(~noisy.flipped)[kept].mean():.1%} with right labels")

@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from noisyfit import FlywheelClassifier, noise
+from noisyfit import FlywheelClassifier, LabelIssuesDisplay, TransitionMatrixDisplay, noise
 from noisyfit.metrics import detection_auroc, transition_matrix_error
 
 # %%
@@ -40,23 +40,16 @@ print(
     f"AUROC of finding the wrong labels: {detection_auroc(noisy.flipped, clf.label_quality_):.3f}"
 )
 
-figure, axes = plt.subplots(2, 6, figsize=(9, 4), layout="constrained")
-for axis, (row, issue) in zip(axes.flat, issues.head(12).iterrows(), strict=True):
-    axis.imshow(X_train[row].reshape(8, 8), cmap="gray_r")
-    axis.set_title(f"given {issue.given_label}\nsuggested {issue.predicted_label}", fontsize=9)
-    axis.set_axis_off()
+_ = LabelIssuesDisplay.from_estimator(clf, X_train.reshape(-1, 8, 8), im_kw={"cmap": "gray_r"})
 
 # %%
 # Which class is mistaken for which
 # ---------------------------------
 # Rows are true classes and columns given ones. The bright cells next to the diagonal are the flips.
-figure, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
-for axis, matrix, title in zip(
-    axes, (noisy.transition, clf.transition_matrix_), ("true", "estimated"), strict=True
-):
-    picture = axis.imshow(matrix, vmin=0, vmax=1)
-    axis.set(title=title, xlabel="given class", ylabel="true class", xticks=range(10))
-    axis.set_yticks(range(10))
-figure.colorbar(picture, ax=axes, label="probability")
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
+TransitionMatrixDisplay(noisy.transition).plot(ax=left, colorbar=False)
+TransitionMatrixDisplay.from_estimator(clf, ax=right, colorbar=False)
+left.set_title("true")
+right.set_title("estimated")
 error = transition_matrix_error(clf.transition_matrix_, noisy.transition)
 print(f"misplaced probability in the average row: {error:.3f}")

@@ -11,13 +11,12 @@ from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_images
 from sklearn.pipeline import make_pipeline
 
-from noisyfit import ImageEmbedder, RLDClassifier, noise
+from noisyfit import ImageEmbedder, LabelIssuesDisplay, RLDClassifier, noise
 from noisyfit.metrics import detection_auroc
 
 # %%
@@ -48,10 +47,5 @@ print(f"AUROC of finding the wrong labels: {detection_auroc(noisy.flipped, quali
 # %%
 # Look at the most suspicious labels
 # ----------------------------------
-issues = clf[-1].label_issues().sort_values("label_quality")
-figure, axes = plt.subplots(2, 6, figsize=(9, 4), layout="constrained")
-for axis, (row, issue) in zip(axes.flat, issues.head(12).iterrows(), strict=True):
-    axis.imshow(Image.open(files[row]))
-    axis.set_title(f"given {issue.given_label}\nsuggested {issue.predicted_label}", fontsize=9)
-    axis.set_axis_off()
+_ = LabelIssuesDisplay.from_estimator(clf, files)
 folder.cleanup()

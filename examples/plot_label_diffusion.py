@@ -11,9 +11,8 @@ so that the walk can be watched.
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import make_blobs
-from sklearn.metrics import ConfusionMatrixDisplay
 
-from noisyfit import RLDClassifier, noise
+from noisyfit import RLDClassifier, TransitionMatrixDisplay, noise
 
 # %%
 # Three classes, four in ten labels wrong
@@ -52,6 +51,5 @@ figure, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
 for axis, labels, title in zip(
     axes, (noisy.labels, denoised), ("given labels", "denoised labels"), strict=True
 ):
-    ConfusionMatrixDisplay.from_predictions(y, labels, normalize="true", ax=axis, colorbar=False)
-    axis.set(title=title, xlabel="label", ylabel="true class")
-plt.show()
+    TransitionMatrixDisplay.from_predictions(y, labels, ax=axis, colorbar=False)
+    axis.set(title=title, xlabel="label")

@@ -7,6 +7,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # read by type checkers and editors; `__getattr__` below imports them
+    from noisyfit.displays.beliefs import BeliefTrajectoryDisplay as BeliefTrajectoryDisplay
+    from noisyfit.displays.history import TrainingHistoryDisplay as TrainingHistoryDisplay
+    from noisyfit.displays.label_issues import LabelIssuesDisplay as LabelIssuesDisplay
+    from noisyfit.displays.label_quality import LabelQualityDisplay as LabelQualityDisplay
+    from noisyfit.displays.transition import TransitionMatrixDisplay as TransitionMatrixDisplay
     from noisyfit.embedding.embedder import ImageEmbedder as ImageEmbedder
     from noisyfit.estimator.base import NoisyLabelClassifier as NoisyLabelClassifier
     from noisyfit.exceptions import NoisyFitError as NoisyFitError
@@ -51,6 +56,11 @@ _HOME = {
     "EchoSelectSampler": "noisyfit.methods.echoalign.transformers",
     "ImageEmbedder": "noisyfit.embedding.embedder",
     "neg_clid": "noisyfit.metrics.divergence",
+    "BeliefTrajectoryDisplay": "noisyfit.displays.beliefs",
+    "LabelIssuesDisplay": "noisyfit.displays.label_issues",
+    "LabelQualityDisplay": "noisyfit.displays.label_quality",
+    "TrainingHistoryDisplay": "noisyfit.displays.history",
+    "TransitionMatrixDisplay": "noisyfit.displays.transition",
     "NoisyFitError": "noisyfit.exceptions",
     "NoisyFitWarning": "noisyfit.exceptions",
 }

@@ -15,6 +15,7 @@ from noisyfit.metrics.divergence import (
     standardized_clid,
 )
 from noisyfit.metrics.ood import fpr_at_95_tpr, ood_auroc, ood_scores
+from noisyfit.metrics.relabelling import relabelled_share
 
 __all__ = [
     "corrected_accuracy",
@@ -30,4 +31,5 @@ __all__ = [
     "fpr_at_95_tpr",
     "ood_auroc",
     "ood_scores",
+    "relabelled_share",
 ]
