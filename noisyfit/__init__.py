@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # read by type checkers and editors; `__getattr__` below imports them
+    from noisyfit.cleaning import LabelCleaner as LabelCleaner
     from noisyfit.embedding.embedder import ImageEmbedder as ImageEmbedder
     from noisyfit.estimator.base import NoisyLabelClassifier as NoisyLabelClassifier
     from noisyfit.exceptions import NoisyFitError as NoisyFitError
@@ -46,6 +47,7 @@ _HOME = {
     "CoTeachingClassifier": "noisyfit.methods.coteaching",
     "DivideMixClassifier": "noisyfit.methods.dividemix",
     "EchoAlignClassifier": "noisyfit.methods.echoalign.classifier",
+    "LabelCleaner": "noisyfit.cleaning",
     "EchoMod": "noisyfit.methods.echoalign.transformers",
     "EchoSelect": "noisyfit.methods.echoalign.transformers",
     "EchoSelectSampler": "noisyfit.methods.echoalign.transformers",
