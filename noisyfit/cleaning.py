@@ -98,7 +98,8 @@ class LabelCleaner(LabelProtocol, DelegatingClassifier, Savable, BaseEstimator):
         Marks rows without a label, for example -1 or "". NaN marks None, NaN, NaT and pandas' NA.
         Such rows get a belief, but nothing learns from them.
     random_state : int, RandomState instance or None, default=None
-        Divides the rows, and is passed to detector and estimator if they have none of their own.
+        Divides the rows, and is passed to detector and estimator, and to what is in them, where
+        they have none of their own.
 
     Attributes
     ----------

@@ -300,6 +300,15 @@ def test_random_state__decides_everything_whatever_the_number_of_jobs() -> None:
     assert (other.label_quality_ != one.label_quality_).any()
 
 
+def test_random_state__reaches_the_steps_of_a_pipeline_and_keeps_their_own() -> None:
+    X, y, _ = noisy_table()
+    pipeline = make_pipeline(StandardScaler(), DecisionTreeClassifier())
+    cleaner = LabelCleaner(pipeline, DecisionTreeClassifier(random_state=7), random_state=4)
+    seeds = {detector[-1].random_state for detector in cleaner.fit(X, y).detectors_}
+    assert {type(seed) for seed in seeds} == {int}
+    assert cleaner.estimator_.random_state == 7
+
+
 # Rows and labels of every kind.
 
 

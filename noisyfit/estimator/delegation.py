@@ -58,8 +58,11 @@ class DelegatingClassifier(MetaEstimatorMixin, ClassifierMixin):
 
 
 def seeded(estimator: Any, seed: int) -> Any:
-    """Return a clone, with the seed if it has none of its own."""
+    """Return a clone, in which the seed fills every ``random_state`` that is None."""
     estimator = clone(estimator)
-    if estimator.get_params(deep=False).get("random_state", 0) is None:
-        estimator.set_params(random_state=seed)
-    return estimator
+    unset = [
+        name
+        for name, value in estimator.get_params().items()
+        if value is None and name.split("__")[-1] == "random_state"
+    ]
+    return estimator.set_params(**dict.fromkeys(unset, seed))
