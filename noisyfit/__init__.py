@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # read by type checkers and editors; `__getattr__` below imports them
+    from noisyfit.cleaning import LabelCleaner as LabelCleaner
     from noisyfit.displays.beliefs import BeliefTrajectoryDisplay as BeliefTrajectoryDisplay
     from noisyfit.displays.history import TrainingHistoryDisplay as TrainingHistoryDisplay
     from noisyfit.displays.label_issues import LabelIssuesDisplay as LabelIssuesDisplay
@@ -51,6 +52,7 @@ _HOME = {
     "CoTeachingClassifier": "noisyfit.methods.coteaching",
     "DivideMixClassifier": "noisyfit.methods.dividemix",
     "EchoAlignClassifier": "noisyfit.methods.echoalign.classifier",
+    "LabelCleaner": "noisyfit.cleaning",
     "EchoMod": "noisyfit.methods.echoalign.transformers",
     "EchoSelect": "noisyfit.methods.echoalign.transformers",
     "EchoSelectSampler": "noisyfit.methods.echoalign.transformers",

@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 import sklearn
+from sklearn.ensemble import HistGradientBoostingClassifier
 
 ROOT = Path(__file__).parents[1]
 README, GUIDE = ROOT / "README.md", ROOT / "docs" / "guide.md"
+CLEANING = ROOT / "docs" / "cleaning.md"
 
 
 def blocks_of(page: Path, language: str) -> list[str]:
@@ -35,6 +37,14 @@ def test_guide__blocks_run_one_after_the_other(
     names = run(GUIDE)
     assert (names["same"].predict(names["X"]) == names["checked"].predict(names["X"])).all()
     assert not any(Path("checkpoints").glob("*"))
+
+
+@pytest.mark.slow
+def test_cleaning__blocks_run__and_cleaned_labels_teach_more() -> None:
+    names = run(CLEANING)
+    plain = HistGradientBoostingClassifier(random_state=0).fit(names["X"], names["y_noisy"])
+    assert names["accuracy"] > plain.score(names["X_test"], names["y_test"]) + 0.03
+    assert names["mixed"].estimator_.is_categorical_.sum() == 1
 
 
 def test_the_two_commands_for_an_empty_machine_come_first() -> None:

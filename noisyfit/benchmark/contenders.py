@@ -35,7 +35,8 @@ def package_methods() -> dict[str, type[Any]]:
         for value in public
         if isinstance(value, type) and issubclass(value, ClassifierMixin)
     }
-    del found[short_name("NoisyLabelClassifier")]  # their base class
+    for name in ("NoisyLabelClassifier", "LabelCleaner"):  # their base class, and what uses them
+        del found[short_name(name)]
     return {BASELINE: found[BASELINE]} | found
 
 

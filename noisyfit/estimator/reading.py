@@ -24,6 +24,7 @@ from noisyfit.nn.augment import ImageAugment, TableAugment
 from noisyfit.utils.validation import (
     check_clean_mask,
     check_lengths,
+    check_several_classes,
     encode,
     find_classes,
     present_labels,
@@ -51,11 +52,7 @@ class Reader(InputReader, LabelProtocol):
         check_lengths(len(rows), len(missing))
         self.classes_ = find_classes(present_labels(self.given_labels_, missing))
         self.n_classes_ = len(self.classes_)
-        if self.n_classes_ < 2:
-            raise ValueError(
-                "y must have at least two classes. Classifier can't train when only one class is "
-                f"present: {self.classes_[0]!r}."
-            )
+        check_several_classes(self.classes_)
         codes = encode(self.given_labels_, self.classes_, missing)
         return self._as_data(rows, codes, check_clean_mask(clean_mask, codes))
 

@@ -222,6 +222,15 @@ def find_classes(labels: NDArray[Any]) -> NDArray[Any]:
     return classes
 
 
+def check_several_classes(classes: NDArray[Any]) -> None:
+    """Refuse labels of a single class."""
+    if len(classes) < 2:
+        raise ValueError(
+            "y must have at least two classes. Classifier can't train when only one class is "
+            f"present: {classes[0]!r}."
+        )
+
+
 def _check_kind(labels: NDArray[Any]) -> None:
     if labels.dtype.kind == "f":
         continuous = labels[~np.isfinite(labels) | (labels != np.trunc(labels))]

@@ -9,20 +9,21 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, has_fit_parameter
 
 from noisyfit.data.rows import unwrapped
-from noisyfit.estimator.bases import BaseEstimator, ClassifierMixin, MetaEstimatorMixin
+from noisyfit.estimator.bases import BaseEstimator
+from noisyfit.estimator.delegation import DelegatingClassifier, seeded
 from noisyfit.estimator.fitted import all_or_nothing
 from noisyfit.estimator.labels import LabelProtocol, as_labels
 from noisyfit.estimator.persistence.savable import Savable
 from noisyfit.exceptions import warn
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
-from noisyfit.methods.echoalign.transformers import EchoSelect, seeded
+from noisyfit.methods.echoalign.transformers import EchoSelect
 from noisyfit.utils.parameters import NOT_NEGATIVE, Interval, StrOptions
 from noisyfit.utils.validation import (
     check_clean_mask,
+    check_several_classes,
     present_labels,
     take_rows,
 )
@@ -30,20 +31,7 @@ from noisyfit.utils.validation import (
 FINE_TUNING_RATE = 0.01  # of the learning rate: what two steps by ten have left of it
 
 
-def _has(method: str) -> Any:
-    """Whether the classifier, fitted or not, has a method."""
-
-    def check(self: EchoAlignClassifier) -> bool:
-        estimator = self._default_estimator() if self.estimator is None else self.estimator
-        getattr(getattr(self, "estimator_", estimator), method)
-        return True
-
-    return check
-
-
-class EchoAlignClassifier(
-    LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Savable, BaseEstimator
-):
+class EchoAlignClassifier(LabelProtocol, DelegatingClassifier, Savable, BaseEstimator):
     """Learn from rows that were changed to fit their labels.
 
     Labels are not corrected but taken as right: a generator modifies each row until it fits its
@@ -198,7 +186,7 @@ class EchoAlignClassifier(
     def _align(self, X: Any, y: Any, clean_mask: Any) -> None:
         """Run the algorithm."""
         self._check_parameters()
-        estimator = self._default_estimator() if self.estimator is None else self.estimator
+        estimator = self._chosen_estimator()
         self._check_estimator(estimator)
         X = unwrapped(X)
         seed = check_random_state(self.random_state).randint(2**31 - 1)
@@ -211,11 +199,7 @@ class EchoAlignClassifier(
         self.selector_ = seeded(EchoSelect() if self.selector is None else self.selector, seed)
         self.selector_.fit(_rows(X, has_label), labels, clean_mask=trusted)  # steps 1, 2, Eq. 1
         self.classes_ = self.selector_.classes_
-        if len(self.classes_) < 2:
-            raise ValueError(
-                "y must have at least two classes. Classifier can't train when only one class is "
-                f"present: {self.classes_[0]!r}."
-            )
+        check_several_classes(self.classes_)
         X = self._read(X)
         rows, labels, weights = self._refined(X[has_label], labels, estimator)  # step 3
         self.estimator_ = seeded(estimator, seed).fit(rows, labels, **weights)  # step 4
@@ -343,25 +327,6 @@ class EchoAlignClassifier(
         rows = _rows(X, has_label)
         rating[has_label] = self.selector_.score_labels(rows, present_labels(y, ~has_label))
         return rating
-
-    # ------------------------------------------------------------------------------- predict
-
-    def predict(self, X: Any) -> NDArray[Any]:
-        """Return the classifier's class for each row."""
-        check_is_fitted(self)
-        return self.estimator_.predict(self._read(X))
-
-    @available_if(_has("predict_proba"))
-    def predict_proba(self, X: Any) -> NDArray[Any]:
-        """Return the probabilities of the classes, shape (n_samples, n_classes)."""
-        check_is_fitted(self)
-        return self.estimator_.predict_proba(self._read(X))
-
-    @available_if(_has("decision_function"))
-    def decision_function(self, X: Any) -> NDArray[Any]:
-        """Return the classifier's decision values."""
-        check_is_fitted(self)
-        return self.estimator_.decision_function(self._read(X))
 
 
 def _rows(X: Any, chosen: NDArray[np.bool_]) -> Any:

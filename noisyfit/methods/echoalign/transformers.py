@@ -29,6 +29,7 @@ from noisyfit.data.rows import shape_of, unwrapped
 from noisyfit.embedding.encoders import ContrastiveEmbedder, Embedder, StandardizedFeatures
 from noisyfit.estimator.bases import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from noisyfit.estimator.checkpoint import Checkpoint
+from noisyfit.estimator.delegation import seeded
 from noisyfit.estimator.fitted import FittedAttributes, all_or_nothing
 from noisyfit.estimator.format import check_row_shape, image_layout
 from noisyfit.estimator.identity import fingerprint
@@ -690,14 +691,6 @@ def check_select_by(way: Any) -> None:
             "select_by must be 'auto', 'similarity', 'loss' or a classifier of noisyfit, which "
             f"rates labels. Got {way!r}. Pass CrossEntropyClassifier(), for example."
         )
-
-
-def seeded(estimator: Any, seed: int) -> Any:
-    """Return a clone, with the seed if it has none of its own."""
-    estimator = clone(estimator)
-    if estimator.get_params(deep=False).get("random_state", 0) is None:
-        estimator.set_params(random_state=seed)
-    return estimator
 
 
 def _learns(embedder: Any) -> bool:
