@@ -1,0 +1,1 @@
+"""From a file with wrong labels to a cleaned file, with a page to look at."""
