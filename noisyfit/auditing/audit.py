@@ -154,8 +154,8 @@ class Audit:
     Notes
     -----
     ``decision`` is ``"change"`` where the suggested class is right more often than not by more than
-    such estimates have been wrong by, ``"look"`` for the other issues, ``"keep"`` elsewhere, and
-    ``"none"`` for rows without a label.
+    such estimates have been wrong by, provided that the detectors are right more often than the
+    labels; ``"look"`` for the other issues, ``"keep"`` elsewhere, ``"none"`` without a label.
     """
 
     def __init__(
@@ -180,8 +180,8 @@ class Audit:
             raise ValueError("clean_mask must leave labels to audit. Got none. Leave it away.")
         self.wrong_share_ = trust.wrong_share(judged)
         self.cautions_ = list(self._cautions())
-        for caution in self.cautions_:
-            warn(caution)
+        if self.injected_.auroc < UNTRUSTWORTHY:
+            warn(self.cautions_[0])
 
     def __repr__(self) -> str:
         share = self.wrong_share_
@@ -304,8 +304,13 @@ class Audit:
         issue = self._is_issue()
         believed = self.label_distribution_.argmax(1) != self._codes
         change = issue & believed & trust.is_sure(self.label_distribution_)
+        if self._detectors_are_worse():
+            change[:] = False
         decisions = np.where(change, "change", np.where(issue, "look", "keep"))
         return np.where(self._codes < 0, "none", decisions)
+
+    def _detectors_are_worse(self) -> bool:
+        return self._accuracy < 1 - self.wrong_share_.value
 
     def _cautions(self) -> Any:
         auroc, share = self.injected_.auroc, self.wrong_share_
@@ -315,11 +320,11 @@ class Audit:
                 f"{auroc:.2f} (0.5 is chance): on this data the audit cannot be trusted. Pass "
                 "other detectors or better features."
             )
-        if self._accuracy < 1 - share.value:
+        if self._detectors_are_worse():
             yield (
                 "Detectors should be right more often than the labels. They are expected to be "
                 f"right for {self._accuracy:.0%} of the rows, the labels for "
-                f"{1 - share.value:.0%}: look at the issues, but take no suggestion unseen."
+                f"{1 - share.value:.0%}, so no label is changed. Look at the issues."
             )
         flagged = self._is_issue()[(self._codes >= 0) & ~self._trusted].mean()
         if not share.low <= flagged <= share.high:

@@ -26,7 +26,7 @@ from noisyfit.nn.transition import calibrate, fit_transition, posterior
 _Floats = NDArray[np.float64]
 _Codes = NDArray[np.int64]
 
-TEMPERATURES = (1.0, 1.5, 2.0, 3.0, 4.0)
+TEMPERATURES = (0.25, 0.35, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 4.0)
 ERROR_OF_SHARE = 0.25  # standard deviation, of the logit
 ERROR_OF_PRECISION = 1.0
 SUREST = 0.97  # a precision above it is not told from it
