@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.datasets import load_digits
 
 from noisyfit.auditing.page import (
     Card,
@@ -90,6 +89,8 @@ def summary_of(classes: Sequence[str], title: str = "vehicles.csv", n_rows: int 
 
 def picture_cards(n: int) -> tuple[Summary, list[Card]]:
     """Return handwritten digits with wrong labels."""
+    from sklearn.datasets import load_digits
+
     images, digits = load_digits().images, load_digits().target
     pictures = [thumbnail(enlarged(image)) for image in images[: n + 200]]
     rng = np.random.default_rng(1)
