@@ -1,1 +1,1 @@
-"""From a file with wrong labels to a cleaned file, with a page to look at."""
+"""What follows an audit: the page that shows it, the decisions about it, and the cleaned data."""
