@@ -31,6 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"noisyfit {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="command")
+    auditing.add_audit(commands)
     auditing.add_review(commands)
     auditing.add_apply(commands)
     command.add_demo(commands)

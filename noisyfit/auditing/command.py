@@ -1,4 +1,4 @@
-"""The commands ``noisyfit review`` and ``noisyfit apply``, with their options."""
+"""The commands ``noisyfit audit``, ``review`` and ``apply``, with their options."""
 
 from __future__ import annotations
 
@@ -10,6 +10,55 @@ from typing import Any
 from noisyfit.benchmark import usage
 
 say_at_once = partial(print, flush=True)  # seen even if the process is killed right afterwards
+
+
+def add_audit(commands: Any) -> None:
+    """Add ``audit`` to the commands of ``noisyfit``."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "audit",
+        help="find the wrong labels in a file, and write a page to look at",
+        description="Read a table (CSV, TSV, Parquet, Feather, JSON lines), a folder of images "
+        "(one folder a class), a table of paths or texts, or arrays X and y (.npz). Write "
+        "report.html, issues.csv, labels.csv and audit.json to a folder. A command that was "
+        "stopped goes on when called again. Exit status: 0, or 2 if something cannot be read. "
+        "Then: noisyfit review, noisyfit apply.",
+    )
+    parser.add_argument("data", type=Path, metavar="DATA", help="file or folder to audit")
+    parser.add_argument("--label", metavar="COLUMN", help="column of the labels")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="for the findings"
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--images", metavar="COLUMN", help="column of the paths of images")
+    what.add_argument("--text", metavar="COLUMN", help="column of texts")
+    parser.add_argument(
+        "--missing",
+        nargs="+",
+        default=[],
+        metavar="VALUE",
+        help='entries of a table that mean that there is none, such as "?"',
+    )
+    parser.add_argument("--folds", type=usage.count, default=5, help="default: 5")
+    parser.add_argument("--seed", type=usage.seed, default=0, help="default: 0")
+    parser.add_argument("--jobs", type=usage.count, metavar="N", help="folds at once; default: 1")
+    parser.set_defaults(run=run_audit, parser=parser)
+
+
+def run_audit(options: argparse.Namespace) -> int:
+    """Audit a file."""
+    from noisyfit.auditing.running import Request, run
+
+    request = Request(
+        options.data, options.out, options.label, options.images, options.text,
+        tuple(options.missing), options.seed, options.folds, options.jobs,
+    )  # fmt: skip
+    with usage.as_usage_errors((ValueError, OSError, ImportError)):
+        found = run(request, say_at_once)
+    print(found)
+    for caution in found.cautions_:
+        print(caution)
+    print(f"Open {options.out / 'report.html'}, or decide: noisyfit review {options.out}")
+    return 0
 
 
 def add_review(commands: Any) -> None:
