@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any, Self
@@ -19,7 +20,7 @@ from sklearn.utils.validation import _num_samples
 from noisyfit.auditing import trust
 from noisyfit.auditing.trust import Injected, Trust
 from noisyfit.estimator.labels import as_labels
-from noisyfit.exceptions import warn
+from noisyfit.exceptions import NoisyFitWarning, warn
 from noisyfit.methods.coteaching import CoTeachingClassifier
 from noisyfit.methods.echoalign.transformers import seeded
 from noisyfit.utils.validation import (
@@ -392,7 +393,9 @@ def _believe(
     unseen: NDArray[np.intp],
 ) -> NDArray[np.float64]:
     """Fit a detector on some rows, and return its probabilities of all classes for others."""
-    detector.fit(take_rows(X, seen), codes[seen])
+    with warnings.catch_warnings():  # co-teaching that stays in its warm-up rates all the same
+        warnings.filterwarnings("ignore", "The warm-up should end", NoisyFitWarning)
+        detector.fit(take_rows(X, seen), codes[seen])
     beliefs = np.zeros((len(unseen), codes.max() + 1))
     beliefs[:, detector.classes_] = detector.predict_proba(take_rows(X, unseen))
     return beliefs
