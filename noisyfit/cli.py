@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from noisyfit import __version__
+from noisyfit.auditing import command as auditing
 from noisyfit.benchmark import command, usage
 
 
@@ -30,6 +31,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"noisyfit {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="command")
+    auditing.add_audit(commands)
+    auditing.add_review(commands)
+    auditing.add_apply(commands)
     command.add_demo(commands)
     command.add_benchmark(commands)
     return parser

@@ -16,6 +16,7 @@ Number = TypeVar("Number", int, float)
 Arguments = ParamSpec("Arguments")
 NOBODY_READS = 141  # what shells report for a program whose reader went away
 LARGEST_COUNT = 2**31 - 1
+LARGEST_PORT = 2**16 - 1
 LARGEST_SEED = 2**32 - 1  # numpy's RandomState takes no larger one
 
 
@@ -78,6 +79,11 @@ def epochs(text: str) -> int:
 def seed(text: str) -> int:
     """Read a seed."""
     return _whole_number(text, 0, LARGEST_SEED)
+
+
+def port(text: str) -> int:
+    """Read the number of a port, or 0 for any."""
+    return _whole_number(text, 0, LARGEST_PORT)
 
 
 def share(text: str) -> float:

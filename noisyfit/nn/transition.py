@@ -24,6 +24,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from noisyfit.nn.beliefs import sharpen
+
 __all__ = ["Transition", "calibrate", "deconvolve", "fit_transition", "posterior"]
 
 SMALLEST = 1e-8  # of a probability
@@ -58,7 +60,9 @@ class Transition(NamedTuple):
     beliefs: Tensor
 
 
-def calibrate(probs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def calibrate(
+    probs: Tensor, labels: Tensor, temperatures: Sequence[float] = (1.0,)
+) -> tuple[Tensor, Tensor]:
     """Mix predictions with the class shares as far as it makes the given labels more probable.
 
     Parameters
@@ -67,6 +71,8 @@ def calibrate(probs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         Out-of-sample predictions.
     labels : Tensor of shape (n_samples,)
         -1 for rows without a label.
+    temperatures : sequence of float, default=(1.0,)
+        By which to soften the predictions first; the one that makes the labels most probable.
 
     Returns
     -------
@@ -76,6 +82,16 @@ def calibrate(probs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     known = labels >= 0
     given = labels[known]
     shares = given.bincount(minlength=probs.shape[1]) / len(given)
+    softened = (
+        [probs]
+        if len(temperatures) == 1
+        else [sharpen(probs.clamp(min=SMALLEST), temperature) for temperature in temperatures]
+    )
+    mixtures = [_mixed(soft, shares, known, given) for soft in softened]
+    return max(mixtures, key=lambda found: float(found[1].mean()))
+
+
+def _mixed(probs: Tensor, shares: Tensor, known: Tensor, given: Tensor) -> tuple[Tensor, Tensor]:
     seen, prior = probs[known].gather(1, given[:, None])[:, 0], shares[given]
     predicted = probs.new_tensor(PREDICTED_SHARES)[:, None]
     likelihoods = (predicted * seen + (1 - predicted) * prior).log()

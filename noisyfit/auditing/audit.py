@@ -1,0 +1,401 @@
+"""Which labels are wrong, how many, and how far to believe it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from math import inf
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from joblib import Memory
+from numpy.typing import NDArray
+from scipy.sparse import issparse
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.model_selection import StratifiedKFold
+from sklearn.utils import check_random_state, indexable
+from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.validation import _num_samples
+
+from noisyfit.auditing import trust
+from noisyfit.auditing.trust import Injected, Trust
+from noisyfit.estimator.labels import as_labels
+from noisyfit.exceptions import NoisyFitWarning, warn
+from noisyfit.methods.coteaching import CoTeachingClassifier
+from noisyfit.methods.echoalign.transformers import seeded
+from noisyfit.utils.validation import (
+    check_clean_mask,
+    check_given,
+    check_lengths,
+    encode,
+    find_classes,
+    is_missing,
+    present_labels,
+    row_names,
+    take_rows,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MANY_COLUMNS = 256  # on which trees are slow, and no better
+UNTRUSTWORTHY = 0.7  # AUROC of injected labels
+
+
+def audit(
+    X: Any,
+    y: Any,
+    *,
+    detectors: Sequence[Any] | None = None,
+    clean_mask: Any = None,
+    missing_label: Any = None,
+    n_splits: int = 5,
+    memory: str | Memory | None = None,
+    n_jobs: int | None = None,
+    random_state: int | np.random.RandomState | None = None,
+) -> Audit:
+    """Find the wrong labels, and estimate how many there are and how often a finding is right.
+
+    Each row is rated by classifiers that were fitted on other rows. What they believe, and all
+    given labels, yield how often each class is mistaken for which other one, and so the probability
+    that each label is right.
+
+    Parameters
+    ----------
+    X : array-like, sparse matrix or data frame of shape (n_samples, ...)
+        Rows as the detectors take them. They are divided, but not converted.
+    y : array-like of shape (n_samples,)
+        Given labels of any type.
+    detectors : sequence of classifiers or None, default=None
+        Their out-of-fold probabilities are averaged. None is `CoTeachingClassifier` and, on a table
+        of at most 256 columns, scikit-learn's ``HistGradientBoostingClassifier``: two classifiers
+        that err on different rows.
+    clean_mask : array-like of bool of shape (n_samples,), default=None
+        Rows whose label is known to be right.
+    missing_label : scalar or None, default=None
+        Marks rows without a label. They get a suggestion.
+    n_splits : int >= 2, default=5
+        Number of folds. The cost is that of as many fits of each detector.
+    memory : path, joblib.Memory or None, default=None
+        Keeps the beliefs of finished folds, so that an audit that was stopped goes on.
+    n_jobs : int or None, default=None
+        Number of folds at once, as in scikit-learn.
+    random_state : int, RandomState instance or None, default=None
+
+    Returns
+    -------
+    Audit
+
+    Raises
+    ------
+    ValueError
+        If the labels cannot be read, if there are fewer than two classes, or if a class has fewer
+        than two labels.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from noisyfit import audit, noise
+    >>> X, y = load_iris(return_X_y=True)
+    >>> noisy = noise.symmetric(y, 0.2, random_state=0)
+    >>> found = audit(X, noisy.labels, random_state=0)
+    >>> bool(noisy.flipped[found.issues_.index[:20]].mean() > 0.8)
+    True
+    """
+    check_given(y, "audit")
+    labels = as_labels(y)
+    missing = is_missing(labels, missing_label)
+    check_lengths(_num_samples(X), len(labels))
+    classes = find_classes(present_labels(labels, missing))
+    codes = encode(labels, classes, missing, "y")
+    _check_counts(classes, codes, n_splits)
+    trusted = check_clean_mask(clean_mask, codes)
+    seed = check_random_state(random_state).randint(2**31 - 1)
+    (rows,) = indexable(X)
+    beliefs = _beliefs(
+        _default_detectors(rows) if detectors is None else detectors,
+        rows, codes, trusted, n_splits=n_splits, memory=memory, n_jobs=n_jobs, seed=seed,
+    )  # fmt: skip
+    known = trust.weigh(beliefs, codes, trusted)
+    injected = trust.inject(known, codes, np.random.default_rng(seed))
+    return Audit(labels, classes, codes, trusted, row_names(X, y, len(labels)), known, injected)
+
+
+class Audit:
+    """What `audit` found.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+    given_labels_ : ndarray of shape (n_samples,)
+    label_quality_ : ndarray of shape (n_samples,)
+        Probability that the label is right; 1 for trusted rows, NaN without a label.
+    label_distribution_ : ndarray of shape (n_samples, n_classes)
+        Probabilities of the true classes, given the label too.
+    transition_matrix_ : ndarray of shape (n_classes, n_classes)
+        True classes in rows, given classes in columns; rows sum to 1.
+    wrong_share_ : Estimate
+        Share of the labels that are wrong: ``value``, ``low`` and ``high`` of a 90 % interval.
+    expected_precision_ : pandas.DataFrame
+        By ``rank``: the expected share of wrong labels among so many rows of lowest quality
+        (``precision``, ``low``, ``high``), and the share of labels made wrong on purpose that
+        would be among them (``recall``).
+    by_class_ : pandas.DataFrame
+        For each given class: ``n_labels``, ``wrong_share``, ``quality`` (mean), ``n_issues``.
+    injected_ : Injected
+        What became of labels that were made wrong on purpose.
+    issues_ : pandas.DataFrame
+        Labels that are more probably wrong than right, most suspicious first: ``rank``, ``given``,
+        ``suggested``, ``quality``, ``decision``.
+    corrected_labels_ : ndarray of shape (n_samples,)
+        Given labels, changed where the decision is to change.
+    cautions_ : list of str
+        Why not to believe the audit, or parts of it.
+
+    Notes
+    -----
+    ``decision`` is ``"change"`` where the suggested class is right more often than not by more than
+    such estimates have been wrong by, provided that the detectors are right more often than the
+    labels; ``"look"`` for the other issues, ``"keep"`` elsewhere, ``"none"`` without a label.
+    """
+
+    def __init__(
+        self,
+        labels: NDArray[Any],
+        classes: NDArray[Any],
+        codes: NDArray[np.int64],
+        trusted: NDArray[np.bool_],
+        names: NDArray[Any],
+        known: Trust,
+        injected: Injected,
+    ) -> None:
+        self.given_labels_, self.classes_ = labels, classes
+        self.sample_index_, self.injected_ = names, injected
+        self.label_distribution_ = known.distribution
+        self.transition_matrix_ = known.transition
+        self.label_quality_ = trust.label_quality(known, codes)
+        self._codes, self._trusted, self._accuracy = codes, trusted, known.accuracy
+        self._decided: dict[int, int] = {}
+        judged = self.label_quality_[(codes >= 0) & ~trusted]
+        if not len(judged):
+            raise ValueError("clean_mask must leave labels to audit. Got none. Leave it away.")
+        self.wrong_share_ = trust.wrong_share(judged)
+        self.cautions_ = list(self._cautions())
+        if self.injected_.auroc < UNTRUSTWORTHY:
+            warn(self.cautions_[0])
+
+    def __repr__(self) -> str:
+        share = self.wrong_share_
+        return (
+            f"Audit of {len(self._codes)} rows: {share.value:.1%} of the labels are wrong "
+            f"({share.low:.1%} to {share.high:.1%}), {len(self.issues_)} issues"
+        )
+
+    # ------------------------------------------------------------------------------- findings
+
+    @property
+    def expected_precision_(self) -> pd.DataFrame:  # noqa: D102
+        import pandas as pd
+
+        quality = self._judged_quality()
+        ranks = [rank for rank in trust.RANKS if rank < len(quality)] + [len(quality)]
+        rows = [trust.precision_at(quality, rank) for rank in ranks]
+        found = np.searchsorted(self.injected_.quality, np.sort(quality)[np.array(ranks) - 1])
+        frame = pd.DataFrame(rows, columns=["precision", "low", "high"])
+        frame["recall"] = found / len(self.injected_.quality)
+        return frame.set_axis(pd.Index(ranks, name="rank"))
+
+    @property
+    def by_class_(self) -> pd.DataFrame:  # noqa: D102
+        import pandas as pd
+
+        kept = self._codes >= 0
+        frame = pd.DataFrame(
+            {
+                "code": self._codes[kept],
+                "quality": self.label_quality_[kept],
+                "is_issue": self._is_issue()[kept],
+            }
+        )
+        groups = frame.groupby("code")
+        return pd.DataFrame(
+            {
+                "n_labels": groups.size(),
+                "wrong_share": 1 - groups["quality"].mean(),
+                "n_issues": groups["is_issue"].sum(),
+            }
+        ).set_axis(pd.Index(self.classes_, name="class"))
+
+    @property
+    def issues_(self) -> pd.DataFrame:  # noqa: D102
+        frame = self.to_frame()
+        frame = frame[self._is_issue()].sort_values("quality", kind="stable")
+        frame.insert(0, "rank", np.arange(1, len(frame) + 1))
+        return frame
+
+    @property
+    def corrected_labels_(self) -> NDArray[Any]:  # noqa: D102
+        return self.apply()
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return every row: ``given``, ``suggested``, ``quality`` and ``decision``."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            {
+                "given": self.given_labels_,
+                "suggested": self.classes_[self.label_distribution_.argmax(1)],
+                "quality": self.label_quality_,
+                "decision": self._decisions(),
+            },
+            index=self.sample_index_,
+        )
+
+    # ------------------------------------------------------------------------------ decisions
+
+    def decide(self, labels: Mapping[Any, Any]) -> Self:
+        """Note the true labels of rows that somebody has looked at.
+
+        Parameters
+        ----------
+        labels : mapping
+            From the name of a row, as in the index of `to_frame`, to its label.
+        """
+        places = {name: row for row, name in enumerate(self.sample_index_.tolist())}
+        known = {label: code for code, label in enumerate(self.classes_.tolist())}
+        unknown = [name for name in labels if name not in places]
+        if unknown:
+            raise ValueError(f"Rows must be in the audit. Got {unknown[:5]}, which are not.")
+        strange = [label for label in labels.values() if label not in known]
+        if strange:
+            raise ValueError(
+                f"Labels must be among {self.classes_[:10].tolist()}. Got {strange[:5]}."
+            )
+        self._decided |= {places[name]: known[label] for name, label in labels.items()}
+        return self
+
+    def apply(self, only: str = "confident") -> NDArray[Any]:
+        """Return the labels after all decisions.
+
+        Parameters
+        ----------
+        only : {"confident", "decided"}, default="confident"
+            ``"decided"`` changes what was passed to `decide` and nothing else; ``"confident"`` also
+            what the audit decides to change. Rows without a label that nobody decided stay so.
+        """
+        if only not in ("confident", "decided"):
+            raise ValueError(f"only must be 'confident' or 'decided'. Got {only!r}.")
+        labels = self.given_labels_.copy()
+        if only == "confident":
+            changed = self._decisions() == "change"
+            labels[changed] = self.classes_[self.label_distribution_[changed].argmax(1)]
+        for row, code in self._decided.items():
+            labels[row] = self.classes_[code]
+        return labels
+
+    # ------------------------------------------------------------------------------- helpers
+
+    def _judged_quality(self) -> NDArray[np.float64]:
+        return self.label_quality_[(self._codes >= 0) & ~self._trusted]
+
+    def _is_issue(self) -> NDArray[np.bool_]:
+        return self.label_quality_ < 0.5
+
+    def _decisions(self) -> NDArray[Any]:
+        issue = self._is_issue()
+        believed = self.label_distribution_.argmax(1) != self._codes
+        change = issue & believed & trust.is_sure(self.label_distribution_)
+        if self._detectors_are_worse():
+            change[:] = False
+        decisions = np.where(change, "change", np.where(issue, "look", "keep"))
+        return np.where(self._codes < 0, "none", decisions)
+
+    def _detectors_are_worse(self) -> bool:
+        return self._accuracy < 1 - self.wrong_share_.value
+
+    def _cautions(self) -> Any:
+        auroc, share = self.injected_.auroc, self.wrong_share_
+        if auroc < UNTRUSTWORTHY:
+            yield (
+                "Labels made wrong on purpose should be rated low. Got an AUROC of "
+                f"{auroc:.2f} (0.5 is chance): on this data the audit cannot be trusted. Pass "
+                "other detectors or better features."
+            )
+        if self._detectors_are_worse():
+            yield (
+                "Detectors should be right more often than the labels. They are expected to be "
+                f"right for {self._accuracy:.0%} of the rows, the labels for "
+                f"{1 - share.value:.0%}, so no label is changed. Look at the issues."
+            )
+        flagged = self._is_issue()[(self._codes >= 0) & ~self._trusted].mean()
+        if not share.low <= flagged <= share.high:
+            yield (
+                f"The share of issues should be that of wrong labels. Got {flagged:.1%} and "
+                f"{share.low:.1%} to {share.high:.1%}: many labels are unclear, and the threshold "
+                "of one half is not where the wrong ones end."
+            )
+
+
+def _check_counts(classes: NDArray[Any], codes: NDArray[np.int64], n_splits: int) -> None:
+    if len(classes) < 2:
+        raise ValueError(f"y must have at least two classes. Got {classes.tolist()} only.")
+    counts = np.bincount(codes[codes >= 0], minlength=len(classes))
+    rare = classes[counts < 2].tolist()
+    if rare:
+        raise ValueError(
+            "Every class must have two labels, one to learn from and one to rate. Got one of "
+            f"{rare[:5]}. Leave these rows out, or pass their label as missing_label."
+        )
+    if counts.max() < n_splits:
+        raise ValueError(
+            f"n_splits must be at most the labels of the largest class, {counts.max()}. Got "
+            f"{n_splits}. Lower it."
+        )
+
+
+def _default_detectors(X: Any) -> list[Any]:
+    n_columns = X.shape[1] if getattr(X, "ndim", 0) == 2 and not issparse(X) else inf
+    trees = [HistGradientBoostingClassifier()] if n_columns <= MANY_COLUMNS else []
+    return [CoTeachingClassifier(), *trees]
+
+
+def _beliefs(
+    detectors: Sequence[Any],
+    X: Any,
+    codes: NDArray[np.int64],
+    trusted: NDArray[np.bool_],
+    *,
+    n_splits: int,
+    memory: str | Memory | None,
+    n_jobs: int | None,
+    seed: int,
+) -> NDArray[np.float64]:
+    """Return the mean of the detectors' probabilities of rows that they have not seen."""
+    believe = (memory if isinstance(memory, Memory) else Memory(memory, verbose=0)).cache(_believe)
+    n_classes = codes.max() + 1
+    folds = list(StratifiedKFold(n_splits, shuffle=True, random_state=seed).split(codes, codes))
+    found = Parallel(n_jobs=n_jobs)(
+        delayed(believe)(seeded(detector, seed), X, codes, seen[codes[seen] >= 0], unseen)
+        for detector in detectors
+        for seen, unseen in folds
+    )
+    beliefs = np.zeros((len(codes), n_classes))
+    for (_, unseen), part in zip(folds * len(detectors), found, strict=True):
+        beliefs[unseen] += part / len(detectors)
+    return beliefs
+
+
+def _believe(
+    detector: Any,
+    X: Any,
+    codes: NDArray[np.int64],
+    seen: NDArray[np.intp],
+    unseen: NDArray[np.intp],
+) -> NDArray[np.float64]:
+    """Fit a detector on some rows, and return its probabilities of all classes for others."""
+    with warnings.catch_warnings():  # co-teaching that stays in its warm-up rates all the same
+        warnings.filterwarnings("ignore", "The warm-up should end", NoisyFitWarning)
+        detector.fit(take_rows(X, seen), codes[seen])
+    beliefs = np.zeros((len(unseen), codes.max() + 1))
+    beliefs[:, detector.classes_] = detector.predict_proba(take_rows(X, unseen))
+    return beliefs

@@ -1,0 +1,248 @@
+"""From a file to the folder of an audit."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import platform
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from joblib import Memory
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from sklearn.neighbors import NearestNeighbors
+
+from noisyfit import __version__
+from noisyfit.auditing import page, subjects
+from noisyfit.auditing.audit import Audit, audit
+from noisyfit.auditing.source import LABELS, fingerprint
+from noisyfit.auditing.subjects import Subject
+from noisyfit.exceptions import warn
+from noisyfit.utils.files import make_folder, whole_file
+
+ISSUES = ["row", "rank", "given", "suggested", "quality"]
+NEIGHBOURS = 2  # of each class
+MAPPED = 2000  # rows
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to audit, and where the findings go.
+
+    Parameters
+    ----------
+    data : path
+        A table, a folder of images, or an ``.npz`` file.
+    out : path
+    label, images, text : str or None
+        Columns of labels, of paths of images, of texts.
+    missing_values : sequence of str
+        Entries that mean that there is none.
+    seed, folds : int
+    jobs : int or None
+    """
+
+    data: Path
+    out: Path
+    label: str | None = None
+    images: str | None = None
+    text: str | None = None
+    missing_values: tuple[str, ...] = ()
+    seed: int = 0
+    folds: int = 5
+    jobs: int | None = None
+
+
+def run(request: Request, say: Callable[[str], object]) -> Audit:
+    """Audit a file, and write ``labels.csv``, ``issues.csv``, ``audit.json`` and the report.
+
+    Raises
+    ------
+    ValueError, OSError
+        If something cannot be read, or the folder holds the audit of other data.
+    """
+    if not request.data.exists():
+        raise FileNotFoundError(f"The data must exist. Got {str(request.data)!r}. Check the path.")
+    digest = fingerprint(request.data)
+    _check_folder(request.out, digest)
+    make_folder(request.out)
+    memory = Memory(request.out / "cache", verbose=0)
+    say(f"Reading {request.data}")
+    subject = _read(request, memory)
+    missing = subject.y.isna().to_numpy()
+    say(
+        f"{len(subject.y):,} rows, {subject.y.nunique()} classes, {missing.sum():,} without a label"
+    )
+    for column, reason in subject.left_out.items():
+        say(f"Left out: {column} ({reason})")
+    say(f"Rating each label by detectors that have not seen it, {request.folds} folds")
+    found = audit(
+        subject.X,
+        subject.y,
+        detectors=subject.detectors,
+        missing_label=np.nan if missing.any() else None,
+        n_splits=request.folds,
+        memory=memory,
+        n_jobs=request.jobs,
+        random_state=request.seed,
+    )
+    _write(request, subject, found, digest)
+    return found
+
+
+def _check_folder(out: Path, digest: str) -> None:
+    file = out / "audit.json"
+    if file.exists() and json.loads(file.read_text("utf-8")).get("sha256") != digest:
+        raise ValueError(
+            f"The folder must be new, or that of an audit of the same data. Got {out}, which holds "
+            "another audit. Name another folder."
+        )
+
+
+def _read(request: Request, memory: Memory) -> Subject:
+    data, label = request.data, request.label
+    if data.is_dir():
+        return subjects.image_folder(data, memory)
+    if data.suffix == ".npz":
+        return subjects.arrays(data)
+    if label is None:
+        raise ValueError("A table needs the column of its labels. Pass --label COLUMN.")
+    if request.images is not None:
+        return subjects.image_list(data, request.images, label, memory)
+    if request.text is not None:
+        return subjects.texts(data, request.text, label)
+    return subjects.table(data, label, request.missing_values)
+
+
+def _write(request: Request, subject: Subject, found: Audit, digest: str) -> None:
+    """Write all files, ``audit.json`` last: it says that the audit is whole."""
+    frame, out = found.to_frame(), request.out
+    names = frame.index.astype(str)
+    labels = zip(
+        names, frame["given"], frame["suggested"], frame["quality"], frame["decision"], strict=True
+    )
+    issues = found.issues_
+    ranked = zip(
+        issues.index.astype(str), issues["rank"], issues["given"], issues["suggested"],
+        issues["quality"], strict=True,
+    )  # fmt: skip
+    _write_table(out / "labels.csv", LABELS, labels)
+    _write_table(out / "issues.csv", ISSUES, ranked)
+    cards = list(_cards(subject, found))
+    page.write_report(out, _summary(request, subject, found), cards)
+    share = found.wrong_share_
+    facts = {
+        "data": str(request.data.resolve()),
+        "label": request.label or "",
+        "kind": subject.kind,
+        "sha256": digest,
+        "noisyfit": __version__,
+        "python": platform.python_version(),
+        "seed": request.seed,
+        "folds": request.folds,
+        "wrong_share": share._asdict(),
+        "cautions": found.cautions_,
+    }
+    with whole_file(out / "audit.json", out / "audit.json.tmp") as file:
+        file.write(json.dumps(facts, indent=1).encode())
+
+
+def _write_table(file: Path, header: list[str], rows: Any) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(header)
+    writer.writerows(rows)
+    with whole_file(file, file.with_suffix(".tmp")) as stream:
+        stream.write(text.getvalue().encode("utf-8", "surrogateescape"))
+
+
+def _cards(subject: Subject, found: Audit) -> Iterator[page.Card]:
+    near = _Neighbours(subject, found)
+    places = {name: row for row, name in enumerate(found.sample_index_.tolist())}
+    for name, issue in found.issues_.head(page.MOST_CARDS).iterrows():
+        row = places[name]
+        try:
+            shown = subject.show(row)
+        except ImportError as error:
+            warn(str(error))
+            shown = {}
+        given, suggested = issue["given"], issue["suggested"]
+        yield page.Card(
+            str(name), issue["rank"], str(given), str(suggested), issue["quality"],
+            neighbours=[*near.of(row, given), *near.of(row, suggested)], **shown,
+        )  # fmt: skip
+
+
+class _Neighbours:
+    """The nearest rows whose labels are confirmed."""
+
+    def __init__(self, subject: Subject, found: Audit) -> None:
+        self.subject, self.names = subject, found.sample_index_
+        self.confirmed: Mapping[Any, NDArray[np.intp]] = {
+            label: np.flatnonzero((found.given_labels_ == label) & (found.label_quality_ > 0.5))
+            for label in found.classes_.tolist()
+        }
+        self.trees = {
+            label: NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(rows))).fit(
+                subject.features[rows]
+            )
+            for label, rows in self.confirmed.items()
+            if len(rows)
+        }
+
+    def of(self, row: int, label: Any) -> list[page.Neighbour]:
+        """Return the nearest confirmed rows with a label."""
+        if label not in self.trees:
+            return []
+        (nearest,) = self.trees[label].kneighbors(
+            self.subject.features[row : row + 1], return_distance=False
+        )
+        rows = self.confirmed[label][nearest]
+        return [
+            page.Neighbour(str(self.names[near]), str(label), **self.subject.name(near))
+            for near in rows
+        ]
+
+
+def _summary(request: Request, subject: Subject, found: Audit) -> page.Summary:
+    share, precision, by_class = found.wrong_share_, found.expected_precision_, found.by_class_
+    n_labels = int(by_class["n_labels"].sum())
+    return page.Summary(
+        title=request.data.name,
+        facts=[
+            ("Rows", f"{len(subject.y):,}"),
+            ("Classes", str(len(found.classes_))),
+            ("Wrong labels, estimated", f"{share.value:.1%} ({share.low:.1%} to {share.high:.1%})"),
+            ("Which is", f"{share.value * n_labels:,.0f} labels"),
+            ("Issues", f"{len(found.issues_):,}"),
+            ("Found of labels made wrong on purpose", f"{found.injected_.found:.0%}"),
+        ],
+        cautions=found.cautions_,
+        classes=[str(label) for label in found.classes_],
+        precision=page.PrecisionByRank(
+            precision.index.tolist(), *(precision[c].tolist() for c in ("precision", "low", "high"))
+        ),
+        transition=found.transition_matrix_.tolist(),
+        class_quality=(1 - by_class["wrong_share"]).tolist(),
+        class_issues=by_class["n_issues"].tolist(),
+        map=_map(subject, found, request.seed),
+    )
+
+
+def _map(subject: Subject, found: Audit, seed: int) -> page.Map:
+    labelled = np.flatnonzero(~np.isnan(found.label_quality_))
+    chosen = np.random.default_rng(seed).permutation(labelled)[:MAPPED]
+    features = subject.features[chosen]
+    spread = features.std(0)
+    plane = PCA(2, random_state=seed).fit_transform(features / np.where(spread > 0, spread, 1))
+    return page.Map(
+        plane[:, 0].tolist(),
+        plane[:, 1].tolist(),
+        [str(label) for label in found.given_labels_[chosen]],
+        (found.label_quality_[chosen] < 0.5).tolist(),
+    )

@@ -1,0 +1,173 @@
+"""What out-of-fold beliefs and given labels say together, and how far to believe that.
+
+A detector that has not seen a row believes in its classes. Calibrated beliefs and all given labels
+yield the transition matrix (`noisyfit.nn.transition`), and so the probability that each label is
+wrong. Their sum is the number of wrong labels, and their mean over the first rows of a ranking its
+expected precision.
+
+Two checks say how far that goes. *Inject and recover*: every row is given a wrong label on purpose,
+drawn by the transition matrix; as no detector has seen the row, what it would say of that label is
+known without a new fit. And the errors that such estimates had on data whose true labels are known
+widen every interval (``ERROR_OF_SHARE``, ``ERROR_OF_PRECISION``).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import expit, logit
+from sklearn.metrics import roc_auc_score
+
+from noisyfit.nn.transition import calibrate, fit_transition, posterior
+
+_Floats = NDArray[np.float64]
+_Codes = NDArray[np.int64]
+
+TEMPERATURES = (0.25, 0.35, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 4.0)
+ERROR_OF_SHARE = 0.25  # standard deviation, of the logit
+ERROR_OF_PRECISION = 1.0
+SUREST = 0.97  # a precision above it is not told from it
+NORMAL = 1.645  # standard deviations on either side hold 90 %
+RANKS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000)
+
+
+class Estimate(NamedTuple):
+    """A value and the interval that holds it in nine of ten data sets."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Trust(NamedTuple):
+    """What is known of the true classes.
+
+    Attributes
+    ----------
+    unseen : ndarray of shape (n_samples, n_classes)
+        Probabilities of the true classes, without the label of the row.
+    distribution : ndarray of shape (n_samples, n_classes)
+        The same, given the label.
+    transition : ndarray of shape (n_classes, n_classes)
+        True classes in rows, given classes in columns; rows sum to 1.
+    accuracy : float
+        Share of rows whose most likely class, without the label, is expected to be the true one.
+    """
+
+    unseen: _Floats
+    distribution: _Floats
+    transition: _Floats
+    accuracy: float
+
+
+class Injected(NamedTuple):
+    """What became of labels that were made wrong on purpose.
+
+    Attributes
+    ----------
+    quality : ndarray of shape (n_labelled,)
+        Their quality, sorted.
+    auroc : float
+        Probability that such a label is rated lower than a right one.
+    found : float
+        Share of them that are rated below one half.
+    """
+
+    quality: _Floats
+    auroc: float
+    found: float
+
+
+def weigh(beliefs: _Floats, codes: _Codes, trusted: NDArray[np.bool_]) -> Trust:
+    """Estimate the transition matrix and the true classes.
+
+    Parameters
+    ----------
+    beliefs : ndarray of shape (n_samples, n_classes)
+        Of detectors that have not seen the row.
+    codes : ndarray of shape (n_samples,)
+        Given classes; -1 for rows without a label.
+    trusted : ndarray of bool of shape (n_samples,)
+        Rows whose label is right. They do not tell how often labels are wrong.
+    """
+    labels = torch.as_tensor(np.where(trusted, -1, codes))
+    calibrated, _ = calibrate(torch.as_tensor(beliefs).float(), labels, TEMPERATURES)
+    transition = fit_transition(calibrated, labels)
+    distribution = posterior(transition.beliefs, labels, transition.matrix).double().numpy()
+    distribution[trusted] = np.eye(beliefs.shape[1])[codes[trusted]]
+    return Trust(
+        transition.beliefs.double().numpy(),
+        distribution,
+        transition.matrix.double().numpy(),
+        float(_given(distribution, beliefs.argmax(1)).mean()),
+    )
+
+
+def inject(trust: Trust, codes: _Codes, rng: np.random.Generator) -> Injected:
+    """Give every labelled row a wrong label, drawn by the transition matrix, and rate it.
+
+    Parameters
+    ----------
+    trust : Trust
+    codes : ndarray of shape (n_samples,)
+    rng : Generator
+    """
+    rows = np.flatnonzero(codes >= 0)
+    wrong = _drawn_wrong(trust.transition, codes[rows], rng)
+    rated = posterior(*map(torch.as_tensor, (trust.unseen[rows], wrong, trust.transition)))
+    quality = _given(rated.numpy(), wrong)
+    given = label_quality(trust, codes)[rows]
+    auroc = roc_auc_score(
+        np.repeat([0, 1], len(rows)),
+        np.concatenate([quality, given]),
+        sample_weight=np.concatenate([np.ones(len(rows)), given]),
+    )
+    return Injected(np.sort(quality), float(auroc), float((quality < 0.5).mean()))
+
+
+def label_quality(trust: Trust, codes: _Codes) -> _Floats:
+    """Return the probability that each label is right; NaN without a label."""
+    return np.where(codes >= 0, _given(trust.distribution, codes.clip(min=0)), np.nan)
+
+
+def wrong_share(quality: _Floats) -> Estimate:
+    """Estimate the share of wrong labels among those with a quality."""
+    return _with_interval(1 - quality[~np.isnan(quality)], ERROR_OF_SHARE)
+
+
+def precision_at(quality: _Floats, rank: int) -> Estimate:
+    """Estimate the share of wrong labels among the `rank` lowest qualities."""
+    error = np.interp(rank / len(quality), (0.0, 1.0), (ERROR_OF_PRECISION, ERROR_OF_SHARE))
+    return _with_interval(1 - np.sort(quality)[:rank], float(error))
+
+
+def is_sure(distribution: _Floats) -> NDArray[np.bool_]:
+    """Return where the most likely class is right more often than not, by more than the error."""
+    return distribution.max(1) > expit(ERROR_OF_PRECISION)
+
+
+def _with_interval(wrong: _Floats, error: float) -> Estimate:
+    """Return the mean of probabilities, and an interval of sampling and of systematic error."""
+    value, n = float(wrong.mean()), len(wrong)
+    inner = float(np.clip(value, min(0.01, 0.5 / n), max(SUREST, 0.5)))
+    sampling = np.sqrt((wrong * (1 - wrong)).sum()) / n / (inner * (1 - inner))
+    width = NORMAL * np.hypot(sampling, error)
+    low, high = expit(logit(inner) + width * np.array([-1.0, 1.0]))
+    return Estimate(value, float(min(low, value)), float(max(high, value)))
+
+
+def _drawn_wrong(transition: _Floats, codes: _Codes, rng: np.random.Generator) -> _Codes:
+    """Draw another class for each label, as often as the matrix mistakes it for that one."""
+    chances = transition.clip(min=1e-9)
+    np.fill_diagonal(chances, 0.0)
+    chances /= chances.sum(axis=1, keepdims=True)
+    edges = chances.cumsum(axis=1)[codes]
+    drawn = (rng.random(len(codes))[:, None] * edges[:, -1:] >= edges).sum(axis=1)
+    return drawn.clip(max=transition.shape[1] - 1)
+
+
+def _given(distribution: _Floats, codes: _Codes) -> _Floats:
+    return np.take_along_axis(distribution, codes[:, None], axis=1)[:, 0]

@@ -1,0 +1,141 @@
+"""The public use of an audit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+from sklearn.datasets import load_digits, make_classification
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from noisyfit import CrossEntropyClassifier, NoisyFitWarning, audit, noise
+from tests.helpers import blobs
+
+QUICK: dict[str, Any] = {"detectors": [LogisticRegression(max_iter=1000)], "random_state": 0}
+
+
+def digits(seed: int) -> tuple[NDArray[Any], NDArray[Any], Any]:
+    X, y = load_digits(return_X_y=True)
+    return X, y, noise.symmetric(y, 0.25, random_state=seed)
+
+
+def test_audit__digits__states_how_many_are_wrong_and_how_often_it_is_right() -> None:
+    detector = make_pipeline(StandardScaler(), LogisticRegression(C=0.01))
+    inside = []
+    for seed in range(3):
+        X, y, noisy = digits(seed)
+        found = audit(X, noisy.labels, detectors=[detector], random_state=seed)
+        wrong, share = noisy.flipped, found.wrong_share_
+        assert share.low < wrong.mean() < share.high
+        order = np.argsort(found.label_quality_)
+        for rank, row in found.expected_precision_.iterrows():
+            inside.append(row["low"] - 1e-9 <= wrong[order[:rank]].mean() <= row["high"] + 1e-9)
+        assert (found.corrected_labels_ == y).mean() > (noisy.labels == y).mean() + 0.05
+    assert np.mean(inside) >= 0.8
+
+
+def test_audit__right_labels__are_left_alone() -> None:
+    for seed in range(3):
+        X, y = make_classification(
+            600, 10, n_informative=6, n_classes=3, class_sep=0.7, flip_y=0, random_state=seed
+        )
+        found = audit(X, y, **QUICK)
+        assert (found.corrected_labels_ == y).mean() > 0.99
+
+
+def test_audit__labels_without_relation_to_rows__says_not_to_be_trusted() -> None:
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(400, 5)), rng.integers(2, size=400)
+    with pytest.warns(NoisyFitWarning, match="cannot be trusted"):
+        found = audit(X, y, **QUICK)
+    assert any("cannot be trusted" in caution for caution in found.cautions_)
+    assert (found.corrected_labels_ == y).mean() > 0.95
+
+
+def test_audit__frame_with_index_and_strings__keeps_names() -> None:
+    X, y = blobs(150)
+    names = np.array(["ant", "bee", "cow", "dog", "eel"])[y]
+    names[3] = names[y != y[3]][0]
+    frame = pd.DataFrame(X, index=[f"row {i}" for i in range(150)])
+    found = audit(frame, pd.Series(names, index=frame.index), **QUICK)
+    assert found.issues_.index[0] == "row 3"
+    assert found.issues_["suggested"].iloc[0] == ["ant", "bee", "cow", "dog", "eel"][y[3]]
+    assert found.to_frame().index.tolist() == frame.index.tolist()
+    assert found.by_class_["n_labels"].sum() == 150
+
+
+def test_audit__rows_without_a_label__get_a_suggestion_and_no_decision() -> None:
+    X, y = blobs(150)
+    given = y.astype(float)
+    given[:10] = np.nan
+    found = audit(X, given, missing_label=np.nan, **QUICK)
+    frame = found.to_frame()
+    assert (frame["suggested"].to_numpy()[:10] == y[:10]).mean() > 0.8
+    assert (frame["decision"][:10] == "none").all()
+    assert np.isnan(found.label_quality_[:10]).all()
+    assert np.isnan(found.corrected_labels_[:10]).all()
+
+
+def test_audit__trusted_rows__are_never_issues() -> None:
+    X, y = blobs(200)
+    noisy = noise.symmetric(y, 0.3, random_state=0)
+    trusted = np.arange(200) < 50
+    found = audit(X, noisy.labels, clean_mask=trusted, **QUICK)
+    assert (found.label_quality_[:50] == 1).all()
+    assert not found.issues_.index.isin(range(50)).any()
+
+
+def test_decide__then_apply__changes_what_was_decided() -> None:
+    X, y = blobs(200)
+    noisy = noise.symmetric(y, 0.3, random_state=0)
+    found = audit(X, noisy.labels, **QUICK)
+    row = int(np.flatnonzero(noisy.labels == y)[0])
+    other = (y[row] + 1) % 3
+    found.decide({row: other})
+    decided = found.apply(only="decided")
+    assert decided[row] == other
+    assert (np.delete(decided, row) == np.delete(noisy.labels, row)).all()
+    assert found.apply()[row] == other
+    with pytest.raises(ValueError, match="Rows must be in the audit"):
+        found.decide({-1: 0})
+    with pytest.raises(ValueError, match="Labels must be among"):
+        found.decide({0: "zebra"})
+    with pytest.raises(ValueError, match="only must be"):
+        found.apply(only="all")
+
+
+def test_audit__stopped_and_called_again__keeps_the_folds_it_has(tmp_path: Path) -> None:
+    X, y = blobs(120)
+    params = {"max_epochs": 2, "device": "cpu", "module__width": 8, "random_state": 0}
+    first = audit(
+        X, y, detectors=[CrossEntropyClassifier(**params)], memory=str(tmp_path), random_state=0
+    )
+    kept = sorted(tmp_path.rglob("output.pkl"))
+    assert len(kept) == 5
+    written = [file.stat().st_mtime_ns for file in kept]
+    again = audit(
+        X, y, detectors=[CrossEntropyClassifier(**params)], memory=str(tmp_path), random_state=0
+    )
+    assert [file.stat().st_mtime_ns for file in kept] == written
+    np.testing.assert_array_equal(first.label_quality_, again.label_quality_)
+
+
+@pytest.mark.parametrize(
+    ("y", "says"),
+    [
+        ([0] * 20, "at least two classes"),
+        ([0] * 19 + [1], "two labels"),
+        ([0, 1] * 2 + [0], "n_splits must be at most"),
+        ([0.5, 1.5] * 10, "continuous|whole numbers|classes"),
+    ],
+)
+def test_audit__labels_that_cannot_be_audited__are_refused(y: Any, says: str) -> None:
+    X = np.random.default_rng(0).normal(size=(len(y), 3))
+    with pytest.raises(ValueError, match=says):
+        audit(X, y, **QUICK)
