@@ -16,7 +16,7 @@ from sklearn.model_selection import StratifiedKFold, check_cv
 from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state, get_tags, indexable
 from sklearn.utils.parallel import Parallel, delayed
-from sklearn.utils.validation import _num_samples, check_is_fitted, has_fit_parameter
+from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from noisyfit import quality
 from noisyfit.estimator.bases import BaseEstimator
@@ -32,6 +32,7 @@ from noisyfit.utils.validation import (
     check_lengths,
     check_sample_weight,
     check_several_classes,
+    count_rows,
     find_classes,
     present_labels,
     take_rows,
@@ -260,7 +261,7 @@ class LabelCleaner(LabelProtocol, DelegatingClassifier, Savable, BaseEstimator):
         return name
 
     def _read_training(self, X: Any, y: Any, sample_weight: Any, clean_mask: Any) -> Training:
-        n = _num_samples(X)
+        n = count_rows(X)
         if n == 0:
             raise ValueError("X must have rows. Got 0 samples.")
         missing = self._read_labels(X, y)
@@ -387,7 +388,7 @@ class LabelCleaner(LabelProtocol, DelegatingClassifier, Savable, BaseEstimator):
         """
         check_is_fitted(self)
         (X,), y = indexable(X), as_labels(y)
-        check_lengths(_num_samples(X), len(y))
+        check_lengths(count_rows(X), len(y))
         codes = self._encoded(y)
         rows = np.flatnonzero(codes >= 0)
         X, labels = take_rows(X, rows), self.classes_[codes[rows]]
@@ -397,7 +398,7 @@ class LabelCleaner(LabelProtocol, DelegatingClassifier, Savable, BaseEstimator):
 
     def _belief(self, detector: Any, X: Any) -> NDArray[np.float64]:
         """Return a detector's probabilities of all classes; it may not know some."""
-        belief = np.zeros((_num_samples(X), len(self.classes_)))
+        belief = np.zeros((count_rows(X), len(self.classes_)))
         belief[:, np.searchsorted(self.classes_, detector.classes_)] = detector.predict_proba(X)
         return belief
 

@@ -14,7 +14,10 @@ PRIVATE = {  # what no public name does, and the one module that lends it to the
         "sklearn.utils._param_validation.StrOptions",
         "sklearn.utils._param_validation.validate_parameter_constraints",
     },
-    "utils.validation": {"sklearn.utils._safe_indexing"},
+    "utils.validation": {
+        "sklearn.utils._safe_indexing",
+        "sklearn.utils.validation._num_samples",
+    },
 }
 
 

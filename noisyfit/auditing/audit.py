@@ -15,18 +15,18 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import StratifiedKFold
 from sklearn.utils import check_random_state, indexable
 from sklearn.utils.parallel import Parallel, delayed
-from sklearn.utils.validation import _num_samples
 
 from noisyfit.auditing import trust
 from noisyfit.auditing.trust import Injected, Trust
+from noisyfit.estimator.delegation import seeded
 from noisyfit.estimator.labels import as_labels
 from noisyfit.exceptions import NoisyFitWarning, warn
 from noisyfit.methods.coteaching import CoTeachingClassifier
-from noisyfit.methods.echoalign.transformers import seeded
 from noisyfit.utils.validation import (
     check_clean_mask,
     check_given,
     check_lengths,
+    count_rows,
     encode,
     find_classes,
     is_missing,
@@ -105,7 +105,7 @@ def audit(
     check_given(y, "audit")
     labels = as_labels(y)
     missing = is_missing(labels, missing_label)
-    check_lengths(_num_samples(X), len(labels))
+    check_lengths(count_rows(X), len(labels))
     classes = find_classes(present_labels(labels, missing))
     codes = encode(labels, classes, missing, "y")
     _check_counts(classes, codes, n_splits)

@@ -29,7 +29,7 @@ _Codes = NDArray[np.int64]
 TEMPERATURES = (0.25, 0.35, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 4.0)
 ERROR_OF_SHARE = 0.25  # standard deviation, of the logit
 ERROR_OF_PRECISION = 1.0
-SUREST = 0.97  # a precision above it is not told from it
+SUREST = 0.95  # a precision above it is not told from it
 NORMAL = 1.645  # standard deviations on either side hold 90 %
 RANKS = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000)
 
@@ -156,7 +156,8 @@ def _with_interval(wrong: _Floats, error: float) -> Estimate:
     sampling = np.sqrt((wrong * (1 - wrong)).sum()) / n / (inner * (1 - inner))
     width = NORMAL * np.hypot(sampling, error)
     low, high = expit(logit(inner) + width * np.array([-1.0, 1.0]))
-    return Estimate(value, float(min(low, value)), float(max(high, value)))
+    whole = np.floor(min(low, value) * n) / n, np.ceil(max(high, value) * n) / n  # rows
+    return Estimate(value, float(whole[0]), float(whole[1]))
 
 
 def _drawn_wrong(transition: _Floats, codes: _Codes, rng: np.random.Generator) -> _Codes:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import _safe_indexing
+from sklearn.utils.validation import _num_samples
 
 from noisyfit.exceptions import warn
 
@@ -23,6 +24,11 @@ def row_names(X: Any, y: Any, n: int) -> NDArray[Any]:
         if hasattr(rows, "iloc"):
             return np.asarray(rows.index)
     return np.arange(n)
+
+
+def count_rows(X: Any) -> int:
+    """Return the number of rows of whatever has rows."""
+    return int(_num_samples(X))
 
 
 def take_rows(X: Any, rows: Any) -> Any:
