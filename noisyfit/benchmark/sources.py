@@ -1,9 +1,7 @@
-"""Data for a comparison: named data sets, a table in a CSV file, a folder of images."""
+"""Data for a comparison: named data sets, a table in a file, a folder of images."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -16,15 +14,15 @@ from numpy.typing import NDArray
 
 from noisyfit import datasets
 from noisyfit.datasets.tables import TABLES
+from noisyfit.images import from_folder
+from noisyfit.tables.files import read_frame
 from noisyfit.utils.synonyms import did_you_mean
 from noisyfit.utils.validation import check_finite_rows, find_classes, present_labels
 
 if TYPE_CHECKING:
-    import pandas as pd
     from PIL.Image import Image
 
 MOST_LEVELS = 32  # columns per categorical variable; rarer levels share one
-IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 
 
 @dataclass(frozen=True)
@@ -59,10 +57,10 @@ def load(name: str, label: str | None = None) -> Source:
     Parameters
     ----------
     name : str
-        One of `NAMES`, the path of a CSV file with a header, or the path of a folder that holds
-        one folder of images per class.
+        One of `NAMES`, the path of a table that `noisyfit.tables.read` reads, or the path of a
+        folder that holds one folder of images per class.
     label : str, default=None
-        Column of the CSV file that holds the labels.
+        Column of the table that holds the labels.
 
     Raises
     ------
@@ -79,13 +77,13 @@ def load(name: str, label: str | None = None) -> Source:
             raise ValueError(f"{name} needs the column of its labels. Got none. Pass --label.")
         return Source(*read_table(path, label))
     raise ValueError(
-        f"Data must be one of {', '.join(NAMES)}, a CSV file or a folder of class folders. Got "
-        f"{name!r}.{did_you_mean(name, NAMES)}"
+        f"Data must be one of {', '.join(NAMES)}, a table such as a CSV file, or a folder of class "
+        f"folders. Got {name!r}.{did_you_mean(name, NAMES)}"
     )
 
 
 def read_table(path: Path, label: str) -> tuple[NDArray[np.float32], NDArray[Any]]:
-    """Read numbers and labels from a CSV file.
+    """Read numbers and labels from a table.
 
     Missing numbers become the median of their column. Text becomes one column per level, with the
     rarest levels sharing one. Rows without a label are left out.
@@ -93,19 +91,14 @@ def read_table(path: Path, label: str) -> tuple[NDArray[np.float32], NDArray[Any
     Raises
     ------
     ValueError
-        If the file is not a CSV file in UTF-8 with a header and rows of its length, if the column
-        of labels is missing or holds no classes, or if there is no other column.
+        If the file cannot be read, if the column of labels is missing or holds no classes, or if
+        there is no other column.
     """
     from sklearn.compose import ColumnTransformer, make_column_selector
     from sklearn.impute import SimpleImputer
     from sklearn.preprocessing import OneHotEncoder
 
-    frame, header = _frame(path)
-    if header.count(label) > 1:
-        raise ValueError(
-            f"--label must be a column that {path.name} names once. Got {label!r}, "
-            f"{header.count(label)} times. Rename the others, or take them out."
-        )
+    frame = read_frame(path, label=label)
     if label not in frame:
         raise ValueError(
             f"--label must be a column of {path.name}. Got {label!r}.{did_you_mean(label, frame)} "
@@ -138,27 +131,6 @@ def read_table(path: Path, label: str) -> tuple[NDArray[np.float32], NDArray[Any
     return X, y
 
 
-def _frame(path: Path) -> tuple[pd.DataFrame, list[str]]:
-    """Read a CSV file whose rows all have the length of its header, and the raw header."""
-    import pandas as pd
-
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        lines = csv.reader(io.StringIO(text, newline=""))
-        header = next(lines, [])
-        for line in lines:
-            if line and len(line) != len(header):
-                raise ValueError(
-                    f"line {lines.line_num} has {len(line)} fields, the header {len(header)}"
-                )
-        return pd.read_csv(io.StringIO(text)), header
-    except (ValueError, csv.Error) as error:
-        raise ValueError(
-            f"{path.name} must be a CSV file in UTF-8: a header, and rows of its length. Got: "
-            f"{error}. Mend it, or save it anew."
-        ) from error
-
-
 def read_images(folder: Path) -> tuple[NDArray[np.uint8], NDArray[Any]]:
     """Read images (n, H, W, 3) and their labels, the names of the folders that hold them.
 
@@ -169,24 +141,14 @@ def read_images(folder: Path) -> tuple[NDArray[np.uint8], NDArray[Any]]:
     ValueError
         If there are fewer than two classes, or an image cannot be read.
     """
-    files = {
-        kind.name: sorted(f for f in kind.rglob("*") if f.suffix.lower() in IMAGES)
-        for kind in sorted(folder.iterdir())
-        if kind.is_dir() and not kind.name.startswith(".")
-    }
-    labels = [name for name, found in files.items() for _ in found]
-    if len(set(labels)) < 2:
-        raise ValueError(
-            f"{folder} must hold a folder of images for each of two classes or more. Got images in "
-            f"{sorted(set(labels))}. Make a folder a class; its name is the label."
-        )
-    images = [_decoded(file) for found in files.values() for file in found]
+    paths, labels = from_folder(folder)
+    images = [_decoded(path) for path in paths]
     size = Counter(image.size for image in images).most_common(1)[0][0]
     resized = [np.asarray(i if i.size == size else i.resize(size)) for i in images]
-    return np.stack(resized), np.array(labels)
+    return np.stack(resized), np.array(labels.tolist())
 
 
-def _decoded(path: Path) -> Image:
+def _decoded(path: str) -> Image:
     from PIL import Image
 
     try:

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.masked import MaskedTensor
 from torch.utils.data import Dataset
 
-from noisyfit.utils.validation import as_column
+from noisyfit.data.hints import TABLES, refuse_files_and_texts
+from noisyfit.utils.validation import as_column, folder_files
 
 COMPLEX = "X must be real. Complex data not supported. Pass X.real or abs(X)."
 INFERENCE_BATCH = {"table": 4096, "image": 512}
@@ -101,8 +102,13 @@ def unwrapped(X: Any) -> Any:
     Raises
     ------
     ValueError, TypeError
-        If an entry is masked, the rows differ in shape, or X is sparse or not numeric.
+        If an entry is masked, the rows differ in shape, or X is sparse, not numeric or a path.
     """
+    refuse_files_and_texts(X)
+    return _unwrapped(X)
+
+
+def _unwrapped(X: Any) -> Any:
     if isinstance(X, list | tuple) or (isinstance(X, np.ndarray) and _is_array_of_rows(X)):
         X = _as_one_array(list(X))
     if isinstance(X, Tensor):
@@ -133,13 +139,14 @@ def entries_as_numbers() -> Iterator[None]:
             raise
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(
-            f"X must hold numbers. Got an entry that is none ({error}). Encode or drop it."
+            f"X must hold numbers. Got an entry that is none ({error}). Encode it, as {TABLES} "
+            "does for text, categories and gaps, or drop it."
         ) from error
 
 
 def as_tensor(array: Any) -> Tensor:
     """Return a tensor or array as a tensor: a view if torch can have one, else a copy."""
-    array = unwrapped(array)
+    array = _unwrapped(array)
     if isinstance(array, Tensor):
         return array
     array = np.asarray(array)
@@ -166,7 +173,12 @@ def shape_of(X: Any) -> tuple[int, ...]:
 
 
 def dataset_labels(dataset: Dataset[Any]) -> np.ndarray[Any, Any] | None:
-    """Return a Dataset's labels: its ``targets`` or ``y``, else the second of every pair."""
+    """Return a Dataset's labels: its ``targets`` or ``y``, else the second of every pair.
+
+    Those of torchvision's ``ImageFolder`` are the names of its classes.
+    """
+    if folder_files(dataset) is not None:
+        return np.array(dataset.classes)[np.asarray(dataset.targets)]  # type: ignore[attr-defined]
     for name in ("targets", "y", "labels"):
         if hasattr(dataset, name):
             return as_column(getattr(dataset, name))
@@ -208,7 +220,7 @@ def _is_array_of_rows(X: np.ndarray[Any, Any]) -> bool:
 def _as_one_array(rows: list[Any]) -> Any:
     if not rows or np.isscalar(_first_leaf(rows)):
         return _as_array_of_numbers(rows)
-    rows = [unwrapped(row) for row in rows]
+    rows = [_unwrapped(row) for row in rows]
     if all(isinstance(row, Tensor) for row in rows):
         return _stacked(rows)
     rows = [np.asarray(row) for row in rows]
@@ -252,7 +264,10 @@ def _check_numbers(dtype: Any, is_memmap: bool) -> None:
         raise ValueError(COMPLEX)
     is_time = kind in tuple("mM") or (hasattr(dtype, "is_temporal") and dtype.is_temporal())
     if is_time or kind == "V" or (is_memmap and kind in tuple("SU")):  # others may hold "1.5"
-        raise TypeError(f"X must hold numbers. Got dtype {dtype}. Convert it to numbers.")
+        raise TypeError(
+            f"X must hold numbers. Got dtype {dtype}. Convert it to numbers, as {TABLES} does for "
+            "dates."
+        )
 
 
 def _check_tensor(X: Tensor) -> None:

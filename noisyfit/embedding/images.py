@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from noisyfit.data.hints import strings_of
 from noisyfit.data.rows import Rows, entries_as_numbers, extremes, shape_of, unwrapped
 from noisyfit.estimator.format import check_finite, check_shape, image_layout, is_lazy
 from noisyfit.nn.input_layer import resized
-from noisyfit.utils.validation import as_column
+from noisyfit.utils.validation import folder_files
 
 BYTE = 255.0
 DRAFT = 2  # times the size asked for, at which JPEG files are decoded at least
@@ -102,7 +103,8 @@ def images_of(X: Any, layout: str) -> Images:
     if isinstance(X, str | os.PathLike):
         raise ValueError(
             f"X must be arrays or a list of image files. Got the single path {os.fspath(X)!r}. "
-            "Pass its files: sorted(Path(folder).glob('*.jpg'))."
+            "Pass its files: noisyfit.images.from_folder(path).X, or "
+            "sorted(Path(path).glob('*.jpg'))."
         )
     if hasattr(X, "__len__") and len(X) == 0:
         raise ValueError(
@@ -114,19 +116,10 @@ def images_of(X: Any, layout: str) -> Images:
 
 
 def _paths(X: Any) -> Sequence[Any] | None:
-    """Return the entries of X if the first that is there is a path."""
-    if isinstance(X, list | tuple):
-        column = X
-    elif hasattr(X, "to_numpy") or (isinstance(X, np.ndarray) and X.dtype.kind in "OUT"):
-        column = as_column(X).reshape(-1).tolist() if np.size(X) == len(X) else []
-    else:
-        return None
-    present = (entry for entry in column if not _is_absent(entry))
-    return column if isinstance(next(present, None), str | os.PathLike) else None
-
-
-def _is_absent(entry: Any) -> bool:
-    return entry is None or (isinstance(entry, float) and entry != entry)
+    """Return the paths if X holds some; an ``ImageFolder`` with a transform decodes for itself."""
+    if getattr(X, "transform", None) is None and (files := folder_files(X)) is not None:
+        return files
+    return strings_of(X)
 
 
 def told(unreadable: list[Unreadable], total: int) -> str:

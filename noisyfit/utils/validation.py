@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,10 @@ CLASS_FAMILIES = (str, PLAIN_TYPES)
 
 
 def row_names(X: Any, y: Any, n: int) -> NDArray[Any]:
-    """Return the index of X, else of y, else the positions of the ``n`` rows."""
+    """Return the index or the files of X, else the index of y, else the rows' positions."""
+    files = folder_files(X)
+    if files is not None:
+        return np.array([os.path.relpath(file, X.root) for file in files], dtype=object)
     for rows in (X, y):
         if hasattr(rows, "iloc"):
             return np.asarray(rows.index)
@@ -29,6 +33,13 @@ def row_names(X: Any, y: Any, n: int) -> NDArray[Any]:
 def count_rows(X: Any) -> int:
     """Return the number of rows of whatever has rows."""
     return int(_num_samples(X))
+
+
+def folder_files(X: Any) -> list[str] | None:
+    """Return the paths of torchvision's ``ImageFolder``, None of anything else."""
+    if not all(hasattr(X, name) for name in ("samples", "loader", "class_to_idx")):
+        return None
+    return [path for path, _ in X.samples]
 
 
 def take_rows(X: Any, rows: Any) -> Any:

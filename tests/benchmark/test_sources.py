@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from noisyfit import NoisyFitWarning
 from noisyfit.benchmark.sources import (
     GROUPS,
     MOST_LEVELS,
@@ -66,7 +67,8 @@ def test_image_folder__gives_rows_in_the_order_of_the_folders(tmp_path: Path) ->
         Image.new("RGB", (12, 8), color).save(tmp_path / kind / "more" / "b.png")
         (tmp_path / kind / "notes.txt").write_text("no image")
     Image.new("L", (6, 4), 7).save(tmp_path / "dog" / "c.png")
-    X, y = read_images(tmp_path)
+    with pytest.warns(NoisyFitWarning, match="2 others of 7.*cat/notes.txt"):
+        X, y = read_images(tmp_path)
     assert y.tolist() == ["cat", "cat", "dog", "dog", "dog"]
     assert X.shape == (5, 4, 6, 3)
     assert X.dtype == np.uint8

@@ -324,7 +324,7 @@ REFUSED: dict[str, tuple[Make, str]] = {
     "records": (with_a_field, "hold numbers"),
     "list of dates": (lambda A: list(A.astype("M8[s]")), "hold numbers.*datetime64"),
     "frame of dates": (lambda A: pd.DataFrame({0: pd.to_datetime(A.ravel())}), "hold numbers"),
-    "frame of text": (lambda A: pd.DataFrame({0: ["a"] * len(A)}), "hold numbers.*Encode"),
+    "frame of text": (lambda A: pd.DataFrame({0: ["a"] * len(A)}), "be rows of numbers.*Write"),
     "Series of rows": (lambda A: pd.Series(list(A)), "hold numbers"),
     "Dataset of text": (lambda A: Mapped([["a"]] * len(A)), "hold numbers.*Encode"),
     "list of dicts": (lambda A: [{}] * len(A), "hold numbers.*Encode"),
