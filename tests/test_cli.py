@@ -54,6 +54,12 @@ def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     "arguments, message",
     [
         ([], "required: command"),
+        (["review"], "required: FOLDER"),
+        (["review", ".", "--port", "65536"], "at most 65535"),
+        (["review", "no-such-folder"], "Got no-such-folder, which has no page.json"),
+        (["apply", "no-such-folder", "--to", "x.csv"], "one that noisyfit audit wrote"),
+        (["apply", "."], "one of the arguments --to --move --undo is required"),
+        (["apply", ".", "--to", "x.csv", "--move"], "not allowed with"),
         (["demo", "--epochs", "1"], "must be at least 2"),
         (["demo", "--epochs", "5", "--quick"], "not allowed with"),
         (["demo", "--output", "no/such/folder/x.png"], "folder that exists"),

@@ -94,6 +94,14 @@ def check(script: Path, *command: str) -> str:
     ).stdout
 
 
+def test_wheel__has_the_templates_of_the_page(script: Path) -> None:
+    templates = ROOT / "noisyfit/auditing/templates"
+    installed = script.parent / "installed/noisyfit/auditing/templates"
+    assert {file.name for file in templates.iterdir()} == {
+        file.name for file in installed.iterdir()
+    }
+
+
 @pytest.mark.slow
 def test_mypy__of_a_users_script__finds_each_misspelling_and_nothing_else(script: Path) -> None:
     found = check(script, "mypy", f"--config-file={ROOT / 'setup.cfg'}")

@@ -135,7 +135,9 @@ def table_cards(n: int, classes: Sequence[str] = ("bus", "saab", "van")) -> list
             ],
             neighbours=[
                 Neighbour(f"{i + 11}", classes[i % len(classes)], text="1,910 kg, 2014-01-02"),
-                Neighbour(f"{i + 29}", classes[(i + 1) % len(classes)], text="1,805 kg, 2001-12-30"),
+                Neighbour(
+                    f"{i + 29}", classes[(i + 1) % len(classes)], text="1,805 kg, 2001-12-30"
+                ),
             ],
         )
         for i in range(n)

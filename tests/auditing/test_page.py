@@ -198,7 +198,9 @@ def test_write_report__leaves_two_whole_files(tmp_path: Path) -> None:
 
 
 def test_precision__curve_and_band__lie_where_the_values_are() -> None:
-    plot = charts.precision(PrecisionByRank([0, 50, 100], [1, 0.5, 0], [0.9, 0.4, 0], [1, 0.6, 0.1]))
+    plot = charts.precision(
+        PrecisionByRank([0, 50, 100], [1, 0.5, 0], [0.9, 0.4, 0], [1, 0.6, 0.1])
+    )
     assert plot is not None
     middle = (charts.LEFT + charts.RIGHT) / 2, (charts.TOP + charts.BOTTOM) / 2
     assert plot.lines == [
@@ -228,7 +230,9 @@ def test_learning_curves__any_range__has_ticks_within_the_plot(values: list[floa
 def test_scatter__many_classes__have_one_color() -> None:
     few = [str(i % charts.MOST_COLORS) for i in range(40)]
     many = [str(i) for i in range(40)]
-    found = [charts.scatter(Map([*range(40)], [*range(40)], k, [False] * 40), []) for k in (few, many)]
+    found = [
+        charts.scatter(Map([*range(40)], [*range(40)], k, [False] * 40), []) for k in (few, many)
+    ]
     assert [len({color for *_, color in one.points}) for one in found if one] == [10, 1]
 
 
@@ -243,7 +247,9 @@ def test_matrix__many_classes__keeps_those_that_are_confused() -> None:
     n = charts.MOST_CLASSES + 2
     transition = np.eye(n)
     transition[3, 3], transition[3, n - 1] = 0.6, 0.4
-    found = charts.matrix(Summary("x", classes=[*map(str, range(n))], transition=transition.tolist()))
+    found = charts.matrix(
+        Summary("x", classes=[*map(str, range(n))], transition=transition.tolist())
+    )
     assert found is not None
     assert found.n_left_out == 2
     assert {"3", str(n - 1)} <= {*found.names}

@@ -147,7 +147,7 @@ function enqueue(action) {
 function say(problem) {
   const place = document.getElementById("problem");
   place.hidden = !problem;
-  place.textContent = problem && `Not saved: ${problem} If this goes on, run noisyfit review again and open its new address.`;
+  place.textContent = `Not saved: ${problem.replace(/\.$/, "")}. If this goes on, run noisyfit review again and open its new address.`;
   if (problem) place.scrollIntoView({ block: "center" });
 }
 
