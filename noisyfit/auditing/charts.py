@@ -115,7 +115,8 @@ def scatter(found: Map | None, classes: Sequence[str]) -> Dots | None:
     if found is None or not len(found.x):
         return None
     rows = zip(found.x, found.y, found.classes, found.is_issue, strict=True)
-    kept = [row for row in rows if _is_finite(row[:2])][:MOST_POINTS]
+    finite = [row for row in rows if _is_finite(row[:2])]
+    kept = finite[:: math.ceil(len(finite) / MOST_POINTS) or 1]
     if not kept:
         return None
     names = [*dict.fromkeys([*classes, *found.classes])]

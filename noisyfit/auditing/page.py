@@ -162,8 +162,8 @@ def render(summary: Summary, cards: Sequence[Card], *, review: Review | None = N
     ----------
     summary : Summary
     cards : sequence of Card
-        By rank. Those beyond the first 500, or beyond what fits 10 MB, are left out, which the
-        page says.
+        By rank. Those beyond the first 500, or beyond what fits 10 MB, are left out. The page says
+        how many issues it does not show.
     review : Review, optional
         Makes a page that takes decisions, for ``noisyfit review``.
 
@@ -185,7 +185,7 @@ def render(summary: Summary, cards: Sequence[Card], *, review: Review | None = N
             said=said,
             summary=summary,
             cards=shown,
-            n_left_out=len(cards) - len(shown),
+            n_left_out=max(len(cards), sum(summary.class_issues)) - len(shown),
             pairs=_pairs(shown),
             review=review,
             standing=review.standing if review else {},

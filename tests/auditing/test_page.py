@@ -120,6 +120,11 @@ def test_render__too_many_cards__says_how_many_are_left_out() -> None:
     assert "1,234 more are in <code>issues.csv</code>" in re.sub(r"\s+", " ", page)
 
 
+def test_render__fewer_cards_than_issues__says_how_many_are_left_out() -> None:
+    summary = replace(SUMMARY, class_quality=[0.5, 0.5], class_issues=[10, 5])
+    assert "12 more are in" in re.sub(r"\s+", " ", render(summary, table_cards(3)))
+
+
 def test_render__large_pictures_or_texts__keep_the_page_under_10_mb() -> None:
     large = [b"\xff" * 20_000, b"\xff" * 5_000]
     near = [Neighbour("n", "cat", large[1])] * 6
