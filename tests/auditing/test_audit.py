@@ -112,16 +112,14 @@ def test_decide__then_apply__changes_what_was_decided() -> None:
 
 def test_audit__stopped_and_called_again__keeps_the_folds_it_has(tmp_path: Path) -> None:
     X, y = blobs(120)
-    params = {"max_epochs": 2, "device": "cpu", "module__width": 8, "random_state": 0}
-    first = audit(
-        X, y, detectors=[CrossEntropyClassifier(**params)], memory=str(tmp_path), random_state=0
-    )
+    params: dict[str, Any] = {"max_epochs": 2, "device": "cpu", "module__width": 8}
+    detector = CrossEntropyClassifier(random_state=0, **params)
+    options: dict[str, Any] = {"memory": str(tmp_path), "random_state": 0}
+    first = audit(X, y, detectors=[detector], **options)
     kept = sorted(tmp_path.rglob("output.pkl"))
     assert len(kept) == 5
     written = [file.stat().st_mtime_ns for file in kept]
-    again = audit(
-        X, y, detectors=[CrossEntropyClassifier(**params)], memory=str(tmp_path), random_state=0
-    )
+    again = audit(X, y, detectors=[detector], **options)
     assert [file.stat().st_mtime_ns for file in kept] == written
     np.testing.assert_array_equal(first.label_quality_, again.label_quality_)
 
