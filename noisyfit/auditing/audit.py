@@ -141,7 +141,7 @@ class Audit:
         (``precision``, ``low``, ``high``), and the share of labels made wrong on purpose that
         would be among them (``recall``).
     by_class_ : pandas.DataFrame
-        For each given class: ``n_labels``, ``wrong_share``, ``quality`` (mean), ``n_issues``.
+        For each given class: ``n_labels``, ``wrong_share``, ``n_issues``.
     injected_ : Injected
         What became of labels that were made wrong on purpose.
     issues_ : pandas.DataFrame
@@ -194,19 +194,23 @@ class Audit:
     # ------------------------------------------------------------------------------- findings
 
     @property
-    def expected_precision_(self) -> pd.DataFrame:  # noqa: D102
+    def expected_precision_(self) -> pd.DataFrame:
+        """How often the first issues are right; see the attributes."""
         import pandas as pd
 
         quality = self._judged_quality()
         ranks = [rank for rank in trust.RANKS if rank < len(quality)] + [len(quality)]
         rows = [trust.precision_at(quality, rank) for rank in ranks]
-        found = np.searchsorted(self.injected_.quality, np.sort(quality)[np.array(ranks) - 1])
+        found = np.searchsorted(
+            self.injected_.quality, np.sort(quality)[np.array(ranks) - 1], side="right"
+        )
         frame = pd.DataFrame(rows, columns=["precision", "low", "high"])
         frame["recall"] = found / len(self.injected_.quality)
         return frame.set_axis(pd.Index(ranks, name="rank"))
 
     @property
-    def by_class_(self) -> pd.DataFrame:  # noqa: D102
+    def by_class_(self) -> pd.DataFrame:
+        """What is wrong with the labels of each class."""
         import pandas as pd
 
         kept = self._codes >= 0
@@ -227,14 +231,16 @@ class Audit:
         ).set_axis(pd.Index(self.classes_, name="class"))
 
     @property
-    def issues_(self) -> pd.DataFrame:  # noqa: D102
+    def issues_(self) -> pd.DataFrame:
+        """The labels that are more probably wrong than right."""
         frame = self.to_frame()
         frame = frame[self._is_issue()].sort_values("quality", kind="stable")
         frame.insert(0, "rank", np.arange(1, len(frame) + 1))
         return frame
 
     @property
-    def corrected_labels_(self) -> NDArray[Any]:  # noqa: D102
+    def corrected_labels_(self) -> NDArray[Any]:
+        """The labels after the audit's own decisions and those of `decide`."""
         return self.apply()
 
     def to_frame(self) -> pd.DataFrame:

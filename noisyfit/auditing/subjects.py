@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,10 @@ if TYPE_CHECKING:
 
 COMPONENTS = 100  # of texts
 SHOWN_CELLS, SHOWN_CHARACTERS = 6, 600
+COMPARED = 2000  # rows of a class that say what is rare in it
 
 
-@dataclass
+@dataclass(eq=False)
 class Subject:
     """Rows with labels.
 
@@ -32,10 +34,12 @@ class Subject:
         What detectors learn from.
     y : Series of shape (n_samples,)
         Given labels; the index names the rows.
-    detectors : sequence of classifiers or None
-        None stands for those of `noisyfit.audit`.
     features : ndarray of shape (n_samples, n_features)
         By which rows are near one another.
+    shown : DataFrame, Series or None
+        What people see of the rows.
+    detectors : sequence of classifiers or None
+        None stands for those of `noisyfit.audit`.
     left_out : dict of str
         Why a column is not in X.
     """
@@ -44,6 +48,7 @@ class Subject:
     X: Any
     y: pd.Series
     features: NDArray[Any]
+    shown: Any = None
     detectors: Sequence[Any] | None = None
     left_out: dict[str, str] = field(default_factory=dict)
 
@@ -61,37 +66,38 @@ class Subject:
 
 
 class TableSubject(Subject):
-    """Rows of a table; a card shows the cells that are rarest among rows of the same label."""
+    """Rows of a table."""
 
-    def show(self, row: int) -> dict[str, Any]:  # noqa: D102
-        alike = self.X[(self.y == self.y.iloc[row]).to_numpy()]
+    def show(self, row: int) -> dict[str, Any]:
+        """Return the cells that are rarest among rows of the same label."""
+        alike, shown = self._labelled[self.y.iloc[row]], self.shown.iloc[row]
         cells = [
-            (
-                str(column),
-                str(self.X[column].iloc[row]),
-                _rarity(alike[column], self.X[column].iloc[row]),
-            )
-            for column in self.X.columns
+            (str(column), str(shown[column]), _rarity(alike[column], shown[column]))
+            for column in self.shown.columns
         ]
         return {"cells": sorted(cells, key=lambda cell: -cell[2])[:SHOWN_CELLS]}
+
+    @cached_property
+    def _labelled(self) -> dict[Any, pd.DataFrame]:
+        """Some rows with each label."""
+        groups = self.shown.groupby(self.y.to_numpy())
+        return {label: rows.head(COMPARED) for label, rows in groups}
 
 
 class ImageSubject(Subject):
     """Image files."""
 
-    paths: Sequence[str]
-
-    def show(self, row: int) -> dict[str, Any]:  # noqa: D102
-        return {"picture": thumbnail(self.paths[row])}
+    def show(self, row: int) -> dict[str, Any]:
+        """Return a thumbnail."""
+        return {"picture": thumbnail(self.shown.iloc[row])}
 
 
 class TextSubject(Subject):
     """Texts."""
 
-    texts: Sequence[str]
-
-    def show(self, row: int) -> dict[str, Any]:  # noqa: D102
-        return {"text": [(self.texts[row][:SHOWN_CHARACTERS], 0.0)]}
+    def show(self, row: int) -> dict[str, Any]:
+        """Return how it begins."""
+        return {"text": [(self.shown.iloc[row][:SHOWN_CHARACTERS], 0.0)]}
 
 
 def table(data: Path, label: str, missing_values: Sequence[str]) -> Subject:
@@ -107,7 +113,7 @@ def table(data: Path, label: str, missing_values: Sequence[str]) -> Subject:
     ]
     features = pipelines[0][:-1].fit_transform(read.X)
     return TableSubject(
-        "table", read.X, read.y, np.asarray(features, np.float32), pipelines, read.left_out
+        "table", read.X, read.y, np.asarray(features, np.float32), read.X, pipelines, read.left_out
     )
 
 
@@ -134,7 +140,6 @@ def texts(data: Path, column: str, label: str) -> Subject:
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
 
     from noisyfit.methods.coteaching import CoTeachingClassifier
     from noisyfit.tables.files import read_frame
@@ -144,10 +149,8 @@ def texts(data: Path, column: str, label: str) -> Subject:
     words = TfidfVectorizer(sublinear_tf=True, min_df=2).fit_transform(written)
     size = min(COMPONENTS, words.shape[1] - 1)
     features = TruncatedSVD(size, random_state=0).fit_transform(words).astype(np.float32)
-    detectors = [CoTeachingClassifier(), make_pipeline(LogisticRegression(C=100, max_iter=1000))]
-    subject = TextSubject("texts", features, frame[label], features, detectors)
-    subject.texts = written.tolist()
-    return subject
+    detectors = [CoTeachingClassifier(), LogisticRegression(C=100, max_iter=1000)]
+    return TextSubject("texts", features, frame[label], features, written, detectors)
 
 
 def arrays(data: Path) -> Subject:
@@ -170,9 +173,7 @@ def _images(kind: str, paths: pd.Series, y: pd.Series, memory: Memory) -> Subjec
     from noisyfit.embedding import ImageEmbedder
 
     features = ImageEmbedder(memory=memory.location).fit_transform(paths)
-    subject = ImageSubject(kind, features, y, features)
-    subject.paths = paths.tolist()
-    return subject
+    return ImageSubject(kind, features, y, features, paths)
 
 
 def _with_columns(frame: pd.DataFrame, data: Path, *columns: str) -> pd.DataFrame:
