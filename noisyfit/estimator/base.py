@@ -21,7 +21,6 @@ from noisyfit.data.rows import unwrapped
 from noisyfit.data.training import TrainingData, scaled_weights
 from noisyfit.estimator.bases import (
     BaseEstimator,
-    ClassifierMixin,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
 )
@@ -53,7 +52,6 @@ WARMUP_PART = 6  # by default the warm-up is one sixth of the epochs
 class NoisyLabelClassifier(
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
-    ClassifierMixin,
     Reader,
     Engine,
     Savable,

@@ -65,8 +65,9 @@ def as_column(y: Any) -> NDArray[Any]:
     """
     if hasattr(y, "detach"):
         y = y.detach().cpu().numpy()
-    elif hasattr(y, "columns") and hasattr(y, "dtypes") and len(y.columns) == 1:
-        y = y[y.columns[0]]
+    elif hasattr(y, "columns") and len(y.columns) == 1:
+        only = y.columns[0]
+        y = only if hasattr(only, "to_pylist") else y[only]  # a column of Arrow, or its name
     elif np.ma.is_masked(y):
         y = np.array(y.tolist(), dtype=object)
     column = _array_of(y)

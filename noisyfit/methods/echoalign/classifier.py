@@ -13,7 +13,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, has_fit_parameter
 
 from noisyfit.data.rows import unwrapped
-from noisyfit.estimator.bases import BaseEstimator, ClassifierMixin, MetaEstimatorMixin
+from noisyfit.estimator.bases import BaseEstimator, MetaEstimatorMixin
 from noisyfit.estimator.fitted import all_or_nothing
 from noisyfit.estimator.labels import LabelProtocol, as_labels
 from noisyfit.estimator.persistence.savable import Savable
@@ -41,9 +41,7 @@ def _has(method: str) -> Any:
     return check
 
 
-class EchoAlignClassifier(
-    LabelProtocol, MetaEstimatorMixin, ClassifierMixin, Savable, BaseEstimator
-):
+class EchoAlignClassifier(LabelProtocol, MetaEstimatorMixin, Savable, BaseEstimator):
     """Learn from rows that were changed to fit their labels.
 
     Labels are not corrected but taken as right: a generator modifies each row until it fits its
