@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _Floats = NDArray[np.float64]
+_NULLABLE = {"integer", "boolean"}  # kinds that numpy cannot hold with gaps
 _TOLERANCE = 1e-5  # a float32 softmax may leave [0, 1] by a rounding error
 _SMALLEST_SPREAD = 1e-8  # of losses that a mixture can tell apart
 _REGULARIZATION = 5e-4  # of the variances of the mixture
@@ -167,7 +168,8 @@ def label_issues_frame(
     quality : array-like of shape (n_samples,)
         In [0, 1]; low means suspicious.
     given, predicted : array-like of shape (n_samples,)
-        Given and corrected labels, in the user's type.
+        Given and corrected labels, in the user's type; integers and booleans with gaps get pandas'
+        nullable type.
     index : array-like of shape (n_samples,), default=None
         Row names, such as the index of the user's frame. None numbers the rows.
 
@@ -188,13 +190,22 @@ def label_issues_frame(
     columns = {
         "is_label_issue": np.asarray(is_issue, dtype=bool),
         "label_quality": np.asarray(quality, dtype=np.float64),
-        "given_label": np.asarray(given),
+        "given_label": _with_gaps(as_column(given)),
         "predicted_label": np.asarray(predicted),
     }
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"All columns must have one entry per row. Got {lengths}.")
     return pd.DataFrame(columns, index=index)
+
+
+def _with_gaps(labels: NDArray[Any]) -> Any:
+    """Return integers and booleans among objects in pandas' nullable types."""
+    import pandas as pd
+
+    kind = pd.api.types.infer_dtype(labels, skipna=True)
+    gaps = labels.dtype == object and kind in _NULLABLE
+    return pd.array(labels) if gaps else labels  # type: ignore[call-overload]
 
 
 def find_label_issues(labels: ArrayLike, probs: ArrayLike) -> NDArray[Any]:

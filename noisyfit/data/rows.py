@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.sparse import issparse
 from torch import Tensor
 from torch.masked import MaskedTensor
 from torch.utils.data import Dataset
@@ -19,6 +20,7 @@ from noisyfit.utils.validation import as_column, folder_files
 
 COMPLEX = "X must be real. Complex data not supported. Pass X.real or abs(X)."
 INFERENCE_BATCH = {"table": 4096, "image": 512}
+LARGEST_BLOCK = 2**25  # entries of a table made dense, or changed, at once: 128 MiB in float32
 RESIDENT_FRACTION = 0.5  # of the free GPU memory that the rows may take
 WORDS_OF_NUMPY = ("could not convert", "float() argument", "setting an array", "can't convert")
 VIEWABLE = tuple(np.dtype(code) for code in "?bhilqBHILQefd")  # dtypes that torch has as well
@@ -29,11 +31,12 @@ class Rows:
 
     Arrays and memmaps are viewed, never copied whole, unless the device is a GPU with room for
     them; where torch cannot view them, they stay with numpy and are converted slice by slice.
-    Images keep their dtype until the network's input layer.
+    Images keep their dtype until the network's input layer. A sparse table stays sparse: what is
+    taken of it becomes dense on the device.
 
     Parameters
     ----------
-    X : ndarray, memmap, Tensor or torch Dataset
+    X : ndarray, memmap, Tensor, CSR matrix or torch Dataset
         Rows first. A Dataset yields ``x`` or ``(x, y)``.
     layout : str
         As named by `image_layout`.
@@ -44,10 +47,10 @@ class Rows:
     def __init__(self, X: Any, layout: str, device: torch.device) -> None:
         self.layout = layout
         self.device = device
-        self.source = X if isinstance(X, Dataset) else _as_source(X, device)
+        self.source: Any = X if isinstance(X, Dataset) else _as_source(X, device)
 
     def __len__(self) -> int:
-        return len(self.source)  # type: ignore[arg-type]
+        return self.source.shape[0] if self.is_sparse else len(self.source)
 
     def take(self, idx: Tensor) -> Tensor:
         """Return rows ``idx`` as (B, d) float32 or (B, C, H, W) of the source's dtype."""
@@ -55,6 +58,8 @@ class Rows:
             x = self.source.index_select(0, idx.to(self.source.device))
         elif isinstance(self.source, np.ndarray):
             x = as_tensor(self.source[idx.cpu().numpy()])
+        elif self.is_sparse:
+            x = _dense(self.source[idx.cpu().numpy()], self.device)
         else:
             x = _stacked([dataset_row(self.source, int(i)) for i in idx.cpu()])
         return self._arrange(x)
@@ -64,10 +69,15 @@ class Rows:
         size = self.inference_batch
         for start in range(0, len(self), size):
             stop = min(start + size, len(self))
-            if isinstance(self.source, Dataset):
+            if isinstance(self.source, Dataset) or self.is_sparse:
                 yield self.take(torch.arange(start, stop))
             else:
                 yield self._arrange(as_tensor(self.source[start:stop]).contiguous())
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether the source is a sparse matrix."""
+        return bool(issparse(self.source))
 
     @property
     def is_bytes(self) -> bool:
@@ -78,7 +88,13 @@ class Rows:
     @property
     def inference_batch(self) -> int:
         """Number of rows in a forward pass without gradients."""
-        return INFERENCE_BATCH["table" if self.layout == "table" else "image"]
+        return self.at_once(INFERENCE_BATCH["table" if self.layout == "table" else "image"])
+
+    def at_once(self, n_rows: int) -> int:
+        """Return ``n_rows``, or as many rows of a wide table as may be dense at once."""
+        if self.layout != "table":
+            return n_rows
+        return min(n_rows, max(1, LARGEST_BLOCK // self.row_shape[0]))
 
     @property
     def row_shape(self) -> tuple[int, ...]:
@@ -97,12 +113,12 @@ class Rows:
 
 
 def unwrapped(X: Any) -> Any:
-    """Convert lists and masked arrays to arrays that `Rows` and scikit-learn can read.
+    """Convert lists, masked arrays and sparse matrices to what `Rows` and scikit-learn can read.
 
     Raises
     ------
     ValueError, TypeError
-        If an entry is masked, the rows differ in shape, or X is sparse, not numeric or a path.
+        If an entry is masked, the rows differ in shape, or X is not numeric or a path.
     """
     refuse_files_and_texts(X)
     return _unwrapped(X)
@@ -116,13 +132,8 @@ def _unwrapped(X: Any) -> Any:
         return X.detach()
     if isinstance(X, np.ma.MaskedArray):
         X = _unmasked(X)
-    if hasattr(X, "toarray") and hasattr(X, "nnz"):
-        raise TypeError(
-            f"X must be dense. Got a sparse {type(X).__name__} of shape {X.shape}. Have it dense "
-            "where it is made, as by OneHotEncoder(sparse_output=False), make fewer columns, as by "
-            "TruncatedSVD, or put FunctionTransformer(lambda X: X.toarray(), accept_sparse=True) "
-            "before this step."
-        )
+    if issparse(X):
+        X = _compressed(X)
     is_frame = hasattr(X, "columns")
     for dtype in X.dtypes if is_frame else [getattr(X, "dtype", None)]:
         _check_numbers(dtype, isinstance(X, np.memmap))
@@ -149,7 +160,7 @@ def as_tensor(array: Any) -> Tensor:
     array = _unwrapped(array)
     if isinstance(array, Tensor):
         return array
-    array = np.asarray(array)
+    array = _as_array(array)
     if not _is_viewable(array):
         dtype = array.dtype.newbyteorder("=")
         with entries_as_numbers():
@@ -189,6 +200,8 @@ def dataset_labels(dataset: Dataset[Any]) -> np.ndarray[Any, Any] | None:
 
 def _as_source(X: Any, device: torch.device) -> Any:
     """Return X as a tensor, on a GPU with room for it, or as it is if torch cannot view it."""
+    if issparse(X):
+        return _canonical(X)
     source = X if isinstance(X, np.ndarray) and not _is_viewable(X) else as_tensor(X)
     if device.type != "cuda" or isinstance(X, np.memmap):
         return source
@@ -202,6 +215,35 @@ def _is_viewable(array: np.ndarray[Any, Any]) -> bool:
     """Whether torch can view the array: its byte order, alignment and strides are plain."""
     steps = all(step >= 0 and step % array.itemsize == 0 for step in array.strides)
     return array.dtype in VIEWABLE and array.flags.aligned and steps
+
+
+def _compressed(X: Any) -> Any:
+    """Return a sparse matrix as one of which rows can be taken."""
+    if X.ndim != 2:
+        raise ValueError(
+            f"A sparse X must be a table (n_samples, n_features). Got shape {X.shape}. Reshape it, "
+            "or pass X.toarray()."
+        )
+    return X.tocsr()
+
+
+def _canonical(X: Any) -> Any:
+    """Return a sparse matrix in which each entry is stored once; the user's stays as it is."""
+    if not X.has_canonical_format:
+        X = X.copy()
+        X.sum_duplicates()
+    return X
+
+
+def _dense(rows: Any, device: torch.device) -> Tensor:
+    """Make sparse rows dense on the device: only what they store is moved."""
+    stored = rows.tocoo()
+    row, column, values = (
+        torch.as_tensor(part).to(device) for part in (*stored.coords, stored.data)
+    )
+    dense = torch.zeros(rows.shape, dtype=values.dtype, device=device)
+    dense[row, column] = values
+    return dense
 
 
 def _unmasked(X: np.ma.MaskedArray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -223,9 +265,18 @@ def _as_one_array(rows: list[Any]) -> Any:
     rows = [_unwrapped(row) for row in rows]
     if all(isinstance(row, Tensor) for row in rows):
         return _stacked(rows)
-    rows = [np.asarray(row) for row in rows]
+    rows = [_as_array(row) for row in rows]
     _check_one_shape(rows)
     return np.stack(rows)
+
+
+def _as_array(row: Any) -> np.ndarray[Any, Any]:
+    if issparse(row):
+        raise TypeError(
+            f"The rows of a list or a Dataset must be dense. Got a sparse {type(row).__name__}. "
+            "Pass one matrix, scipy.sparse.vstack(rows)."
+        )
+    return np.asarray(row)
 
 
 def _first_leaf(rows: Any) -> Any:
@@ -289,7 +340,10 @@ def _check_tensor(X: Tensor) -> None:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Results of one pass over the rows; (d,) for tables, (C, 1, 1) for images."""
+    """Results of one pass over the rows; (d,) for tables, (C, 1, 1) for images.
+
+    The mean of a sparse table is given as zero, so that entries that are not stored stay zero.
+    """
 
     mean: Tensor
     std: Tensor
@@ -299,6 +353,8 @@ class Statistics:
 
 def scan(rows: Rows) -> Statistics:
     """Scan the rows once, in slices, with sums in float64; near-constant columns get std 1."""
+    if rows.is_sparse:
+        return _scan_sparse(rows)
     total = square = torch.zeros((), dtype=torch.float64)
     count, low, high = 0, float("inf"), float("-inf")
     shift: Tensor | None = None
@@ -315,16 +371,32 @@ def scan(rows: Rows) -> Statistics:
     offset = total / count
     mean = shift[:, 0] + offset
     variance = (square / count - offset.square()).clamp(min=0)
-    std = variance.sqrt()
-    smallest = (1e-6 * mean.abs()).clamp(min=torch.finfo(torch.float32).tiny)
-    std = torch.where(std > smallest, std, torch.ones_like(std))
+    std = _spread(mean, variance)
     shape = (-1,) if rows.layout == "table" else (-1, 1, 1)
     mean, std = (t.reshape(shape).float().cpu() for t in (mean, std))
     return Statistics(mean, std, low, high)
 
 
+def _scan_sparse(rows: Rows) -> Statistics:
+    from sklearn.utils.sparsefuncs import mean_variance_axis
+
+    mean, variance = (
+        torch.as_tensor(v, dtype=torch.float64) for v in mean_variance_axis(rows.source, axis=0)
+    )
+    return Statistics(torch.zeros(mean.shape), _spread(mean, variance).float(), *extremes(rows))
+
+
+def _spread(mean: Tensor, variance: Tensor) -> Tensor:
+    """Return the standard deviation, 1 where it is next to nothing."""
+    std = variance.sqrt()
+    smallest = (1e-6 * mean.abs()).clamp(min=torch.finfo(torch.float32).tiny)
+    return torch.where(std > smallest, std, torch.ones_like(std))
+
+
 def extremes(rows: Rows) -> tuple[float, float]:
     """Return the smallest and the largest value; NaN if the rows contain one."""
+    if rows.is_sparse:
+        return _widen(0.0, 0.0, torch.as_tensor(rows.source.data))
     low, high = float("inf"), float("-inf")
     for x in rows.in_order():
         low, high = _widen(low, high, x)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from noisyfit.data.rows import INFERENCE_BATCH, Rows
+from noisyfit.data.rows import Rows
 from noisyfit.data.views import Augment, NoAugment
 from noisyfit.exceptions import warn
 
@@ -130,13 +130,14 @@ class TrainingData:
             for x in self.rows.in_order():
                 yield self.view(x, view)
         else:
-            size = INFERENCE_BATCH["table" if self.rows.layout == "table" else "image"]
-            for idx in torch.arange(len(self), device=self.device).split(size):
+            everything = torch.arange(len(self), device=self.device)
+            for idx in everything.split(self.rows.inference_batch):
                 yield self.view(self.take(idx), view)
 
     def _chunks(self, n: int) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
         """Group batches so that augmentation sees large chunks on a GPU, one batch on a CPU."""
-        per_chunk = max(1, GPU_CHUNK // self.batch_size) if self.device.type == "cuda" else 1
+        on_gpu = self.device.type == "cuda"
+        per_chunk = max(1, self.rows.at_once(GPU_CHUNK) // self.batch_size) if on_gpu else 1
         batches = batch_bounds(n, self.batch_size)
         for i in range(0, len(batches), per_chunk):
             group = batches[i : i + per_chunk]

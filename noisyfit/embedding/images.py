@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from scipy.sparse import issparse
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -179,7 +180,7 @@ class ImageArrays:
 
     def __init__(self, X: Any, layout: str) -> None:
         X = unwrapped(X)
-        if not is_lazy(X):
+        if not is_lazy(X) and not issparse(X):
             with entries_as_numbers():
                 X = np.asarray(X, np.float32)
         shape = shape_of(X)

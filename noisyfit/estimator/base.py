@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Self, Unpack
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
@@ -21,7 +22,6 @@ from noisyfit.data.rows import unwrapped
 from noisyfit.data.training import TrainingData, scaled_weights
 from noisyfit.estimator.bases import (
     BaseEstimator,
-    ClassifierMixin,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
 )
@@ -53,7 +53,6 @@ WARMUP_PART = 6  # by default the warm-up is one sixth of the epochs
 class NoisyLabelClassifier(
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
-    ClassifierMixin,
     Reader,
     Engine,
     Savable,
@@ -267,6 +266,7 @@ class NoisyLabelClassifier(
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
+        tags.input_tags.sparse = True
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
 
@@ -291,9 +291,10 @@ class NoisyLabelClassifier(
 
         Parameters
         ----------
-        X : array-like, memmap, Tensor or torch Dataset
+        X : array-like, sparse matrix, memmap, Tensor or torch Dataset
             A table (n_samples, n_features) or images (n, H, W), (n, H, W, C) or (n, C, H, W),
-            of any real dtype. Images and memmaps are not copied.
+            of any real dtype. Images and memmaps are not copied. A sparse table stays sparse; only
+            batches of it become dense.
         y : array-like of shape (n_samples,)
             Given labels of any type; ``missing_label`` where there is none.
         clean_mask : array-like of bool of shape (n_samples,), default=None
@@ -372,7 +373,8 @@ class NoisyLabelClassifier(
             self.n_rows_ = len(data)
             data.meta, data.weights = meta, scaled_weights(weights, data)
             validation = held_out if given_validation is None else given_validation
-            seen = X if is_lazy(X) or hasattr(X, "iloc") else np.asarray(X)
+            stays = is_lazy(X) or issparse(X) or hasattr(X, "iloc")
+            seen = X if stays else np.asarray(X)
             scored = scored_by_callbacks(seen, self.given_labels_, data, X_val, y_val)
             with self._running(Run(everything, data, validation, scored, checkpoint)):
                 self._train_networks(X, y, stored)
@@ -573,7 +575,8 @@ class NoisyLabelClassifier(
 def _as_seen(known: Any) -> Any:
     """Return an argument of `fit`, with rows as the networks see them."""
     if isinstance(known, TrainingData):
-        return fold(known.in_order()), known.labels, known.trusted
+        rows = known.rows.source if known.rows.is_sparse else fold(known.in_order())
+        return rows, known.labels, known.trusted
     return known
 
 

@@ -9,7 +9,7 @@ from sklearn.base import clone
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from noisyfit.estimator.bases import ClassifierMixin, MetaEstimatorMixin
+from noisyfit.estimator.bases import MetaEstimatorMixin
 
 
 def _has(method: str) -> Any:
@@ -22,7 +22,7 @@ def _has(method: str) -> Any:
     return check
 
 
-class DelegatingClassifier(MetaEstimatorMixin, ClassifierMixin):
+class DelegatingClassifier(MetaEstimatorMixin):
     """Predicts as ``estimator_``, which a subclass fits."""
 
     estimator: Any

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 from sklearn.utils import validation
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -15,6 +16,7 @@ from noisyfit.exceptions import warn
 from noisyfit.utils.validation import check_finite_rows, checked_value_range
 
 CHANNEL_COUNTS = (1, 3, 4)
+LARGEST_BATCH = 2**26  # entries of a batch that was sparse: 256 MiB, and several copies
 KNOWN_RANGES = ((0.0, 1.0), (0.0, 255.0))
 OTHER_SCALE = 10  # times the range of the training images
 OVERSHOOT = 0.25  # of the width; sharpening and bicubic interpolation overshoot by less
@@ -32,7 +34,7 @@ class Format(NamedTuple):
     value_range : tuple of float
         Values of black and white in images.
     feature_mean, feature_scale : ndarray
-        Per column of a table, per channel of images.
+        Per column of a table, per channel of images. The mean of a sparse table is given as zero.
     """
 
     layout: str
@@ -67,6 +69,7 @@ FITTED = tuple(f"{name}_" for name in Format._fields)
 class InputReader:
     """Learns the `Format` of X during `fit` and checks later rows against it."""
 
+    batch_size: int
     image_layout: str
     value_range: Any
     device_: Any
@@ -86,8 +89,12 @@ class InputReader:
             check_shape(shape_of(X), fitted)
         if not lazy:
             with entries_as_numbers():
-                X = validate_data(self, X, reset=reset, dtype=np.float32, allow_nd=True)
+                X = validate_data(
+                    self, X, reset=reset, dtype=np.float32, allow_nd=True, accept_sparse="csr"
+                )
             check_shape(X.shape, fitted)
+            if reset and issparse(X):
+                check_batch(self.batch_size, X.shape[1])
         elif not isinstance(X, Dataset):
             validate_data(self, X, reset=reset, skip_check_array=True)
         if fitted:
@@ -108,6 +115,18 @@ def check_shape(shape: tuple[int, ...], fitted: Format | None) -> None:
         raise ValueError(f"X must have a row and a feature. Got 0 {what}(s) (shape {shape}).")
     if fitted:
         check_row_shape(shape, fitted.input_shape)
+
+
+def check_batch(batch_size: int, n_columns: int) -> None:
+    """Refuse a sparse table so wide that a batch of its rows is too large when dense."""
+    fitting = LARGEST_BATCH // n_columns
+    if batch_size > fitting:
+        smaller = f", or lower batch_size to {fitting}" if fitting > 1 else ""
+        raise ValueError(
+            f"A batch of sparse rows is made dense, and must have at most {LARGEST_BATCH:,} "
+            f"entries. Got batch_size={batch_size} and {n_columns:,} columns. Make fewer columns, "
+            f"as by TruncatedSVD(100) before this step or max_features of a vectorizer{smaller}."
+        )
 
 
 def validate_data(reader: Any, X: Any, **params: Any) -> Any:

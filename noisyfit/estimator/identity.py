@@ -14,6 +14,7 @@ from typing import Any
 import joblib
 import numpy as np
 import torch
+from scipy.sparse import issparse
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -75,6 +76,8 @@ def _contents(part: Any, inside: tuple[int, ...] = ()) -> Any:
     if id(part) in inside:
         return "cycle", len(inside) - inside.index(id(part))
     again = partial(_contents, inside=(*inside, id(part)))
+    if issparse(part):  # before dicts: one format is a dict
+        return _sparse(part)
     if isinstance(part, dict):
         return {name: again(value) for name, value in part.items()}
     if isinstance(part, list | tuple):
@@ -107,6 +110,15 @@ def _array(part: Any) -> Any:
         slices = (part[start : start + SLICE] for start in range(0, len(part), SLICE))
         return part.shape, fold(np.array(rows) for rows in slices)
     return np.asarray(part, order="C")
+
+
+def _sparse(part: Any) -> Any:
+    """Return a sparse matrix by its entries other than zero, in order, whatever its format."""
+    rows = part.tocsr(copy=True)
+    rows.sum_duplicates()
+    rows.eliminate_zeros()
+    places = (rows.indptr.astype(np.int64), rows.indices.astype(np.int64))
+    return "sparse", part.shape, *places, rows.data
 
 
 def _state(part: Any) -> Any:

@@ -6,14 +6,24 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from noisyfit import quality
+from noisyfit.estimator.bases import ClassifierMixin
 from noisyfit.estimator.fitted import FittedAttributes
-from noisyfit.utils.validation import as_column, check_given, encode, is_missing, row_names
+from noisyfit.utils.validation import (
+    as_column,
+    check_given,
+    check_lengths,
+    encode,
+    is_missing,
+    present_labels,
+    row_names,
+)
 
 
-class LabelProtocol(FittedAttributes):
+class LabelProtocol(FittedAttributes, ClassifierMixin):
     """From given labels to ``label_quality_``, ``corrected_labels_`` and issues."""
 
     classes_: NDArray[Any]
@@ -22,6 +32,7 @@ class LabelProtocol(FittedAttributes):
     label_quality_: NDArray[Any]
     label_distribution_: NDArray[Any]
     missing_label: Any
+    predict: Any
 
     def _read_labels(self, X: Any, y: Any) -> NDArray[np.bool_]:
         """Store the given labels, and return where there is none."""
@@ -29,9 +40,12 @@ class LabelProtocol(FittedAttributes):
         self.given_labels_ = as_labels(y)
         self.sample_index_ = row_names(X, y, len(self.given_labels_))
         missing = self._lacks_label(self.given_labels_)
-        if len(missing) and missing.all():
-            raise ValueError(f"y must have labels. Got {self.missing_label!r} in every row.")
+        self._check_some(~missing)
         return missing
+
+    def _check_some(self, labelled: NDArray[np.bool_]) -> None:
+        if len(labelled) and not labelled.any():
+            raise ValueError(f"y must have labels. Got {self.missing_label!r} in every row.")
 
     def _lacks_label(self, y: NDArray[Any]) -> NDArray[np.bool_]:
         return is_missing(y, self.missing_label)
@@ -62,6 +76,30 @@ class LabelProtocol(FittedAttributes):
         corrected = quality.corrected_labels(codes, distribution, margin)
         self.corrected_labels_ = self.classes_[corrected]
         self.transition_matrix_ = quality.transition_matrix(codes, distribution)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy on the rows that have a label.
+
+        Parameters
+        ----------
+        X : array-like
+            Rows like those of `fit`.
+        y : array-like of shape (n_samples,)
+            Labels; rows with ``missing_label`` do not count.
+        sample_weight : array-like of shape (n_samples,), default=None
+
+        Returns
+        -------
+        float
+            In [0, 1].
+        """
+        predicted, y = self.predict(X), as_labels(y)
+        check_lengths(len(predicted), len(y))
+        labelled = ~self._lacks_label(y)
+        self._check_some(labelled)
+        weights = None if sample_weight is None else np.asarray(sample_weight)[labelled]
+        true = present_labels(y, ~labelled)
+        return float(accuracy_score(true, predicted[labelled], sample_weight=weights))
 
     def label_issues(self) -> Any:
         """Return which training labels look wrong, and what they should be.

@@ -92,12 +92,13 @@ class Reader(InputReader, LabelProtocol):
                 f"{type(self).__name__} has no meta set and ignores X_meta. Append its rows to X "
                 "and mark them in clean_mask."
             )
-        if X_meta is not None and len(X_meta) == n:
+        meta = self._learnable(X_meta, y_meta, "y_meta")
+        if len(meta) == n:
             warn(
                 "X_meta has as many rows as X: scikit-learn's cross-validation takes such metadata "
                 "for aligned with X and slices it. Drop a row of X_meta."
             )
-        return self._learnable(X_meta, y_meta, "y_meta")
+        return meta
 
     def _has_meta_set(self) -> bool:
         """Whether the method learns from ``X_meta``, which may depend on its parameters."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples
 
@@ -44,7 +45,7 @@ def folder_files(X: Any) -> list[str] | None:
 
 def take_rows(X: Any, rows: Any) -> Any:
     """Return some rows, by number or by mask, in the container that X is."""
-    return _safe_indexing(X, rows)
+    return _safe_indexing(X.tocsr() if issparse(X) else X, rows)
 
 
 def check_given(y: Any, owner: str) -> None:
@@ -82,8 +83,9 @@ def as_column(y: Any) -> NDArray[Any]:
     """
     if hasattr(y, "detach"):
         y = y.detach().cpu().numpy()
-    elif hasattr(y, "columns") and hasattr(y, "dtypes") and len(y.columns) == 1:
-        y = y[y.columns[0]]
+    elif hasattr(y, "columns") and len(y.columns) == 1:
+        only = y.columns[0]
+        y = only if hasattr(only, "to_pylist") else y[only]  # a column of Arrow, or its name
     elif np.ma.is_masked(y):
         y = np.array(y.tolist(), dtype=object)
     column = _array_of(y)
@@ -297,23 +299,24 @@ def encode(
     return codes
 
 
-def check_finite_rows(X: NDArray[Any]) -> None:
-    """Refuse NaN and infinity in X (n_samples, ...), and say where they are.
+def check_finite_rows(X: Any) -> None:
+    """Refuse NaN and infinity in an array or CSR matrix (n_samples, ...), and say where they are.
 
     Raises
     ------
     ValueError
         If an entry is not finite.
     """
-    wrong = ~np.isfinite(X)
+    wrong = ~np.isfinite(X.data if issparse(X) else X)
     if not wrong.any():
         return
-    first = np.argwhere(wrong)[0].tolist()
-    n_rows = int(wrong.reshape(len(X), -1).any(axis=1).sum())
+    places = np.transpose(X.tocoo().coords)[wrong] if issparse(X) else np.argwhere(wrong)
+    first = places[0].tolist()
+    n_rows = len(np.unique(places[:, 0]))
     raise ValueError(
         f"X must be finite. Got X{first} = {X[tuple(first)]}, and NaN or infinity in {n_rows} of "
-        f"{len(X)} rows. Impute them, as scikit-learn's SimpleImputer does in a pipeline, or drop "
-        "those rows."
+        f"{X.shape[0]} rows. Impute them, as scikit-learn's SimpleImputer does in a pipeline, or "
+        "drop those rows."
     )
 
 

@@ -32,8 +32,9 @@ CONFIGURATIONS: dict[Estimator, Any] = {cls: quick(cls, **SHORT) for cls in ESTI
 def not_promised(estimator: Any) -> dict[str, str]:
     """Name the checks that cannot hold, and why."""
     batches = "a row left out or repeated makes other mini-batches than a weight"
-    check = "check_sample_weight_equivalence_on_dense_data"
-    return {check: batches} if has_fit_parameter(estimator, "sample_weight") else {}
+    check = "check_sample_weight_equivalence_on_{}_data"
+    kinds = ("dense", "sparse") if has_fit_parameter(estimator, "sample_weight") else ()
+    return {check.format(kind): batches for kind in kinds}
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 from sklearn.metrics import roc_auc_score
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -390,10 +389,3 @@ def test_data__that_cannot_be_used__is_a_value_error(
     X, y = make(blobs(60))
     with pytest.raises(ValueError, match=message):
         quick(cls).fit(X, y)
-
-
-@of_the_base
-def test_data__sparse__is_refused_with_the_remedy(cls: Estimator) -> None:
-    X, y = blobs(60)
-    with pytest.raises(TypeError, match="toarray"):
-        quick(cls).fit(csr_array(X), y)

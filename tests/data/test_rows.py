@@ -297,7 +297,10 @@ REFUSED: dict[str, tuple[Make, str]] = {
     "masked tensor": (lambda A: masked_tensor(torch.tensor(A), torch.tensor(A > 0)), "complete"),
     "sparse tensor": (lambda A: torch.tensor(A).to_sparse(), r"dense.*to_dense"),
     "compressed tensor": (lambda A: torch.tensor(A).flatten(1).to_sparse_csr(), r"dense.*to_dense"),
-    "sparse matrix": (lambda A: csr_array(A.reshape(len(A), -1)), r"dense.*sparse_output=False"),
+    "list of sparse rows": (
+        lambda A: [csr_array(row.reshape(1, -1)) for row in A],
+        "dense.*vstack",
+    ),
     "list of sparse tensors": (lambda A: [torch.tensor(row).to_sparse() for row in A], "to_dense"),
     "nested tensor": (
         lambda A: torch.nested.nested_tensor(list(torch.tensor(A)), layout=torch.jagged),

@@ -76,6 +76,15 @@ def arrow(values: list[Any]) -> Any:
     return pytest.importorskip("pyarrow").array(values)
 
 
+def chunked(values: list[Any]) -> Any:
+    library = pytest.importorskip("pyarrow")
+    return library.chunked_array([values[:10], values[10:]])
+
+
+def arrow_table(values: list[Any]) -> Any:
+    return pytest.importorskip("pyarrow").table({"label": values})
+
+
 def arrow_backed(values: list[Any]) -> pd.Series:
     pytest.importorskip("pyarrow")
     return pd.Series(values, dtype=object).convert_dtypes(dtype_backend="pyarrow")
@@ -92,6 +101,10 @@ CONTAINERS: dict[str, tuple[Callable[[list[Any]], Any], tuple[str, ...]]] = {
     "object series": (lambda values: pd.Series(values, dtype=object), PLAIN),
     "category": (lambda values: pd.Series(values, dtype="category"), PLAIN),
     "Categorical": (pd.Categorical, PLAIN),
+    "category of Int64": (
+        lambda values: pd.Series(values, dtype="Int64").astype("category"),
+        ("int",),
+    ),
     "Int64": (lambda values: pd.Series(values, dtype="Int64"), ("int",)),
     "Int8 array": (lambda values: pd.array(values, dtype="Int8"), ("int",)),
     "boolean": (lambda values: pd.Series(values, dtype="boolean"), ("bool",)),
@@ -102,6 +115,9 @@ CONTAINERS: dict[str, tuple[Callable[[list[Any]], Any], tuple[str, ...]]] = {
     "frame of one column": (as_frame, ("int", "bool", "str")),
     "arrow-backed": (arrow_backed, ("int", "bool", "str")),
     "arrow array": (arrow, PLAIN),
+    "chunked array": (chunked, PLAIN),
+    "arrow table": (arrow_table, PLAIN),
+    "arrow dictionary": (lambda values: arrow(values).dictionary_encode(), ("str",)),
     "polars": (polars, PLAIN),
     "polars category": (lambda values: polars(values, "Categorical"), ("str",)),
     "polars frame": (lambda values: polars(values).to_frame(), PLAIN),
@@ -145,6 +161,53 @@ def test_is_missing__nulls_of_arrays__are_found_as_they_are() -> None:
         assert is_missing(values, pd.NA).tolist() == [False, True]
         assert is_missing(values, -1).tolist() == [False, False]
         assert is_missing(values, None).tolist() == [False, False]
+
+
+NUMBERS = {"int": ("Int64", "integer"), "bool": ("boolean", "boolean")}
+
+
+@pytest.mark.parametrize("kind", NUMBERS)
+@pytest.mark.parametrize("mark", [None, pd.NA], ids=str)
+def test_label_issues__numbers_with_gaps__are_numbers_with_gaps(kind: str, mark: Any) -> None:
+    dtype, inferred = NUMBERS[kind]
+    for y in (given(kind, mark), pd.Series(given(kind), dtype=dtype)):
+        clf = quick(CrossEntropyClassifier, max_epochs=2, missing_label=np.nan).fit(X, y)
+        column = clf.label_issues()["given_label"]
+        assert column.dtype == dtype
+        assert column.isna().tolist() == GAPS.tolist()
+        assert pd.api.types.infer_dtype(column) == inferred
+    assert clf.label_issues()["predicted_label"].dtype == clf.classes_.dtype
+
+
+@pytest.mark.parametrize("kind", [*PLAIN, "date"])
+@pytest.mark.parametrize("aligned", [False, True], ids=["classifier", "EchoAlign"])
+def test_score__rows_without_a_label__do_not_count(kind: str, aligned: bool) -> None:
+    y = as_objects(given(kind))
+    if kind == "date":
+        y = y.astype("M8[D]")
+    clf = quick(EchoAlignClassifier if aligned else CrossEntropyClassifier, max_epochs=2)
+    clf.set_params(missing_label=pd.NA).fit(X, y)
+    wrong = (np.arange(40) % 8 == 1) & ~GAPS  # 4 of 32
+    unlike = y.copy()
+    unlike[wrong] = np.where(clf.predict(X) == KINDS[kind][0], *KINDS[kind][::-1])[wrong]
+    unlike[~wrong & ~GAPS] = clf.predict(X)[~wrong & ~GAPS]
+    assert clf.score(X, unlike) == 28 / 32
+    weights = np.where(GAPS, 100, np.where(wrong, 3, 1))
+    assert clf.score(X, unlike, sample_weight=weights) == 28 / (28 + 12)
+
+
+def test_score__no_label_at_all__is_an_error() -> None:
+    clf = quick(CrossEntropyClassifier, max_epochs=2, missing_label=-1).fit(X, CODES)
+    with pytest.raises(ValueError, match="y must have labels. Got -1 in every row"):
+        clf.score(X, np.full(40, -1))
+    with pytest.raises(ValueError, match=r"inconsistent numbers of samples: \[40, 39\]"):
+        clf.score(X, CODES[1:])
+
+
+def test_score__a_class_that_fit_has_not_seen__is_wrong() -> None:
+    clf = quick(CrossEntropyClassifier, max_epochs=2, missing_label=-1).fit(X, CODES)
+    y = np.where(GAPS, 9, clf.predict(X))
+    assert clf.score(X, y) == 32 / 40
 
 
 def test_labels_with_gaps__floats_of_pandas__stay_floats() -> None:

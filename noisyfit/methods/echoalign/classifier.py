@@ -159,6 +159,7 @@ class EchoAlignClassifier(LabelProtocol, DelegatingClassifier, Savable, BaseEsti
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
+        tags.input_tags.sparse = True
         return tags
 
     def fit(self, X: Any, y: Any, *, clean_mask: Any = None) -> Self:
@@ -166,8 +167,9 @@ class EchoAlignClassifier(LabelProtocol, DelegatingClassifier, Savable, BaseEsti
 
         Parameters
         ----------
-        X : array-like
-            A table (n_samples, n_features), or images (n, H, W), (n, H, W, C) or (n, C, H, W).
+        X : array-like or sparse matrix
+            A table (n_samples, n_features), or images (n, H, W), (n, H, W, C) or (n, C, H, W). A
+            sparse table is made dense.
         y : array-like of shape (n_samples,)
             Given labels of any type.
         clean_mask : array-like of bool of shape (n_samples,), default=None
@@ -324,7 +326,7 @@ class EchoAlignClassifier(LabelProtocol, DelegatingClassifier, Savable, BaseEsti
         check_is_fitted(self)
         y = as_labels(y)
         has_label, rating = ~self._lacks_label(y), np.full(len(y), np.nan)
-        rows = _rows(X, has_label)
+        rows = _rows(unwrapped(X), has_label)
         rating[has_label] = self.selector_.score_labels(rows, present_labels(y, ~has_label))
         return rating
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 from sklearn.base import clone
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.utils import check_random_state
@@ -62,6 +63,7 @@ from noisyfit.utils.validation import (
 )
 
 WAYS = ("auto", "similarity", "loss")
+LARGEST_TABLE = 2**27  # entries of a sparse table that may be made dense: 512 MiB in float32
 N_NEIGHBORS = 10  # that say what a row is, if no classifier does
 
 
@@ -155,6 +157,7 @@ class EchoMod(FittedAttributes, OneToOneFeatureMixin, TransformerMixin, Savable,
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
         tags.input_tags.three_d_array = True
+        tags.input_tags.sparse = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
@@ -208,9 +211,11 @@ class EchoMod(FittedAttributes, OneToOneFeatureMixin, TransformerMixin, Savable,
             X,
             reset=reset,
             dtype="numeric",
+            accept_sparse=True,
             allow_nd=True,
             ensure_min_samples=2 - (not reset),
         )
+        X = _densified(X)
         if reset:
             self.layout_ = image_layout(X.shape, self.image_layout)
             self.input_shape_ = X.shape[1:]
@@ -468,8 +473,9 @@ class EchoSelect(EchoMod):
 
         Parameters
         ----------
-        X : array-like
-            A table (n_samples, n_features), or images (n, H, W), (n, H, W, C) or (n, C, H, W).
+        X : array-like or sparse matrix
+            A table (n_samples, n_features), or images (n, H, W), (n, H, W, C) or (n, C, H, W). A
+            sparse table is made dense: what a generator returns has no zeros.
         y : array-like of shape (n_samples,)
             Given labels of any type.
         clean_mask : array-like of bool of shape (n_samples,), default=None
@@ -665,6 +671,12 @@ class EchoSelectSampler(FittedAttributes, BaseEstimator):
     def __init__(self, selector: EchoSelect | None = None) -> None:
         self.selector = selector
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.input_tags.sparse = True
+        return tags
+
     def fit(self, X: Any, y: Any) -> Self:
         """Decide which rows to keep."""
         selector = EchoSelect() if self.selector is None else clone(self.selector)
@@ -681,6 +693,20 @@ class EchoSelectSampler(FittedAttributes, BaseEstimator):
         self.fit(X, y)
         kept = self.sample_indices_
         return take_rows(X, kept), take_rows(y, kept)
+
+
+def _densified(X: Any) -> NDArray[Any]:
+    """Make a sparse table dense, which modified rows are."""
+    if not issparse(X):
+        return X  # type: ignore[no-any-return]
+    if X.shape[0] * X.shape[1] > LARGEST_TABLE:
+        raise ValueError(
+            "EchoAlign makes sparse rows dense, because modified rows have no zeros; they must "
+            f"have at most {LARGEST_TABLE:,} entries. Got {X.shape[0]:,} x {X.shape[1]:,}. Make "
+            "fewer columns, as by TruncatedSVD(100) before this step, pass fewer rows, or choose "
+            "another method, which takes a sparse table as it is."
+        )
+    return np.asarray(X.toarray())
 
 
 def check_select_by(way: Any) -> None:
