@@ -71,9 +71,7 @@ class BeliefTrajectoryDisplay:
         self.step_name = step_name
 
     @classmethod
-    def from_estimator(
-        cls, estimator: Any, X: Any, y: ArrayLike | None = None, **plot: Any
-    ) -> Self:
+    def from_estimator(cls, estimator: Any, X: Any, y: Any = None, **plot: Any) -> Self:
         """Draw how a label diffusion walks labels back.
 
         Parameters
@@ -102,9 +100,9 @@ class BeliefTrajectoryDisplay:
     def from_predictions(
         cls,
         trajectory: ArrayLike,
-        y_given: ArrayLike | None = None,
+        y_given: Any = None,
         *,
-        classes: ArrayLike | None = None,
+        classes: Any = None,
         missing_label: Any = np.nan,
         step_name: str = "Epoch",
         **plot: Any,
@@ -199,6 +197,6 @@ class BeliefTrajectoryDisplay:
         return probs, given, steps
 
 
-def _codes(y: ArrayLike, classes: NDArray[Any], missing_label: Any) -> NDArray[np.int64]:
+def _codes(y: Any, classes: NDArray[Any], missing_label: Any) -> NDArray[np.int64]:
     column = as_column(y)
     return encode(column, classes, is_missing(column, missing_label), "y_given")

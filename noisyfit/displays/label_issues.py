@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 COLUMNS = 6  # images side by side
 LARGEST_IMAGE = 256  # pixels; JPEG files are not decoded much larger
-NAME, ENTRY, TEXT = 12, 14, 60  # characters of names and labels, of a table's entries, of texts
+NAME, ENTRY, TEXT = 12, 20, 60  # characters of names and labels, of a table's entries, of texts
 TINY = 1e-12  # of the range of images of one colour
 N_FEATURES = 5  # columns of a table that are shown
 

@@ -76,7 +76,7 @@ class LabelQualityDisplay:
         cls,
         estimator: Any,
         *,
-        y_true: ArrayLike | None = None,
+        y_true: Any = None,
         name: str | None = None,
         **plot: Any,
     ) -> Self:

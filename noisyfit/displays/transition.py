@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-WIDTH_OF_VALUE = 2.7  # of "0.00" with some space, in units of the size of its font
+WIDTH_OF_VALUE = 3.2  # of "0.00" with some space, in units of the size of its font
 SMALLEST_FONT = 6.0  # points
 
 
@@ -60,16 +60,12 @@ class TransitionMatrixDisplay:
     ax_: Axes
     figure_: Figure
 
-    def __init__(
-        self, transition_matrix: ArrayLike, *, display_labels: ArrayLike | None = None
-    ) -> None:
+    def __init__(self, transition_matrix: ArrayLike, *, display_labels: Any = None) -> None:
         self.transition_matrix = transition_matrix
         self.display_labels = display_labels
 
     @classmethod
-    def from_estimator(
-        cls, estimator: Any, *, display_labels: ArrayLike | None = None, **plot: Any
-    ) -> Self:
+    def from_estimator(cls, estimator: Any, *, display_labels: Any = None, **plot: Any) -> Self:
         """Draw the matrix that a classifier has estimated.
 
         Parameters
@@ -92,11 +88,11 @@ class TransitionMatrixDisplay:
     @classmethod
     def from_predictions(
         cls,
-        y_true: ArrayLike,
-        y_given: ArrayLike,
+        y_true: Any,
+        y_given: Any,
         *,
-        labels: ArrayLike | None = None,
-        display_labels: ArrayLike | None = None,
+        labels: Any = None,
+        display_labels: Any = None,
         missing_label: Any = np.nan,
         **plot: Any,
     ) -> Self:

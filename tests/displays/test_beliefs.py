@@ -35,7 +35,7 @@ def test_from_predictions__lines_of_the_given_class_and_of_the_class_at_the_end(
     assert 0 < len(reached) < 6
     assert heights(display.given_lines_) == given
     assert heights(display.reached_lines_) == reached
-    assert display.given_lines_[0].get_xdata().tolist() == [1, 2, 3, 4, 5]
+    assert np.asarray(display.given_lines_[0].get_xdata()).tolist() == [1, 2, 3, 4, 5]
     assert display.ax_.get_xlabel() == "Epoch"
     legend = display.ax_.get_legend()
     assert legend is not None

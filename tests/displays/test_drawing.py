@@ -110,7 +110,7 @@ def test_from_estimator__keywords_reach_the_plot() -> None:
     _, ax = plt.subplots()
     display = LabelQualityDisplay.from_estimator(clf, bins=7, ax=ax, fc="red")
     assert display.ax_ is ax
-    assert len(display.histograms_[0].get_data().values) == 7
+    assert np.shape(display.histograms_[0].get_data()[0]) == (7,)
     assert display.histograms_[0].get_facecolor()[:3] == (1, 0, 0)
 
 

@@ -106,5 +106,5 @@ def test_from_estimator__share_of_relabelled_rows() -> None:
     ).fit(X, y)
     line = TrainingHistoryDisplay.from_estimator(clf).lines_["relabelled_share"]
     last = sum(p != g for p, g in zip(clf.predict(X)[40:], given[40:], strict=True)) / 200
-    assert points(line)[-1] == (2, pytest.approx(last))
+    assert points(line)[-1] == pytest.approx((2, last))
     assert 0 < last < 1

@@ -21,7 +21,7 @@ def naive_counts(values: Any, n_bins: int) -> list[int]:
 
 
 def counts_of(display: LabelQualityDisplay) -> list[list[int]]:
-    return [histogram.get_data().values.tolist() for histogram in display.histograms_]
+    return [histogram.get_data()[0].tolist() for histogram in display.histograms_]
 
 
 def legend_of(display: LabelQualityDisplay) -> tuple[str, list[str]]:

@@ -26,6 +26,10 @@ def naive_matrix(true: Any, given: Any, classes: list[Any]) -> NDArray[np.float6
     return matrix
 
 
+def values_of(display: TransitionMatrixDisplay) -> Any:
+    return display.im_.get_array()
+
+
 def names_on(axis: Any) -> list[str]:
     return [label.get_text() for label in axis.get_ticklabels()]
 
@@ -34,7 +38,7 @@ def test_from_estimator__draws_its_matrix_with_its_classes() -> None:
     X, y = blobs(60)
     clf = small_fit(X, np.array(["a", "b", "c"])[y])
     display = TransitionMatrixDisplay.from_estimator(clf)
-    np.testing.assert_allclose(display.im_.get_array(), clf.transition_matrix_)
+    np.testing.assert_allclose(values_of(display), clf.transition_matrix_)
     assert names_on(display.ax_.xaxis) == names_on(display.ax_.yaxis) == ["a", "b", "c"]
     assert display.im_.get_clim() == (0, 1)
     assert display.ax_.get_ylabel() == "True class"
@@ -43,7 +47,7 @@ def test_from_estimator__draws_its_matrix_with_its_classes() -> None:
 def test_from_predictions__cells_are_shares_of_each_true_class() -> None:
     display = TransitionMatrixDisplay.from_predictions(TRUE, GIVEN)
     expected = naive_matrix(TRUE, GIVEN, ["cat", "dog", "emu"])
-    np.testing.assert_allclose(display.im_.get_array(), expected)
+    np.testing.assert_allclose(values_of(display), expected)
     assert display.text_ is not None
     for cell, value in zip(display.text_.flat, expected.flat, strict=True):
         assert cell.get_text() == f"{value:.2f}"
@@ -62,13 +66,13 @@ def test_from_predictions__classes_of_any_type(names: Any) -> None:
     codes = np.array([0, 0, 1, 2]), np.array([0, 1, 1, 2])
     display = TransitionMatrixDisplay.from_predictions(*(classes[c] for c in codes))
     assert names_on(display.ax_.xaxis) == [str(c) for c in classes]
-    np.testing.assert_allclose(display.im_.get_array(), naive_matrix(*codes, [0, 1, 2]))
+    np.testing.assert_allclose(values_of(display), naive_matrix(*codes, [0, 1, 2]))
 
 
 def test_from_predictions__booleans() -> None:
     display = TransitionMatrixDisplay.from_predictions([True, False, True], [True, True, False])
     assert names_on(display.ax_.xaxis) == ["False", "True"]
-    np.testing.assert_allclose(display.im_.get_array(), [[0, 1], [0.5, 0.5]])
+    np.testing.assert_allclose(values_of(display), np.array([[0.0, 1.0], [0.5, 0.5]]))
 
 
 @pytest.mark.parametrize("gap, marker", [(None, np.nan), (np.nan, None), ("?", "?")])
@@ -77,13 +81,13 @@ def test_from_predictions__rows_without_a_label_do_not_count(gap: Any, marker: A
     marker = {"missing_label": marker} if isinstance(marker, str) else {}
     display = TransitionMatrixDisplay.from_predictions(true, given, **marker)
     expected = naive_matrix(TRUE, GIVEN, ["cat", "dog", "emu"])
-    np.testing.assert_allclose(display.im_.get_array(), expected)
+    np.testing.assert_allclose(values_of(display), expected)
 
 
 def test_from_predictions__labels_give_order_and_classes_without_rows() -> None:
     order = ["yak", "emu", "dog", "cat"]
     display = TransitionMatrixDisplay.from_predictions(TRUE, GIVEN, labels=order)
-    np.testing.assert_allclose(display.im_.get_array(), naive_matrix(TRUE, GIVEN, order))
+    np.testing.assert_allclose(values_of(display), naive_matrix(TRUE, GIVEN, order))
     assert names_on(display.ax_.yaxis) == order
 
 
@@ -109,17 +113,24 @@ def overlap(axis: Any, side: str) -> bool:
     return any(before[1] > after[0] for before, after in pairwise(spans))
 
 
-@pytest.mark.parametrize("n_classes", [2, 10, 30, 100])
+@pytest.mark.parametrize("n_classes", [2, 10, 100])
 @pytest.mark.parametrize("name", ["{}", "class {}", "a class with a name of many words, {}"])
-@pytest.mark.parametrize("n_columns", [1, 2])
-def test_plot__names_do_not_overlap(n_classes: int, name: str, n_columns: int) -> None:
+def test_plot__names_do_not_overlap(n_classes: int, name: str) -> None:
     names = [name.format(k) for k in range(n_classes)]
-    figure, axes = plt.subplots(1, n_columns, squeeze=False, layout="constrained")
-    display = TransitionMatrixDisplay(np.eye(n_classes), display_labels=names).plot(ax=axes[0, 0])
-    figure.canvas.draw()
+    display = TransitionMatrixDisplay(np.eye(n_classes), display_labels=names).plot()
+    display.figure_.canvas.draw()
     assert not overlap(display.ax_.xaxis, "x")
     assert not overlap(display.ax_.yaxis, "y")
     assert len(names_on(display.ax_.yaxis)) >= min(n_classes, 5)
+
+
+def test_plot__small_axes__names_do_not_overlap() -> None:
+    figure, axes = plt.subplots(2, 3, figsize=(6, 3))
+    display = TransitionMatrixDisplay(np.eye(12)).plot(ax=axes[0, 0])
+    figure.canvas.draw()
+    assert not overlap(display.ax_.xaxis, "x")
+    assert not overlap(display.ax_.yaxis, "y")
+    assert display.text_ is None
 
 
 def test_plot__ten_digits__all_are_named_and_all_values_shown() -> None:
@@ -165,7 +176,7 @@ def test_plot__norm__replaces_the_scale() -> None:
 def test_plot__simulated_matrix() -> None:
     noisy = noise.pairflip(np.arange(50) % 5, 0.4, random_state=0)
     display = TransitionMatrixDisplay(noisy.transition).plot()
-    np.testing.assert_allclose(display.im_.get_array(), noisy.transition)
+    np.testing.assert_allclose(values_of(display), noisy.transition)
 
 
 @pytest.mark.parametrize("matrix, names", [(np.eye(3)[:2], None), (np.eye(2), ["a"]), ([], None)])
