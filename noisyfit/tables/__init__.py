@@ -38,8 +38,8 @@ def read(
     ----------
     path : str or path
         A file ``.csv``, ``.tsv``, ``.jsonl`` or ``.ndjson``, each also with ``.gz``, or
-        ``.parquet`` or ``.feather``, which need ``pip install "noisyfit[tables]"``. Text has a
-        header; JSON has one object a line.
+        ``.parquet`` or ``.feather``, which need ``pip install "noisyfit[tables]"``. A name
+        without an ending is that of a CSV file. Text has a header; JSON has one object a line.
     label : str
         Column of the given labels.
     index : str or None, default=None

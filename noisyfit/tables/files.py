@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import sys
 import zlib
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ JSON_LINES = (".jsonl", ".ndjson")
 TEXTS = (*SEPARATORS, *JSON_LINES)
 ARROW = (".parquet", ".feather")
 SUFFIXES = (*TEXTS, *(f"{suffix}.gz" for suffix in TEXTS), *ARROW)
+ENDING = re.compile(r"\.[a-z]\w*$")
 INSTALL = 'pip install "noisyfit[tables]"'
 WORDS = (  # of pandas, but for "None", which may be a class
     *("", " ", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND"),
@@ -78,6 +80,8 @@ def _check_file(path: Path) -> None:
 
 def _kind(path: Path) -> str:
     name = path.name.lower()
+    if not ENDING.search(name):
+        return ".csv"
     found = [suffix for suffix in SUFFIXES if name.endswith(suffix)]
     if not found:
         raise ValueError(
