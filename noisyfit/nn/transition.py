@@ -148,7 +148,7 @@ def fit_transition(probs: Tensor, labels: Tensor) -> Transition:
     labels : Tensor of shape (n_samples,)
         -1 for rows without a label.
     """
-    rows = (labels >= 0).nonzero()[:, 0][:LARGEST_SAMPLE]
+    rows = _sample((labels >= 0).nonzero()[:, 0])
     evidence = _Evidence(probs[rows], labels[rows])
     none = [None] * probs.shape[1]
     found = [_fit_partners(evidence, none, FEW)]
@@ -160,6 +160,14 @@ def fit_transition(probs: Tensor, labels: Tensor) -> Transition:
         found.append(_fit_entries(evidence, other_way))
     matrix = _mean(found, len(rows))
     return Transition(matrix, deconvolve(probs, matrix))
+
+
+def _sample(rows: Tensor) -> Tensor:
+    """Draw as many rows as are needed, the same each time; rows may be sorted by class."""
+    if len(rows) <= LARGEST_SAMPLE:
+        return rows
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
+    return rows[order[:LARGEST_SAMPLE].to(rows.device)]
 
 
 class _Fitted(NamedTuple):
