@@ -13,14 +13,19 @@ from numpy.typing import NDArray
 from sklearn.base import is_classifier
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import StratifiedKFold, check_cv
-from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state, get_tags, indexable
 from sklearn.utils.parallel import Parallel, delayed
-from sklearn.utils.validation import check_is_fitted, has_fit_parameter
+from sklearn.utils.validation import check_is_fitted
 
 from noisyfit import quality
 from noisyfit.estimator.bases import BaseEstimator
-from noisyfit.estimator.delegation import DelegatingClassifier, seeded
+from noisyfit.estimator.delegation import (
+    DelegatingClassifier,
+    beliefs_of,
+    fit_argument,
+    fit_on,
+    seeded,
+)
 from noisyfit.estimator.fitted import all_or_nothing
 from noisyfit.estimator.labels import LabelProtocol, as_labels
 from noisyfit.estimator.persistence.savable import Savable
@@ -80,7 +85,8 @@ class LabelCleaner(LabelProtocol, DelegatingClassifier, Savable, BaseEstimator):
         ``score_labels``, such as a pipeline, rates a label by its predicted probability.
     estimator : classifier or None, default=None
         Cloned and fitted once, on the cleaned labels. None is scikit-learn's
-        ``HistGradientBoostingClassifier``. It gets the rows of X in the container that X is.
+        ``HistGradientBoostingClassifier``, without early stopping. It gets the rows of X in the
+        container that X is.
     how : {"drop", "correct", "weight", "abstain"}, default="drop"
         What becomes of a label z of quality q, where p are the probabilities in
         ``label_distribution_`` and ``k = argmax p`` is the believed class:
@@ -183,7 +189,7 @@ class LabelCleaner(LabelProtocol, DelegatingClassifier, Savable, BaseEstimator):
         return tags
 
     def _default_estimator(self) -> Any:
-        return HistGradientBoostingClassifier()
+        return HistGradientBoostingClassifier(early_stopping=False)  # which refuses rare classes
 
     def _chosen_detector(self) -> Any:
         return CrossEntropyClassifier() if self.detector is None else self.detector
@@ -248,7 +254,7 @@ class LabelCleaner(LabelProtocol, DelegatingClassifier, Savable, BaseEstimator):
         if self.how != "weight" and sample_weight is None:
             return None
         estimator = self._chosen_estimator()
-        name = _fit_argument(estimator, "sample_weight")
+        name = fit_argument(estimator, "sample_weight")
         if name is None:
             what, otherwise = "sample_weight", "leave the weights away"
             if self.how == "weight":
@@ -278,12 +284,12 @@ class LabelCleaner(LabelProtocol, DelegatingClassifier, Savable, BaseEstimator):
         detector, labels = self._chosen_detector(), self.classes_[data.codes]
         known = {"sample_weight": data.weights, "clean_mask": data.trusted}
         self.detectors_ = Parallel(n_jobs=self.n_jobs)(
-            delayed(_fitted)(seeded(detector, seed), X, labels, rows, known) for rows, _ in folds
+            delayed(fit_on)(seeded(detector, seed), X, labels, rows, known) for rows, _ in folds
         )
         rating = np.full(len(labels), np.nan)
         belief = np.zeros((len(labels), len(self.classes_)))
         for fitted, (_, rows) in zip(self.detectors_, folds, strict=True):
-            belief[rows] = self._belief(fitted, take_rows(X, rows))
+            belief[rows] = beliefs_of(fitted, take_rows(X, rows), self.classes_)
             judged = rows[data.is_judged[rows]]
             rating[judged] = self._rating(fitted, take_rows(X, judged), labels[judged])
         self._warn_of_lost_classes(data.codes[data.is_judged], belief)
@@ -396,19 +402,13 @@ class LabelCleaner(LabelProtocol, DelegatingClassifier, Savable, BaseEstimator):
         rating[rows] = np.mean([self._rating(d, X, labels) for d in self.detectors_], axis=0)
         return rating
 
-    def _belief(self, detector: Any, X: Any) -> NDArray[np.float64]:
-        """Return a detector's probabilities of all classes; it may not know some."""
-        belief = np.zeros((count_rows(X), len(self.classes_)))
-        belief[:, np.searchsorted(self.classes_, detector.classes_)] = detector.predict_proba(X)
-        return belief
-
     def _rating(self, detector: Any, X: Any, labels: NDArray[Any]) -> NDArray[np.float64]:
         if not len(labels):
             return np.empty(0)
         if hasattr(detector, "score_labels"):
             return detector.score_labels(X, labels)
         codes = np.searchsorted(self.classes_, labels)
-        return quality.self_confidence(codes, self._belief(detector, X))
+        return quality.self_confidence(codes, beliefs_of(detector, X, self.classes_))
 
 
 def _is_classifier(part: Any) -> bool:
@@ -423,26 +423,6 @@ def _check_partition(tests: list[NDArray[np.intp]], n: int) -> None:
             f"{len(np.unique(tested))} of {n} rows in {len(tested)} places. Pass a number, or a "
             "splitter such as StratifiedKFold."
         )
-
-
-def _fit_argument(estimator: Any, name: str) -> str | None:
-    """Return under which name ``fit`` takes an argument; a pipeline hands it to its last step."""
-    if has_fit_parameter(estimator, name):
-        return name
-    if isinstance(estimator, Pipeline):
-        step, last = estimator.steps[-1]
-        inner = _fit_argument(last, name)
-        return None if inner is None else f"{step}__{inner}"
-    return None
-
-
-def _fitted(
-    detector: Any, X: Any, labels: NDArray[Any], rows: NDArray[np.intp], known: Mapping[str, Any]
-) -> Any:
-    """Fit a detector on some rows, with what is known of them as far as it takes it."""
-    names = {name: _fit_argument(detector, name) for name, v in known.items() if v is not None}
-    given = {argument: known[name][rows] for name, argument in names.items() if argument}
-    return detector.fit(take_rows(X, rows), labels[rows], **given)
 
 
 def _is_sure(codes: NDArray[np.int64], belief: NDArray[np.float64]) -> NDArray[np.bool_]:

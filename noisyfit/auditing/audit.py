@@ -18,7 +18,7 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from noisyfit.auditing import trust
 from noisyfit.auditing.trust import Injected, Trust
-from noisyfit.estimator.delegation import seeded
+from noisyfit.estimator.delegation import beliefs_of, fit_on, seeded
 from noisyfit.estimator.labels import as_labels
 from noisyfit.exceptions import NoisyFitWarning, warn
 from noisyfit.methods.coteaching import CoTeachingClassifier
@@ -102,13 +102,8 @@ def audit(
     >>> bool(noisy.flipped[found.issues_.index[:20]].mean() > 0.8)
     True
     """
-    check_given(y, "audit")
-    labels = as_labels(y)
-    missing = is_missing(labels, missing_label)
+    labels, classes, codes = read_labels(y, missing_label, n_splits)
     check_lengths(count_rows(X), len(labels))
-    classes = find_classes(present_labels(labels, missing))
-    codes = encode(labels, classes, missing, "y")
-    _check_counts(classes, codes, n_splits)
     trusted = check_clean_mask(clean_mask, codes)
     seed = check_random_state(random_state).randint(2**31 - 1)
     (rows,) = indexable(X)
@@ -119,6 +114,19 @@ def audit(
     known = trust.weigh(beliefs, codes, trusted)
     injected = trust.inject(known, codes, np.random.default_rng(seed))
     return Audit(labels, classes, codes, trusted, row_names(X, y, len(labels)), known, injected)
+
+
+def read_labels(
+    y: Any, missing_label: Any, n_splits: int
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
+    """Return labels, classes and codes, -1 for no label; refuse those that cannot be audited."""
+    check_given(y, "audit")
+    labels = as_labels(y)
+    missing = is_missing(labels, missing_label)
+    classes = find_classes(present_labels(labels, missing))
+    codes = encode(labels, classes, missing, "y")
+    _check_counts(classes, codes, n_splits)
+    return labels, classes, codes
 
 
 class Audit:
@@ -269,6 +277,11 @@ class Audit:
         """
         places = {name: row for row, name in enumerate(self.sample_index_.tolist())}
         known = {label: code for code, label in enumerate(self.classes_.tolist())}
+        if len(places) < len(self.sample_index_):
+            raise ValueError(
+                "Rows must have different names for decisions about them. Got an index with "
+                f"{len(self.sample_index_) - len(places)} repetitions. Reset the index of X."
+            )
         unknown = [name for name in labels if name not in places]
         if unknown:
             raise ValueError(f"Rows must be in the audit. Got {unknown[:5]}, which are not.")
@@ -359,9 +372,14 @@ def _check_counts(classes: NDArray[Any], codes: NDArray[np.int64], n_splits: int
         )
 
 
+def boosted_trees() -> HistGradientBoostingClassifier:
+    """Return the second of the default detectors; early stopping refuses rare classes."""
+    return HistGradientBoostingClassifier(early_stopping=False)
+
+
 def _default_detectors(X: Any) -> list[Any]:
     n_columns = X.shape[1] if getattr(X, "ndim", 0) == 2 and not issparse(X) else inf
-    trees = [HistGradientBoostingClassifier()] if n_columns <= MANY_COLUMNS else []
+    trees = [boosted_trees()] if n_columns <= MANY_COLUMNS else []
     return [CoTeachingClassifier(), *trees]
 
 
@@ -378,14 +396,15 @@ def _beliefs(
 ) -> NDArray[np.float64]:
     """Return the mean of the detectors' probabilities of rows that they have not seen."""
     believe = (memory if isinstance(memory, Memory) else Memory(memory, verbose=0)).cache(_believe)
-    n_classes = codes.max() + 1
-    folds = list(StratifiedKFold(n_splits, shuffle=True, random_state=seed).split(codes, codes))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class")  # two labels are enough
+        folds = list(StratifiedKFold(n_splits, shuffle=True, random_state=seed).split(codes, codes))
     found = Parallel(n_jobs=n_jobs)(
-        delayed(believe)(seeded(detector, seed), X, codes, seen[codes[seen] >= 0], unseen)
+        delayed(believe)(seeded(detector, seed), X, codes, trusted, seen, unseen)
         for detector in detectors
         for seen, unseen in folds
     )
-    beliefs = np.zeros((len(codes), n_classes))
+    beliefs = np.zeros((len(codes), codes.max() + 1))
     for (_, unseen), part in zip(folds * len(detectors), found, strict=True):
         beliefs[unseen] += part / len(detectors)
     return beliefs
@@ -395,13 +414,12 @@ def _believe(
     detector: Any,
     X: Any,
     codes: NDArray[np.int64],
+    trusted: NDArray[np.bool_],
     seen: NDArray[np.intp],
     unseen: NDArray[np.intp],
 ) -> NDArray[np.float64]:
     """Fit a detector on some rows, and return its probabilities of all classes for others."""
     with warnings.catch_warnings():  # co-teaching that stays in its warm-up rates all the same
         warnings.filterwarnings("ignore", "The warm-up should end", NoisyFitWarning)
-        detector.fit(take_rows(X, seen), codes[seen])
-    beliefs = np.zeros((len(unseen), codes.max() + 1))
-    beliefs[:, detector.classes_] = detector.predict_proba(take_rows(X, unseen))
-    return beliefs
+        fit_on(detector, X, codes, seen[codes[seen] >= 0], {"clean_mask": trusted})
+    return beliefs_of(detector, take_rows(X, unseen), np.arange(codes.max() + 1))

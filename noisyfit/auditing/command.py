@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from noisyfit.benchmark import usage
-
-say_at_once = partial(print, flush=True)  # seen even if the process is killed right afterwards
+from noisyfit.benchmark.usage import say_at_once
 
 
 def add_audit(commands: Any) -> None:
@@ -46,14 +44,25 @@ def add_audit(commands: Any) -> None:
 
 def run_audit(options: argparse.Namespace) -> int:
     """Audit a file."""
-    from noisyfit.auditing.running import Request, run
+    from noisyfit.auditing.running import Request, rate, read, write
 
     request = Request(
         options.data, options.out, options.label, options.images, options.text,
         tuple(options.missing), options.seed, options.folds, options.jobs,
     )  # fmt: skip
+    say_at_once(f"Reading {request.data}")
     with usage.as_usage_errors((ValueError, OSError, ImportError)):
-        found = run(request, say_at_once)
+        subject = read(request)
+    n_unlabelled = int(subject.y.isna().sum())
+    say_at_once(
+        f"{len(subject.y):,} rows, {subject.y.nunique()} classes, {n_unlabelled:,} without a label"
+    )
+    for column, reason in subject.left_out.items():
+        say_at_once(f"Left out: {column} ({reason})")
+    say_at_once(f"Rating each label by detectors that have not seen it, {request.folds} folds")
+    found = rate(request, subject)
+    with usage.as_usage_errors((OSError,)):
+        write(request, subject, found)
     print(found)
     for caution in found.cautions_:
         print(caution)

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,9 @@ from sklearn.neighbors import NearestNeighbors
 
 from noisyfit import __version__
 from noisyfit.auditing import page, subjects
-from noisyfit.auditing.audit import Audit, audit
+from noisyfit.auditing.audit import Audit, audit, read_labels
 from noisyfit.auditing.source import LABELS, fingerprint
 from noisyfit.auditing.subjects import Subject
-from noisyfit.exceptions import warn
 from noisyfit.utils.files import make_folder, whole_file
 
 ISSUES = ["row", "rank", "given", "suggested", "quality"]
@@ -57,55 +56,72 @@ class Request:
     folds: int = 5
     jobs: int | None = None
 
+    @property
+    def memory(self) -> Memory:
+        """Where finished work is kept, for a command that was stopped."""
+        return Memory(self.out / "cache", verbose=0)
 
-def run(request: Request, say: Callable[[str], object]) -> Audit:
-    """Audit a file, and write ``labels.csv``, ``issues.csv``, ``audit.json`` and the report.
+
+def read(request: Request) -> Subject:
+    """Return the rows to audit.
 
     Raises
     ------
     ValueError, OSError
-        If something cannot be read, or the folder holds the audit of other data.
+        If something cannot be read or audited, or the folder holds something else.
     """
     if not request.data.exists():
         raise FileNotFoundError(f"The data must exist. Got {str(request.data)!r}. Check the path.")
-    digest = fingerprint(request.data)
-    _check_folder(request.out, digest)
+    _check_folder(request)
     make_folder(request.out)
-    memory = Memory(request.out / "cache", verbose=0)
-    say(f"Reading {request.data}")
-    subject = _read(request, memory)
-    missing = subject.y.isna().to_numpy()
-    say(
-        f"{len(subject.y):,} rows, {subject.y.nunique()} classes, {missing.sum():,} without a label"
-    )
-    for column, reason in subject.left_out.items():
-        say(f"Left out: {column} ({reason})")
-    say(f"Rating each label by detectors that have not seen it, {request.folds} folds")
-    found = audit(
+    subject = _read(request)
+    repeated = subject.y.index[subject.y.index.duplicated()].astype(str)
+    if len(repeated):
+        raise ValueError(
+            f"Rows must have different names. Got {repeated[0]!r} more than once, and "
+            f"{len(repeated)} such rows. Leave the repetitions out."
+        )
+    read_labels(subject.y, _missing_label(subject), request.folds)
+    return subject
+
+
+def rate(request: Request, subject: Subject) -> Audit:
+    """Audit the rows."""
+    return audit(
         subject.X,
         subject.y,
         detectors=subject.detectors,
-        missing_label=np.nan if missing.any() else None,
+        missing_label=_missing_label(subject),
         n_splits=request.folds,
-        memory=memory,
+        memory=request.memory,
         n_jobs=request.jobs,
         random_state=request.seed,
     )
-    _write(request, subject, found, digest)
-    return found
 
 
-def _check_folder(out: Path, digest: str) -> None:
-    file = out / "audit.json"
-    if file.exists() and json.loads(file.read_text("utf-8")).get("sha256") != digest:
+def _missing_label(subject: Subject) -> float | None:
+    return np.nan if subject.y.isna().any() else None
+
+
+def _check_folder(request: Request) -> None:
+    """Refuse a folder whose files would be overwritten."""
+    out, file = request.out, request.out / "audit.json"
+    if file.exists():
+        earlier = json.loads(file.read_text("utf-8"))
+        ours = {"sha256": fingerprint(request.data), "label": request.label or ""}
+        if any(earlier.get(name) != value for name, value in ours.items()):
+            raise ValueError(
+                "The folder must be new, or that of an audit of the same labels. Got "
+                f"{out}, which holds another audit. Name another folder."
+            )
+    elif out.is_dir() and any(out.iterdir()) and not (out / "cache").is_dir():
         raise ValueError(
-            f"The folder must be new, or that of an audit of the same data. Got {out}, which holds "
-            "another audit. Name another folder."
+            f"The folder must be new or empty. Got {out}, which holds other files. Name another."
         )
 
 
-def _read(request: Request, memory: Memory) -> Subject:
-    data, label = request.data, request.label
+def _read(request: Request) -> Subject:
+    data, label, memory = request.data, request.label, request.memory
     if data.is_dir():
         return subjects.image_folder(data, memory)
     if data.suffix == ".npz":
@@ -119,7 +135,7 @@ def _read(request: Request, memory: Memory) -> Subject:
     return subjects.table(data, label, request.missing_values)
 
 
-def _write(request: Request, subject: Subject, found: Audit, digest: str) -> None:
+def write(request: Request, subject: Subject, found: Audit) -> None:
     """Write all files, ``audit.json`` last: it says that the audit is whole."""
     frame, out = found.to_frame(), request.out
     names = frame.index.astype(str)
@@ -140,7 +156,7 @@ def _write(request: Request, subject: Subject, found: Audit, digest: str) -> Non
         "data": str(request.data.resolve()),
         "label": request.label or "",
         "kind": subject.kind,
-        "sha256": digest,
+        "sha256": fingerprint(request.data),
         "noisyfit": __version__,
         "python": platform.python_version(),
         "seed": request.seed,
@@ -166,15 +182,10 @@ def _cards(subject: Subject, found: Audit) -> Iterator[page.Card]:
     places = {name: row for row, name in enumerate(found.sample_index_.tolist())}
     for name, issue in found.issues_.head(page.MOST_CARDS).iterrows():
         row = places[name]
-        try:
-            shown = subject.show(row)
-        except ImportError as error:
-            warn(str(error))
-            shown = {}
         given, suggested = issue["given"], issue["suggested"]
         yield page.Card(
             str(name), issue["rank"], str(given), str(suggested), issue["quality"],
-            neighbours=[*near.of(row, given), *near.of(row, suggested)], **shown,
+            neighbours=[*near.of(row, given), *near.of(row, suggested)], **subject.show(row),
         )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from joblib import Memory
 from numpy.typing import NDArray
 
+from noisyfit.auditing.audit import boosted_trees
 from noisyfit.auditing.thumbnails import thumbnail
 
 if TYPE_CHECKING:
@@ -102,15 +103,11 @@ class TextSubject(Subject):
 
 def table(data: Path, label: str, missing_values: Sequence[str]) -> Subject:
     """Read the rows of a table."""
-    from sklearn.ensemble import HistGradientBoostingClassifier
-
     from noisyfit import tables
     from noisyfit.methods.coteaching import CoTeachingClassifier
 
     read = tables.read(data, label=label, missing_values=list(missing_values))
-    pipelines = [
-        tables.pipeline(part) for part in (CoTeachingClassifier(), HistGradientBoostingClassifier())
-    ]
+    pipelines = [tables.pipeline(part) for part in (CoTeachingClassifier(), boosted_trees())]
     features = pipelines[0][:-1].fit_transform(read.X)
     return TableSubject(
         "table", read.X, read.y, np.asarray(features, np.float32), read.X, pipelines, read.left_out

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from noisyfit.benchmark import usage
+from noisyfit.benchmark.usage import say_at_once
 
 QUICK_EPOCHS = 6
-say_at_once = partial(print, flush=True)  # seen even if the process is killed right afterwards
 
 
 def add_demo(commands: Any) -> None:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from errno import EEXIST
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -18,6 +18,7 @@ NOBODY_READS = 141  # what shells report for a program whose reader went away
 LARGEST_COUNT = 2**31 - 1
 LARGEST_PORT = 2**16 - 1
 LARGEST_SEED = 2**32 - 1  # numpy's RandomState takes no larger one
+say_at_once = partial(print, flush=True)  # seen even if the process is killed right afterwards
 
 
 def ends_with_its_reader(main: Callable[Arguments, int]) -> Callable[Arguments, int]:

@@ -1,15 +1,19 @@
-"""Classifiers that prepare rows or labels, and leave the rest to another classifier."""
+"""Classifiers that prepare rows or labels, and leave the rest to other classifiers."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
+from sklearn.pipeline import Pipeline
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from noisyfit.estimator.bases import MetaEstimatorMixin
+from noisyfit.utils.validation import count_rows, take_rows
 
 
 def _has(method: str) -> Any:
@@ -66,3 +70,30 @@ def seeded(estimator: Any, seed: int) -> Any:
         if value is None and name.split("__")[-1] == "random_state"
     ]
     return estimator.set_params(**dict.fromkeys(unset, seed))
+
+
+def fit_argument(estimator: Any, name: str) -> str | None:
+    """Return under which name ``fit`` takes an argument; a pipeline hands it to its last step."""
+    if has_fit_parameter(estimator, name):
+        return name
+    if isinstance(estimator, Pipeline):
+        step, last = estimator.steps[-1]
+        inner = fit_argument(last, name)
+        return None if inner is None else f"{step}__{inner}"
+    return None
+
+
+def fit_on(
+    estimator: Any, X: Any, labels: NDArray[Any], rows: NDArray[np.intp], known: Mapping[str, Any]
+) -> Any:
+    """Fit a classifier on some rows, with what is known of them as far as it takes it."""
+    names = {name: fit_argument(estimator, name) for name, v in known.items() if v is not None}
+    given = {argument: known[name][rows] for name, argument in names.items() if argument}
+    return estimator.fit(take_rows(X, rows), labels[rows], **given)
+
+
+def beliefs_of(estimator: Any, X: Any, classes: NDArray[Any]) -> NDArray[np.float64]:
+    """Return a classifier's probabilities of all classes; it may not know some."""
+    beliefs = np.zeros((count_rows(X), len(classes)))
+    beliefs[:, np.searchsorted(classes, estimator.classes_)] = estimator.predict_proba(X)
+    return beliefs

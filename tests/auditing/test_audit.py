@@ -15,6 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from noisyfit import CrossEntropyClassifier, NoisyFitWarning, audit, noise
+from noisyfit.auditing.audit import boosted_trees
 from tests.helpers import blobs
 
 QUICK: dict[str, Any] = {"detectors": [LogisticRegression(max_iter=1000)], "random_state": 0}
@@ -122,6 +123,35 @@ def test_audit__stopped_and_called_again__keeps_the_folds_it_has(tmp_path: Path)
     again = audit(X, y, detectors=[detector], **options)
     assert [file.stat().st_mtime_ns for file in kept] == written
     np.testing.assert_array_equal(first.label_quality_, again.label_quality_)
+
+
+def test_decide__names_that_are_not_unique__are_refused() -> None:
+    X, y = blobs(150)
+    found = audit(pd.DataFrame(X, index=[0, *range(149)]), y, **QUICK)
+    with pytest.raises(ValueError, match="different names"):
+        found.decide({3: 0})
+
+
+def test_audit__trusted_rows__are_known_to_the_detectors() -> None:
+    X, y = blobs(150)
+    trusted = np.arange(150) < 60
+    told: list[int] = []
+
+    class Listening(LogisticRegression):
+        def fit(self, X: Any, y: Any, clean_mask: Any = None) -> Listening:
+            told.append(clean_mask.sum())
+            return super().fit(X, y)
+
+    audit(X, y, detectors=[Listening()], clean_mask=trusted, random_state=0)
+    assert sum(told) == 4 * 60  # each trusted row is in four of five folds
+
+
+def test_boosted_trees__class_of_one_row_in_many__is_learned() -> None:
+    """Early stopping, on by itself from 10,000 rows, cannot divide a class of one row."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(10_500, 1)), rng.integers(2, size=10_500)
+    y[0] = 2
+    assert boosted_trees().set_params(max_iter=1).fit(X, y).classes_.tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize(

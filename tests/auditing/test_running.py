@@ -128,6 +128,36 @@ def _other_audit(folder: Path) -> list[Any]:
     return [folder / "people.csv", "--label", "member"]
 
 
+def _other_files(folder: Path) -> list[Any]:
+    people(folder / "people.csv", 40)
+    (folder / "out").mkdir()
+    (folder / "out" / "issues.csv").write_text("mine")
+    return [folder / "people.csv", "--label", "member"]
+
+
+def _other_label(folder: Path) -> list[Any]:
+    data = folder / "people.csv"
+    people(data, 40)
+    (folder / "out").mkdir()
+    facts = {"sha256": fingerprint(data), "label": "town"}
+    (folder / "out" / "audit.json").write_text(json.dumps(facts))
+    return [data, "--label", "member"]
+
+
+def _one_class(folder: Path) -> list[Any]:
+    np.savez(folder / "rows.npz", X=np.zeros((9, 2)), y=np.zeros(9, int))
+    return [folder / "rows.npz"]
+
+
+def _repeated_paths(folder: Path) -> list[Any]:
+    pytest.importorskip("PIL")
+    from PIL import Image
+
+    Image.new("RGB", (32, 32)).save(folder / "a.png")
+    pd.DataFrame({"path": ["a.png"] * 4, "kind": [0, 1, 0, 1]}).to_csv(folder / "list.csv")
+    return [folder / "list.csv", "--images", "path", "--label", "kind"]
+
+
 def _no_arrays(folder: Path) -> list[Any]:
     np.savez(folder / "rows.npz", X=np.zeros((3, 2)))
     return [folder / "rows.npz"]
@@ -141,6 +171,10 @@ def _no_arrays(folder: Path) -> list[Any]:
         (_no_label, "Pass --label COLUMN"),
         (_no_text, "must have the columns body, member"),
         (_other_audit, "another audit"),
+        (_other_label, "another audit"),
+        (_other_files, "holds other files"),
+        (_one_class, "at least two classes"),
+        (_repeated_paths, "'a.png' more than once"),
         (_no_arrays, "must hold the arrays X"),
     ],
 )
