@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from sklearn.datasets import make_classification
 from sklearn.pipeline import make_pipeline
 
 import noisyfit
@@ -19,6 +20,7 @@ from noisyfit import NoisyFitWarning
 from noisyfit.benchmark.contenders import method_names, package_methods
 from noisyfit.benchmark.sources import NAMES, data_names
 from noisyfit.cli import _parser
+from noisyfit.noise import symmetric
 
 DOCS = Path(__file__).parents[1] / "docs"
 METHODS = {value.__name__: value for value in package_methods().values()}
@@ -196,3 +198,12 @@ def test_every_script_that_is_told__exists() -> None:
         assert (DOCS.parent / script).is_file(), script
     for module in modules:
         assert find_spec(module), module
+
+
+@pytest.mark.slow
+def test_audit__block__finds_and_mends_wrong_labels() -> None:
+    X, y = make_classification(300, 8, n_informative=6, class_sep=2, random_state=0)
+    noisy = symmetric(y, 0.2, random_state=0)
+    names = run("audit.rst", "found = audit(", X=X, y_noisy=noisy.labels)
+    assert noisy.flipped[names["found"].issues_.index[:20]].mean() > 0.9
+    assert (names["y_cleaned"] == y).mean() > (noisy.labels == y).mean() + 0.05

@@ -18,6 +18,7 @@ from tests.auditing.folders import summary_of, table_cards, text_cards
 from tests.auditing.test_page import HOSTILE, everywhere
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
+wait = pytest.importorskip("selenium.webdriver.support.wait", reason="needs selenium")
 CHROMIUM, CHROMEDRIVER = which("chromium"), which("chromedriver")
 COMMAND = [sys.executable, "-c", "import sys; from noisyfit.cli import main; sys.exit(main())"]
 CLASSES = ["bus", "saab", "van", "bicycle"]
@@ -43,8 +44,15 @@ def opened(browser: Any, folder: Path, *page: Any) -> Any:
     file = folder / "page.html"
     file.write_text(render(*page), encoding="utf-8")
     browser.get_log("browser")
-    browser.get(file.as_uri())
+    visit(browser, file.as_uri())
     return browser
+
+
+def visit(browser: Any, address: str | None = None) -> None:
+    """Open a page, or the same again, and wait for all of it: a slow machine shows half of one."""
+    browser.get(address or browser.current_url)
+    ready = "return document.readyState === 'complete'"
+    wait.WebDriverWait(browser, 20).until(lambda page: page.execute_script(ready))
 
 
 def visible(browser: Any) -> list[str]:
@@ -195,7 +203,7 @@ def test_review__fifty_decisions_by_keyboard__outlive_a_kill(
     browser: Any, audit: Path, server: Server
 ) -> None:
     cards = table_cards(60, CLASSES)
-    browser.get(server.address)
+    visit(browser, server.address)
     press(browser, "ka" * 25)
     expected = {
         card.id: f"Becomes {card.suggested}" if i % 2 else f"Stays {card.given}"
@@ -206,7 +214,7 @@ def test_review__fifty_decisions_by_keyboard__outlive_a_kill(
     for card in cards[48:50]:
         del expected[card.id]
     assert made(browser) == expected
-    browser.refresh()
+    visit(browser)
     assert made(browser) == expected
     assert server.stop(signal.SIGKILL) == -signal.SIGKILL
     press(browser, "k")
@@ -216,7 +224,7 @@ def test_review__fifty_decisions_by_keyboard__outlive_a_kill(
     )
     again = Server(audit)
     try:
-        browser.get(again.address)
+        visit(browser, again.address)
         assert made(browser) == expected
         assert {row: text.split()[1] for row, text in expected.items()} == stored(audit)
         press(browser, "s")
@@ -230,7 +238,7 @@ def test_review__other_class__is_chosen_by_keyboard(
 ) -> None:
     from selenium.webdriver.common.keys import Keys
 
-    browser.get(server.address)
+    visit(browser, server.address)
     webdriver.ActionChains(browser).send_keys("o").pause(0.2).send_keys("bic", Keys.ENTER).perform()
     press(browser, "k")
     assert list(stored(audit).values()) == ["bicycle", "saab"]
@@ -243,7 +251,7 @@ def test_review__arrows_buttons_and_filters(browser: Any, audit: Path, server: S
     from selenium.webdriver.common.keys import Keys
 
     cards = table_cards(60, CLASSES)
-    browser.get(server.address)
+    visit(browser, server.address)
     press(browser, [Keys.ARROW_DOWN, Keys.ARROW_RIGHT, Keys.ARROW_UP, "k"])  # type: ignore[arg-type]
     assert [*made(browser)] == [cards[1].id]
     browser.execute_script(
@@ -263,15 +271,15 @@ def test_review__two_tabs__keep_each_others_decisions(
     browser: Any, audit: Path, server: Server
 ) -> None:
     cards = table_cards(60, CLASSES)
-    browser.get(server.address)
+    visit(browser, server.address)
     first = browser.current_window_handle
     browser.switch_to.new_window("tab")
-    browser.get(server.address)
+    visit(browser, server.address)
     press(browser, "aa")
     browser.close()
     browser.switch_to.window(first)
     press(browser, "k")
-    browser.refresh()
+    visit(browser)
     assert made(browser) == {
         cards[0].id: f"Stays {cards[0].given}",
         cards[1].id: f"Becomes {cards[1].suggested}",
