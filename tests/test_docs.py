@@ -1,5 +1,6 @@
 """A method that has no place in the documentation is found by no user."""
 
+import pkgutil
 import re
 import shlex
 import textwrap
@@ -45,6 +46,24 @@ def test_every_method_has_a_page(name: str) -> None:
 @pytest.mark.parametrize("name", [n for n in noisyfit.__all__ if n != "__version__"])
 def test_every_public_name_is_in_the_reference(name: str) -> None:
     assert re.search(rf"^   {name}$|autofunction:: .*{name}$", (DOCS / "api.rst").read_text(), re.M)
+
+
+def names_in_the_reference() -> list[str]:
+    """Return the full names that the tables of the reference list."""
+    found, module = [], ""
+    for line in (DOCS / "api.rst").read_text().splitlines():
+        if line.startswith(".. currentmodule:: "):
+            module = line.split()[-1]
+        elif name := re.fullmatch(r"   (\w+)", line):
+            found.append(f"{module}.{name[1]}")
+    return found
+
+
+@pytest.mark.parametrize("name", names_in_the_reference())
+def test_summary__in_the_tables_of_the_reference__cites_nothing(name: str) -> None:
+    # numpydoc gives each citation a name such as [Rf05de995bb6c-1], which tables show as it is.
+    summary, *_ = str(pkgutil.resolve_name(name).__doc__).strip().split("\n\n")
+    assert "]_" not in summary
 
 
 @every_method

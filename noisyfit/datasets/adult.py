@@ -23,7 +23,7 @@ def load_adult(
     data_home: PathLike | None = None,
     return_X_y: bool = False,
 ) -> Any:
-    """Load the Adult census data [1]_; add noise to its labels with `noisyfit.noise`.
+    """Load the Adult census data; add noise to its labels with `noisyfit.noise`.
 
     32,561 training and 16,281 test rows, 6 columns of numbers and 8 of categories. Class 1, an
     income over 50,000 dollars, has 24.1 % of the training and 23.6 % of the test rows.

@@ -16,7 +16,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 def load_animal10n(root: PathLike, subset: str = "train", *, image_size: int = 64) -> ImageFiles:
-    """Load ANIMAL-10N [1]_ from a local copy: five pairs of similar animals.
+    """Load ANIMAL-10N from a local copy: five pairs of similar animals.
 
     50,000 training images, labelled by 15 students after an hour of instruction, about 8 % of them
     wrongly by the authors' estimate, and 5,000 test images with right labels.

@@ -35,7 +35,7 @@ def fetch_cifar10(
     download: bool = False,
     return_X_y: bool = False,
 ) -> Any:
-    """Fetch CIFAR-10 [1]_, optionally with human labels (CIFAR-10N [2]_).
+    """Fetch CIFAR-10, optionally with human labels (CIFAR-10N).
 
     50,000 training and 10,000 test images of ten classes, in torchvision's order. The file of
     CIFAR-10N labels also has the true classes. It is checked that these equal torchvision's,
@@ -107,7 +107,7 @@ def fetch_cifar100(
     download: bool = False,
     return_X_y: bool = False,
 ) -> Any:
-    """Fetch CIFAR-100 [1]_, optionally with human labels (CIFAR-100N [2]_).
+    """Fetch CIFAR-100, optionally with human labels (CIFAR-100N).
 
     50,000 training and 10,000 test images of a hundred classes, in torchvision's order; see
     `fetch_cifar10`. In CIFAR-100N each image has one label from one person, and 40.2 % are wrong.

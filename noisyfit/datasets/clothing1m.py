@@ -17,7 +17,7 @@ LABEL_FILES = {"noisy": "noisy_label_kv.txt", "clean": "clean_label_kv.txt"}
 def load_clothing1m(
     root: PathLike, subset: str = "train", *, labels: str | None = None, image_size: int = 256
 ) -> ImageFiles:
-    """Load Clothing1M [1]_ from a local copy: 14 kinds of clothes, labelled by a shop's text.
+    """Load Clothing1M from a local copy: 14 kinds of clothes, labelled by a shop's text.
 
     A million training images, about 38 % of them with wrong labels. People labelled another 47,570
     to train on, 14,313 for validation and 10,526 for testing.

@@ -15,7 +15,7 @@ KEYS = ("x_train", "y_train", "x_test", "y_test", "class_names")
 def load_fashion_mnist(
     *, subset: str = "train", data_home: PathLike | None = None, return_X_y: bool = False
 ) -> Any:
-    """Load Fashion-MNIST [1]_, whose labels are clean: add noise with `noisyfit.noise`.
+    """Load Fashion-MNIST, whose labels are clean: add noise with `noisyfit.noise`.
 
     60,000 training and 10,000 test images of ten kinds of clothes, equally many of each.
 

@@ -14,7 +14,7 @@ HEADER = "class_name"  # the authors' tables have a head line that starts like t
 
 
 def load_food101n(root: PathLike, subset: str = "train", *, image_size: int = 256) -> ImageFiles:
-    """Load Food-101N [1]_ from a local copy: 101 dishes, found on the web by name.
+    """Load Food-101N from a local copy: 101 dishes, found on the web by name.
 
     310,000 images, about 20 % of them with wrong labels. For some 57,600 it is known whether the
     label is right: ``verified`` is then 1 or 0. Methods are tested on Food-101 [2]_, whose labels

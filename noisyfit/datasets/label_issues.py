@@ -17,7 +17,7 @@ KEYS = (
 
 
 def load_label_issues(name: str = "cifar10", *, data_home: PathLike | None = None) -> Any:
-    """Load test labels, predicted probabilities, and the labels that people found wrong [1]_.
+    """Load test labels, predicted probabilities, and the labels that people found wrong.
 
     Five people each reviewed the labels that a model doubted. A label is an error if fewer than
     three of them chose it alone; a vote for both the given label and the model's guess does not

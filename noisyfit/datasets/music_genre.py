@@ -23,7 +23,7 @@ def load_music_genre(
     data_home: PathLike | None = None,
     return_X_y: bool = False,
 ) -> Any:
-    """Load songs with the genres that Mechanical Turk workers heard in them [1]_.
+    """Load songs with the genres that Mechanical Turk workers heard in them.
 
     700 training and 300 test songs of ten genres. 44 workers cast 2,945 votes, 44.0 % of them
     wrong; a song has 1 to 7 (mean 4.2), a worker cast 2 to 368.

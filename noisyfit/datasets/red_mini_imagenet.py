@@ -18,7 +18,7 @@ OF_IMAGENET = re.compile(r"n\d{8}")
 def load_red_mini_imagenet(
     root: PathLike, subset: str = "train", *, rate: float = 0.4, image_size: int = 32
 ) -> ImageFiles:
-    """Load Red Mini-ImageNet [1]_ from a local copy: 100 classes with a known share of web noise.
+    """Load Red Mini-ImageNet from a local copy: 100 classes with a known share of web noise.
 
     About 50,000 training images and 5,000 test images. A share of the training images, ``rate``,
     comes from the web and does not show what the label says; the others are those of Mini-ImageNet.

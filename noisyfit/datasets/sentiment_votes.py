@@ -14,7 +14,7 @@ KEYS = ("item", "worker", "label", "y", "item_id")
 
 
 def load_sentiment_votes(*, data_home: PathLike | None = None) -> Any:
-    """Load votes on whether sentences of film reviews are positive [1]_.
+    """Load votes on whether sentences of film reviews are positive.
 
     27,746 votes of 203 workers on 4,999 sentences, 21.1 % of them wrong. For methods that aggregate
     votes: the sentences are not included, so there is no ``X``.

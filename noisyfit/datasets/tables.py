@@ -28,7 +28,7 @@ def load_table(
     data_home: PathLike | None = None,
     return_X_y: bool = False,
 ) -> Any:
-    """Load a table of the KEEL repository [1]_; add noise to its labels with `noisyfit.noise`.
+    """Load a table of the KEEL repository; add noise to its labels with `noisyfit.noise`.
 
     Parameters
     ----------

@@ -11,7 +11,7 @@ from noisyfit.datasets.images import ImageFiles
 def load_tiny_imagenet(
     root: PathLike, subset: str = "train", *, image_size: int = 64
 ) -> ImageFiles:
-    """Load Tiny-ImageNet [1]_ from a local copy: 200 classes of ImageNet at 64 x 64 pixels.
+    """Load Tiny-ImageNet from a local copy: 200 classes of ImageNet at 64 x 64 pixels.
 
     100,000 training images, and 10,000 that serve as test images, with clean labels: add noise with
     `noisyfit.noise` and ``with_targets``.

@@ -20,7 +20,7 @@ def load_webvision(
     sources: Sequence[str] = ("google",),
     image_size: int = 256,
 ) -> ImageFiles:
-    """Load WebVision 1.0 [1]_ from a local copy, by default the part known as WebVision-50.
+    """Load WebVision 1.0 from a local copy, by default the part known as WebVision-50.
 
     The first 50 classes have 65,944 training images from Google and 2,500 test images, whose labels
     people have checked. About 20 % of the training labels are wrong.

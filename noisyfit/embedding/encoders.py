@@ -59,7 +59,7 @@ class StandardizedFeatures(Part):
 
 
 class ContrastiveEmbedder(Part):
-    """Encoder of images that learns to recognise two views of the same image (SimCLR, [1]_).
+    """Encoder of images that learns to recognise two views of the same image (SimCLR).
 
     No labels are used. Embeddings are centred before similarities are computed: ``embed`` subtracts
     the mean embedding of the images passed to `fit`.
@@ -217,7 +217,7 @@ def zoom(x: Tensor, strength: float = 0.25) -> Tensor:
 
 
 class CLIPEmbedder:
-    """Image encoder of CLIP ([1]_), the paper's feature extractor.
+    """Image encoder of CLIP, the paper's feature extractor.
 
     Parameters
     ----------

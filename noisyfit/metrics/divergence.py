@@ -227,7 +227,9 @@ def neg_clid(estimator: Any, X: Any, y: Any = None) -> float:
 def relative_performance_ratio(
     performance: ArrayLike, clean_performance: ArrayLike
 ) -> NDArray[np.float64]:
-    """Compare networks trained with noise with the one trained on clean labels ([1]_, Def. 1).
+    """Compare networks trained with noise with the one trained on clean labels.
+
+    Definition 1 of [1]_.
 
     Parameters
     ----------
@@ -268,7 +270,9 @@ def relative_performance_ratio(
 
 
 def epoch_correlation(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
-    """Pearson correlation of two measures over noisy settings, at each epoch ([1]_, Def. 2).
+    """Pearson correlation of two measures over noisy settings, at each epoch.
+
+    Definition 2 of [1]_.
 
     Parameters
     ----------

@@ -68,11 +68,11 @@ N_NEIGHBORS = 10  # that say what a row is, if no classifier does
 
 
 class EchoMod(FittedAttributes, OneToOneFeatureMixin, TransformerMixin, Savable, BaseEstimator):
-    """Modify every row until it fits its label: the first part of EchoAlign ([1]_, section 4.1).
+    """Modify every row until it fits its label: the first part of EchoAlign.
 
-    ``fit_transform(X, y)`` returns modified rows for training. ``transform(X)`` returns rows
-    unchanged, because at prediction there are no labels to align them with. The two differ, as in
-    scikit-learn's ``TargetEncoder``.
+    See section 4.1 of [1]_. ``fit_transform(X, y)`` returns modified rows for training.
+    ``transform(X)`` returns rows unchanged, because at prediction there are no labels to align them
+    with. The two differ, as in scikit-learn's ``TargetEncoder``.
 
     Parameters
     ----------
@@ -325,11 +325,11 @@ class EchoMod(FittedAttributes, OneToOneFeatureMixin, TransformerMixin, Savable,
 
 
 class EchoSelect(EchoMod):
-    """Keep rows that stay similar when modified, replace the others ([1]_, Algorithm 1).
+    """Keep rows that stay similar when modified, replace the others.
 
     Aligning a row with its label changes little if the label is right; if it is wrong, the row has
     to become something else. The cosine similarity between the features of the original and the
-    modified row (Eq. 1 of [1]_) tells the two apart.
+    modified row (Eq. 1 and Algorithm 1 of [1]_) tells the two apart.
 
     ``fit_transform(X, y)`` returns the refined rows for training: the original where the similarity
     is at least the threshold, the modified row elsewhere. The number of rows and the labels do not

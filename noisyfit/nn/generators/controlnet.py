@@ -29,10 +29,11 @@ FACTOR = 8  # between the sides of a drawing and those of its latent image
 
 
 class ControlNetGenerator:
-    """Draw each image anew from its label, along its own edges ([1]_; appendix of [2]_).
+    """Draw each image anew from its label, along its own edges.
 
-    Needs the extra ``generators`` (diffusers and transformers). Canny's detector finds the edges,
-    the prompt names the label, and the drawing is shrunk to the size of the data by area averaging.
+    After [1]_ and the appendix of [2]_. Needs the extra ``generators`` (diffusers and
+    transformers). Canny's detector finds the edges, the prompt names the label, and the drawing is
+    shrunk to the size of the data by area averaging.
 
     Parameters
     ----------
