@@ -1,5 +1,8 @@
 import re
+from pathlib import Path
 from typing import Any
+
+from sphinx_gallery.sorting import ExplicitOrder
 
 from noisyfit import __version__
 from noisyfit.benchmark.contenders import package_methods
@@ -32,6 +35,18 @@ sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
     "filename_pattern": r"plot_",
+    "within_subsection_order": ExplicitOrder(
+        [
+            "plot_find_wrong_labels.py",
+            "plot_images.py",
+            "plot_displays.py",
+            "plot_choose_without_clean_labels.py",
+            "plot_fine_tuning.py",
+            "plot_label_diffusion.py",
+            "plot_echoalign.py",
+            "plot_out_of_distribution.py",
+        ]
+    ),
     "abort_on_example_error": True,
     "show_memory": False,
     "download_all_examples": False,
@@ -68,5 +83,16 @@ def add_table(app: Any, docname: str, source: list[str]) -> None:
         source[0] += HEAD + "".join(map(row_of, package_methods().values()))
 
 
+# ------------------------------------------------------------- the picture of the first page
+
+STORED, DRAWN = "tables.png", "auto_examples/images/sphx_glr_plot_find_wrong_labels_001.png"
+
+
+def add_picture(app: Any, docname: str, source: list[str]) -> None:
+    if docname == "index" and Path(app.srcdir, DRAWN).exists():  # not with plot_gallery=0
+        source[0] = source[0].replace(STORED, DRAWN)
+
+
 def setup(app: Any) -> None:
     app.connect("source-read", add_table)
+    app.connect("source-read", add_picture)

