@@ -276,7 +276,7 @@ def test_job__table__both_classifiers_learn(
     y = write_people("member")
     names = run("jobs/table.rst", "")
     for name in "clf", "cleaner":
-        assert names[name].score(names["X"], y) > 0.9
+        assert names[name].score(names["people"].X, y) > 0.9
     assert names["issues"].index.tolist() == list(range(120))
 
 
