@@ -302,8 +302,8 @@ class LabelCleaner(LabelProtocol, DelegatingClassifier, Savable, BaseEstimator):
         """Divide the rows into those to fit on, which have a label, and those to rate."""
         codes, cv = data.codes, self.cv
         if isinstance(cv, Integral):
-            most = np.bincount(codes + 1).max()
-            if most < cv:
+            most = int(np.bincount(codes + 1).max())
+            if most < int(cv):
                 raise ValueError(
                     "cv must be at most the number of rows of the largest class. Got "
                     f"cv={cv} and {most} of {len(codes)} rows (n_samples={len(codes)}). Lower cv."

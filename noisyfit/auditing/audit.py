@@ -22,6 +22,7 @@ from noisyfit.estimator.delegation import beliefs_of, fit_on, seeded
 from noisyfit.estimator.labels import as_labels
 from noisyfit.exceptions import NoisyFitWarning, warn
 from noisyfit.methods.coteaching import CoTeachingClassifier
+from noisyfit.utils.progress import progress_bar
 from noisyfit.utils.validation import (
     check_clean_mask,
     check_given,
@@ -53,6 +54,7 @@ def audit(
     memory: str | Memory | None = None,
     n_jobs: int | None = None,
     random_state: int | np.random.RandomState | None = None,
+    verbose: bool = False,
 ) -> Audit:
     """Find the wrong labels, and estimate how many there are and how often a finding is right.
 
@@ -81,6 +83,8 @@ def audit(
     n_jobs : int or None, default=None
         Number of folds at once, as in scikit-learn.
     random_state : int, RandomState instance or None, default=None
+    verbose : bool, default=False
+        Whether to show a progress bar. On a terminal there is one after some seconds anyway.
 
     Returns
     -------
@@ -110,6 +114,7 @@ def audit(
     beliefs = _beliefs(
         _default_detectors(rows) if detectors is None else detectors,
         rows, codes, trusted, n_splits=n_splits, memory=memory, n_jobs=n_jobs, seed=seed,
+        verbose=verbose,
     )  # fmt: skip
     known = trust.weigh(beliefs, codes, trusted)
     injected = trust.inject(known, codes, np.random.default_rng(seed))
@@ -157,6 +162,8 @@ class Audit:
         ``suggested``, ``quality``, ``decision``.
     corrected_labels_ : ndarray of shape (n_samples,)
         Given labels, changed where the decision is to change.
+    n_trusted_ : int
+        Number of rows of ``clean_mask``.
     cautions_ : list of str
         Why not to believe the audit, or parts of it.
 
@@ -182,6 +189,7 @@ class Audit:
         self.label_distribution_ = known.distribution
         self.transition_matrix_ = known.transition
         self.label_quality_ = trust.label_quality(known, codes)
+        self.n_trusted_ = int(trusted.sum())
         self._codes, self._trusted, self._accuracy = codes, trusted, known.accuracy
         self._decided: dict[int, int] = {}
         judged = self.label_quality_[(codes >= 0) & ~trusted]
@@ -393,20 +401,23 @@ def _beliefs(
     memory: str | Memory | None,
     n_jobs: int | None,
     seed: int,
+    verbose: bool,
 ) -> NDArray[np.float64]:
     """Return the mean of the detectors' probabilities of rows that they have not seen."""
     believe = (memory if isinstance(memory, Memory) else Memory(memory, verbose=0)).cache(_believe)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class")  # two labels are enough
         folds = list(StratifiedKFold(n_splits, shuffle=True, random_state=seed).split(codes, codes))
-    found = Parallel(n_jobs=n_jobs)(
-        delayed(believe)(seeded(detector, seed), X, codes, trusted, seen, unseen)
-        for detector in detectors
-        for seen, unseen in folds
-    )
+    fits = [(detector, *fold) for detector in detectors for fold in folds]
     beliefs = np.zeros((len(codes), codes.max() + 1))
-    for (_, unseen), part in zip(folds * len(detectors), found, strict=True):
-        beliefs[unseen] += part / len(detectors)
+    with progress_bar(len(fits), "fit", verbose) as bar:
+        found = Parallel(n_jobs=n_jobs, return_as="generator")(
+            delayed(believe)(seeded(detector, seed), X, codes, trusted, seen, unseen)
+            for detector, seen, unseen in fits
+        )
+        for (_, _, unseen), part in zip(fits, found, strict=True):
+            beliefs[unseen] += part / len(detectors)
+            bar.update()
     return beliefs
 
 

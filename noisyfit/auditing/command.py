@@ -34,8 +34,23 @@ def add_audit(commands: Any) -> None:
         nargs="+",
         default=[],
         metavar="VALUE",
-        help='entries of a table that mean that there is none, such as "?"',
+        help='entries and labels that mean that there is none, such as "?"',
     )
+    parser.add_argument(
+        "--embeddings", type=Path, metavar="FILE", help=".npy to learn from, one row for each row"
+    )
+    parser.add_argument(
+        "--trusted", metavar="COLUMN|FILE", help="labels that are right: a column of yes and no, "
+        "or a file that names rows, one a line",
+    )  # fmt: skip
+    parser.add_argument(
+        "--again", action="store_true", help="trust what was decided in noisyfit review since"
+    )
+    parser.add_argument(
+        "--method", default="auto", metavar="NAME", help="what rates the labels, such as flywheel; "
+        "default: auto, which is co-teaching and gradient boosting (on texts logistic regression)",
+    )  # fmt: skip
+    parser.add_argument("--device", type=usage.device, default="auto")
     parser.add_argument("--folds", type=usage.count, default=5, help="default: 5")
     parser.add_argument("--seed", type=usage.seed, default=0, help="default: 0")
     parser.add_argument("--jobs", type=usage.count, metavar="N", help="folds at once; default: 1")
@@ -44,12 +59,13 @@ def add_audit(commands: Any) -> None:
 
 def run_audit(options: argparse.Namespace) -> int:
     """Audit a file."""
-    from noisyfit.auditing.running import Request, rate, read, write
+    from noisyfit.auditing.request import Request
+    from noisyfit.auditing.running import rate, read, write
 
-    request = Request(
-        options.data, options.out, options.label, options.images, options.text,
-        tuple(options.missing), options.seed, options.folds, options.jobs,
-    )  # fmt: skip
+    asked = {
+        name: value for name, value in vars(options).items() if name in Request.__annotations__
+    }
+    request = Request(**asked | {"missing_values": tuple(options.missing)})
     say_at_once(f"Reading {request.data}")
     with usage.as_usage_errors((ValueError, OSError, ImportError)):
         subject = read(request)

@@ -7,59 +7,31 @@ import io
 import json
 import platform
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from joblib import Memory
+import sklearn
+import torch
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
 from noisyfit import __version__
-from noisyfit.auditing import page, subjects
+from noisyfit.auditing import known, page, subjects
 from noisyfit.auditing.audit import Audit, audit, read_labels
+from noisyfit.auditing.request import AUTO, Request
 from noisyfit.auditing.source import LABELS, fingerprint
 from noisyfit.auditing.subjects import Subject
+from noisyfit.benchmark.contenders import package_methods
 from noisyfit.utils.files import make_folder, whole_file
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ISSUES = ["row", "rank", "given", "suggested", "quality"]
 NEIGHBOURS = 2  # of each class
 MAPPED = 2000  # rows
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to audit, and where the findings go.
-
-    Parameters
-    ----------
-    data : path
-        A table, a folder of images, or an ``.npz`` file.
-    out : path
-    label, images, text : str or None
-        Columns of labels, of paths of images, of texts.
-    missing_values : sequence of str
-        Entries that mean that there is none.
-    seed, folds : int
-    jobs : int or None
-    """
-
-    data: Path
-    out: Path
-    label: str | None = None
-    images: str | None = None
-    text: str | None = None
-    missing_values: tuple[str, ...] = ()
-    seed: int = 0
-    folds: int = 5
-    jobs: int | None = None
-
-    @property
-    def memory(self) -> Memory:
-        """Where finished work is kept, for a command that was stopped."""
-        return Memory(self.out / "cache", verbose=0)
 
 
 def read(request: Request) -> Subject:
@@ -72,35 +44,46 @@ def read(request: Request) -> Subject:
     """
     if not request.data.exists():
         raise FileNotFoundError(f"The data must exist. Got {str(request.data)!r}. Check the path.")
+    methods = [AUTO, *package_methods()]
+    if request.method not in methods:
+        raise ValueError(f"--method must be one of {', '.join(methods)}. Got {request.method!r}.")
     _check_folder(request)
     make_folder(request.out)
-    subject = _read(request)
+    subject = subjects.read(request)
     repeated = subject.y.index[subject.y.index.duplicated()].astype(str)
     if len(repeated):
         raise ValueError(
             f"Rows must have different names. Got {repeated[0]!r} more than once, and "
             f"{len(repeated)} such rows. Leave the repetitions out."
         )
-    read_labels(subject.y, _missing_label(subject), request.folds)
+    read_labels(subject.y, _missing_label(subject.y), request.folds)
     return subject
 
 
 def rate(request: Request, subject: Subject) -> Audit:
-    """Audit the rows."""
+    """Audit the rows; what people have decided is right, if the audit is made again."""
+    y, trusted = subject.y.copy(), subject.trusted
+    decided = known.decided(request.out, y) if request.again else {}
+    if decided:
+        y.iloc[list(decided)] = list(decided.values())
+        trusted = np.zeros(len(y), bool) if trusted is None else trusted.copy()
+        trusted[list(decided)] = True
     return audit(
         subject.X,
-        subject.y,
-        detectors=subject.detectors,
-        missing_label=_missing_label(subject),
+        y,
+        detectors=subject.detectors(request.method, request.device),
+        clean_mask=trusted,
+        missing_label=_missing_label(y),
         n_splits=request.folds,
         memory=request.memory,
         n_jobs=request.jobs,
         random_state=request.seed,
+        verbose=True,
     )
 
 
-def _missing_label(subject: Subject) -> float | None:
-    return np.nan if subject.y.isna().any() else None
+def _missing_label(y: pd.Series) -> float | None:
+    return np.nan if y.isna().any() else None
 
 
 def _check_folder(request: Request) -> None:
@@ -114,34 +97,25 @@ def _check_folder(request: Request) -> None:
                 "The folder must be new, or that of an audit of the same labels. Got "
                 f"{out}, which holds another audit. Name another folder."
             )
+    elif request.again:
+        raise ValueError(
+            f"--again goes on with an audit. Got {out}, which holds none. Leave --again out."
+        )
     elif out.is_dir() and any(out.iterdir()) and not (out / "cache").is_dir():
         raise ValueError(
             f"The folder must be new or empty. Got {out}, which holds other files. Name another."
         )
 
 
-def _read(request: Request) -> Subject:
-    data, label, memory = request.data, request.label, request.memory
-    if data.is_dir():
-        return subjects.image_folder(data, memory)
-    if data.suffix == ".npz":
-        return subjects.arrays(data)
-    if label is None:
-        raise ValueError("A table needs the column of its labels. Pass --label COLUMN.")
-    if request.images is not None:
-        return subjects.image_list(data, request.images, label, memory)
-    if request.text is not None:
-        return subjects.texts(data, request.text, label)
-    return subjects.table(data, label, request.missing_values)
-
-
 def write(request: Request, subject: Subject, found: Audit) -> None:
     """Write all files, ``audit.json`` last: it says that the audit is whole."""
     frame, out = found.to_frame(), request.out
     names = frame.index.astype(str)
+    revised = (frame["given"] != subject.y.to_numpy()) & frame["given"].notna()
     labels = zip(
-        names, frame["given"], frame["suggested"], frame["quality"], frame["decision"], strict=True
-    )
+        names, subject.y, frame["suggested"], frame["quality"].mask(revised, 0.0),
+        frame["decision"], strict=True,
+    )  # fmt: skip
     issues = found.issues_
     ranked = zip(
         issues.index.astype(str), issues["rank"], issues["given"], issues["suggested"],
@@ -159,8 +133,13 @@ def write(request: Request, subject: Subject, found: Audit) -> None:
         "sha256": fingerprint(request.data),
         "noisyfit": __version__,
         "python": platform.python_version(),
+        "torch": torch.__version__,
+        "scikit-learn": sklearn.__version__,
+        "method": request.method,
         "seed": request.seed,
         "folds": request.folds,
+        "missing": request.missing_values,
+        "trusted": found.n_trusted_,
         "wrong_share": share._asdict(),
         "cautions": found.cautions_,
     }

@@ -252,4 +252,4 @@ def _histogram(clf: Any, problem: Problem) -> dict[str, list[float]]:
     wrong, quality = ratings
     parts = {"right": quality[~wrong], "wrong": quality[wrong]}
     counts = {name: np.histogram(part, N_BINS, (0, 1))[0] for name, part in parts.items()}
-    return {name: (count / max(1, count.sum())).tolist() for name, count in counts.items()}
+    return {name: (count / max(1, int(count.sum()))).tolist() for name, count in counts.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ import pytest
 from numpy.typing import NDArray
 
 from noisyfit import noise
+from noisyfit.auditing import decisions
+from noisyfit.auditing.known import flags
 from noisyfit.auditing.page import from_json
-from noisyfit.auditing.source import CONFIDENT, fingerprint, read_labels, read_source
+from noisyfit.auditing.source import CONFIDENT, DECIDED, fingerprint, read_labels, read_source
 from noisyfit.cli import main
 
 WORDS = [["goal", "team", "match", "coach"], ["oven", "flour", "sugar", "bake"]]
@@ -187,3 +190,143 @@ def test_audit__what_cannot_be_read__is_a_usage_error_and_nothing_is_written(
     assert stopped.value.code == 2
     assert says in capsys.readouterr().err
     assert not (tmp_path / "out" / "labels.csv").exists()
+
+
+# What is known before.
+
+
+def rows_with_noise(file: Path, n: int = 200) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Write arrays of which one label in five is wrong; return true and given labels."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(n, 4))
+    truth = (X[:, 0] > 0).astype(int)
+    given = noise.symmetric(truth, 0.2, random_state=0).labels
+    np.savez(file, X=X, y=given)
+    return truth, given
+
+
+def final_labels(out: Path, only: str = DECIDED) -> list[str]:
+    return [label.final for label in read_labels(out, only)]
+
+
+def test_audit__again__trusts_what_was_decided_and_asks_about_other_rows(tmp_path: Path) -> None:
+    data, out = tmp_path / "rows.npz", tmp_path / "out"
+    truth, given = rows_with_noise(data)
+    assert audited(data, "--folds", "2", "--out", out) == 0
+    looked_at = [int(issue["row"]) for issue in issues(out)[:10]]
+    kept, *others = looked_at
+    decisions.open_log(out / decisions.NAME)
+    decisions.append(out / decisions.NAME, str(kept), decisions.KEEP, str(given[kept]))
+    for row in others:
+        decisions.append(out / decisions.NAME, str(row), decisions.OTHER, str(truth[row]))
+    assert audited(data, "--folds", "2", "--again", "--out", out) == 0
+    assert not {int(issue["row"]) for issue in issues(out)} & {*looked_at}
+    assert json.loads((out / "audit.json").read_text())["trusted"] == 10
+    stored = pd.read_csv(out / "labels.csv")
+    assert stored["given"].tolist() == given.tolist()  # those of the data, which apply changes
+    revised = np.flatnonzero(truth[others] != given[others])
+    assert (stored["quality"][np.array(others)[revised]] == 0).all()
+    assert stored["quality"][kept] == 1
+    expected = given.copy()
+    expected[others] = truth[others]
+    assert final_labels(out) == expected.astype(str).tolist()
+
+
+def test_audit__rows_that_a_file_trusts__are_no_issues(tmp_path: Path) -> None:
+    data, out = tmp_path / "rows.npz", tmp_path / "out"
+    rows_with_noise(data)
+    assert audited(data, "--folds", "2", "--out", out) == 0
+    first = [issue["row"] for issue in issues(out)[:5]]
+    (tmp_path / "right.txt").write_text("\n".join([*first, ""]))
+    trusted = ("--trusted", tmp_path / "right.txt")
+    assert audited(data, "--folds", "2", "--out", tmp_path / "second", *trusted) == 0
+    assert not {issue["row"] for issue in issues(tmp_path / "second")} & {*first}
+
+
+def test_audit__column_of_trusted_rows__is_not_learned_from(tmp_path: Path) -> None:
+    pytest.importorskip("skrub")
+    data, out = tmp_path / "people.csv", tmp_path / "out"
+    wrong = people(data)
+    frame = pd.read_csv(data)
+    frame["checked"] = np.where(wrong, "no", "Yes")
+    frame.loc[frame.index % 4 > 0, "checked"] = None
+    frame.to_csv(data, index=False)
+    options = ("--label", "member", "--missing", "?", "--folds", "2", "--out", out)
+    with pytest.warns(UserWarning, match="left out"):
+        assert audited(data, *options, "--trusted", "checked") == 0
+    trusted = pd.read_csv(out / "labels.csv")["quality"][frame["checked"] == "Yes"]
+    assert len(trusted)
+    assert (trusted == 1).all()
+    _, cards = from_json((out / "page.json").read_text())
+    assert "checked" not in {column for card in cards for column, _, _ in card.cells or ()}
+
+
+def test_audit__labels_that_mean_none__are_given_one(tmp_path: Path) -> None:
+    data, out = tmp_path / "rows.npz", tmp_path / "out"
+    truth, given = rows_with_noise(data)
+    y = np.where(np.arange(len(given)) < 40, "unknown", given.astype(str))
+    np.savez(data, X=np.load(data)["X"], y=y)
+    assert audited(data, "--folds", "2", "--out", out, "--missing", "unknown") == 0
+    stored = pd.read_csv(out / "labels.csv")
+    assert stored["given"].isna().sum() == 40
+    assert (stored["decision"][:40] == "none").all()
+    assert (stored["believed"][:40].astype(int) == truth[:40]).mean() > 0.7
+
+
+def test_audit__embeddings__are_learned_from_instead(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    topic = rng.integers(2, size=200)
+    noisy = noise.symmetric(topic, 0.15, random_state=0)
+    body = rng.choice(["one", "two three"], 200)  # tells nothing
+    pd.DataFrame({"body": body, "topic": noisy.labels}).to_csv(tmp_path / "mails.csv")
+    np.save(tmp_path / "vectors.npy", rng.normal(size=(200, 3)) + 4 * topic[:, None])
+    out = tmp_path / "out"
+    options = ("--text", "body", "--label", "topic", "--folds", "2", "--out", out)
+    vectors = ("--embeddings", tmp_path / "vectors.npy")
+    assert audited(tmp_path / "mails.csv", *options, *vectors) == 0
+    assert noisy.flipped[[int(issue["row"]) for issue in issues(out)[:20]]].mean() > 0.9
+
+
+def test_audit__method__is_the_only_detector(tmp_path: Path) -> None:
+    rows_with_noise(tmp_path / "rows.npz")
+    out = tmp_path / "out"
+    options = ("--folds", "2", "--out", out, "--method", "cross_entropy")
+    assert audited(tmp_path / "rows.npz", *options) == 0
+    assert len(list((out / "cache").rglob("output.pkl"))) == 2
+    assert json.loads((out / "audit.json").read_text())["method"] == "cross_entropy"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--method", "flywhel"], "--method must be one of auto, cross_entropy,.*Got 'flywhel'"),
+        (["--again"], "--again goes on with an audit. Got .*out, which holds none"),
+        (["--trusted", "nowhere"], "a column of the data, or a file.*'nowhere', which is neither"),
+        (["--trusted", "names.txt"], "names.txt must name rows.*'1000', and 1 that are not there"),
+        (["--embeddings", "three.npy"], "one row for each of 40 rows.*float64 of shape .3, 2."),
+    ],
+)
+def test_audit__what_is_known__that_cannot_be_used__is_refused(
+    options: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    people(tmp_path / "people.csv", 40)
+    (tmp_path / "names.txt").write_text("1\n1000\n")
+    np.save(tmp_path / "three.npy", np.zeros((3, 2)))
+    with pytest.raises(SystemExit) as ended:
+        audited("people.csv", "--label", "member", "--text", "town", "--out", "out", *options)
+    assert ended.value.code == 2
+    assert re.search(said, " ".join(capsys.readouterr().err.split()))
+    assert not Path("out", "audit.json").exists()
+
+
+def test_trusted_column__that_says_neither_yes_nor_no__is_refused() -> None:
+    assert flags(pd.Series(["Yes", None, "f", "1"])).tolist() == [True, False, False, True]
+    assert flags(pd.Series([True, False])).tolist() == [True, False]
+    assert flags(pd.Series([1.0, np.nan, 0.0])).tolist() == [True, False, False]
+    with pytest.raises(ValueError, match="'checked', must say yes or no.*Got 'maybe'"):
+        flags(pd.Series(["yes", "maybe"], name="checked"))

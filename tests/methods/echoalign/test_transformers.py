@@ -395,7 +395,8 @@ def test_threshold__one_group__keeps_everything_and_two_groups_are_split(
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_dip__is_the_distance_from_the_best_single_peak(seed: int) -> None:
     """By the definition, with convex functions sought by brute force."""
-    values = np.random.default_rng(seed).choice([0.0, 1.0, 2.0, 4.0, 5.0, 7.0], 15)
+    peaks = np.array([0.0, 1.0, 2.0, 4.0, 5.0, 7.0])
+    values = np.random.default_rng(seed).choice(peaks, 15)
 
     def above_convex(x: list[float], before: list[float], after: list[float]) -> float:
         found = 0.0
