@@ -60,8 +60,8 @@ def run_audit(options: argparse.Namespace) -> int:
     for column, reason in subject.left_out.items():
         say_at_once(f"Left out: {column} ({reason})")
     say_at_once(f"Rating each label by detectors that have not seen it, {request.folds} folds")
-    found = rate(request, subject)
     with usage.as_usage_errors((OSError,)):
+        found = rate(request, subject)
         write(request, subject, found)
     print(found)
     for caution in found.cautions_:

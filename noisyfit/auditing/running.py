@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -22,9 +24,11 @@ from noisyfit.auditing import page, subjects
 from noisyfit.auditing.audit import Audit, audit, read_labels
 from noisyfit.auditing.source import LABELS, fingerprint
 from noisyfit.auditing.subjects import Subject
-from noisyfit.utils.files import make_folder, whole_file
+from noisyfit.utils.files import explained, make_folder, whole_file
+from noisyfit.utils.synonyms import did_you_mean
 
 ISSUES = ["row", "rank", "given", "suggested", "quality"]
+FOLDER = "folder of the audit"  # in errors
 NEIGHBOURS = 2  # of each class
 MAPPED = 2000  # rows
 
@@ -68,13 +72,13 @@ def read(request: Request) -> Subject:
     Raises
     ------
     ValueError, OSError
-        If something cannot be read or audited, or the folder holds something else.
+        If something cannot be read or audited, or the folder holds something else or cannot be
+        written to.
     """
-    if not request.data.exists():
-        raise FileNotFoundError(f"The data must exist. Got {str(request.data)!r}. Check the path.")
+    _check_data(request)
     _check_folder(request)
-    make_folder(request.out)
     subject = _read(request)
+    subject.y = subject.y.mask(subject.y.map(_is_blank))
     repeated = subject.y.index[subject.y.index.duplicated()].astype(str)
     if len(repeated):
         raise ValueError(
@@ -103,36 +107,81 @@ def _missing_label(subject: Subject) -> float | None:
     return np.nan if subject.y.isna().any() else None
 
 
+def _is_blank(label: Any) -> bool:
+    return isinstance(label, str) and not label.strip()
+
+
+def _check_data(request: Request) -> None:
+    """Refuse data that are not there, and options that they do not take."""
+    data = request.data
+    if not data.exists():
+        beside = [file.name for file in data.parent.iterdir()] if data.parent.is_dir() else []
+        raise FileNotFoundError(
+            f"The data must exist. Got {str(data)!r}.{did_you_mean(data.name, beside)} Check the "
+            f"path; it is relative to {str(Path.cwd())!r}."
+        )
+    if Path(os.path.realpath(data)) in Path(os.path.realpath(request.out)).parents:
+        raise ValueError(
+            f"The folder of the audit must not lie in the data. Got {str(request.out)!r} in "
+            f"{str(data)!r}. Name another folder."
+        )
+    of_tables = {
+        "--label": request.label, "--images": request.images, "--text": request.text,
+        "--missing": request.missing_values,
+    }  # fmt: skip
+    given = [option for option, value in of_tables.items() if value]
+    if given and (data.is_dir() or data.suffix == ".npz"):
+        raise ValueError(
+            f"Only tables take {', '.join(given)}. Got {'a folder' if data.is_dir() else 'arrays'},"
+            f" {str(data)!r}. Leave the option out, or pass a table."
+        )
+
+
 def _check_folder(request: Request) -> None:
-    """Refuse a folder whose files would be overwritten."""
-    out, file = request.out, request.out / "audit.json"
-    if file.exists():
-        earlier = json.loads(file.read_text("utf-8"))
-        ours = {"sha256": fingerprint(request.data), "label": request.label or ""}
-        if any(earlier.get(name) != value for name, value in ours.items()):
+    """Make the folder ready for writing; refuse one whose files would be overwritten."""
+    out = request.out
+    make_folder(out, FOLDER)
+    try:
+        file = out / "audit.json"
+        earlier = file.read_text("utf-8", "replace") if file.exists() else None
+        TemporaryFile(dir=out).close()
+    except OSError as error:
+        raise explained(error, out, FOLDER) from error
+    if earlier is not None:
+        facts = {"sha256": fingerprint(request.data), "label": request.label or ""}
+        if not _states(earlier, facts):
             raise ValueError(
                 "The folder must be new, or that of an audit of the same labels. Got "
                 f"{out}, which holds another audit. Name another folder."
             )
-    elif out.is_dir() and any(out.iterdir()) and not (out / "cache").is_dir():
+    elif any(out.iterdir()) and not (out / "cache").is_dir():
         raise ValueError(
             f"The folder must be new or empty. Got {out}, which holds other files. Name another."
         )
 
 
+def _states(text: str, facts: Mapping[str, str]) -> bool:
+    """Whether a text is a JSON object that has these facts among others."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return False
+    return isinstance(found, dict) and facts.items() <= found.items()
+
+
 def _read(request: Request) -> Subject:
-    data, label, memory = request.data, request.label, request.memory
+    data, label, missing = request.data, request.label, request.missing_values
     if data.is_dir():
-        return subjects.image_folder(data, memory)
+        return subjects.image_folder(data, request.memory)
     if data.suffix == ".npz":
         return subjects.arrays(data)
     if label is None:
         raise ValueError("A table needs the column of its labels. Pass --label COLUMN.")
     if request.images is not None:
-        return subjects.image_list(data, request.images, label, memory)
+        return subjects.image_list(data, request.images, label, missing, request.memory)
     if request.text is not None:
-        return subjects.texts(data, request.text, label)
-    return subjects.table(data, label, request.missing_values)
+        return subjects.texts(data, request.text, label, missing)
+    return subjects.table(data, label, missing)
 
 
 def write(request: Request, subject: Subject, found: Audit) -> None:
@@ -250,7 +299,9 @@ def _map(subject: Subject, found: Audit, seed: int) -> page.Map:
     chosen = np.random.default_rng(seed).permutation(labelled)[:MAPPED]
     features = subject.features[chosen]
     spread = features.std(0)
-    plane = PCA(2, random_state=seed).fit_transform(features / np.where(spread > 0, spread, 1))
+    size = min(2, *features.shape)
+    plane = PCA(size, random_state=seed).fit_transform(features / np.where(spread > 0, spread, 1))
+    plane = np.pad(plane, [(0, 0), (0, 2 - size)])
     return page.Map(
         plane[:, 0].tolist(),
         plane[:, 1].tolist(),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 from joblib import Memory
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 
 from noisyfit.auditing.audit import boosted_trees
 from noisyfit.auditing.thumbnails import thumbnail
+from noisyfit.utils.validation import check_finite_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -121,49 +124,72 @@ def image_folder(data: Path, memory: Memory) -> Subject:
     return _images("images", *images.from_folder(data), memory)
 
 
-def image_list(data: Path, column: str, label: str, memory: Memory) -> Subject:
+def image_list(
+    data: Path, column: str, label: str, missing_values: Sequence[str], memory: Memory
+) -> Subject:
     """Read a table of paths and labels; paths start from the folder of the table."""
     from noisyfit import images
-    from noisyfit.tables.files import read_frame
 
-    frame = _with_columns(read_frame(data, label=label), data, column, label)
-    return _images(
-        "image_list", *images.from_paths(frame[column], frame[label], root=data.parent), memory
-    )
+    paths, y = _two_columns(data, "images", column, label, missing_values)
+    return _images("image_list", *images.from_paths(paths, y, root=data.parent), memory)
 
 
-def texts(data: Path, column: str, label: str) -> Subject:
+def texts(data: Path, column: str, label: str, missing_values: Sequence[str]) -> Subject:
     """Read a table of texts and labels."""
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
 
     from noisyfit.methods.coteaching import CoTeachingClassifier
-    from noisyfit.tables.files import read_frame
 
-    frame = _with_columns(read_frame(data, label=label), data, column, label)
-    written = frame[column].fillna("").astype(str)
-    words = TfidfVectorizer(sublinear_tf=True, min_df=2).fit_transform(written)
-    size = min(COMPONENTS, words.shape[1] - 1)
+    given, y = _two_columns(data, "text", column, label, missing_values)
+    written = given.fillna("").astype(str)
+    try:
+        words = TfidfVectorizer(sublinear_tf=True, min_df=2).fit_transform(written)
+    except ValueError as error:  # no words at all, or none that is in two texts
+        raise ValueError(
+            f"The column {column!r} of {data.name} must hold texts that share words. Got no word "
+            f"that is in two of {len(written)}. Choose another column."
+        ) from error
+    size = min(COMPONENTS, max(words.shape[1] - 1, 1))
     features = TruncatedSVD(size, random_state=0).fit_transform(words).astype(np.float32)
     detectors = [CoTeachingClassifier(), LogisticRegression(C=100, max_iter=1000)]
-    return TextSubject("texts", features, frame[label], features, written, detectors)
+    return TextSubject("texts", features, y, features, written, detectors)
 
 
 def arrays(data: Path) -> Subject:
     """Read the arrays ``X`` and ``y`` of an ``.npz`` file."""
     import pandas as pd
 
-    with np.load(data, allow_pickle=False) as stored:
-        lacking = [name for name in ("X", "y") if name not in stored]
-        if lacking:
-            raise ValueError(
-                f"{data.name} must hold the arrays X (n_samples, n_features) and y (n_samples,). "
-                f"Got {sorted(stored)}. Save it by np.savez(file, X=X, y=y)."
-            )
-        X, y = stored["X"], stored["y"]
-    X = X.reshape(len(X), -1).astype(np.float32)
+    X, y = _stored_arrays(data)
+    if X.ndim < 1 or y.ndim != 1 or len(X) != len(y) or not X.size:
+        raise ValueError(
+            f"{data.name} must hold a row of X (n_samples, n_features) for each label of y "
+            f"(n_samples,). Got shapes {X.shape} and {y.shape}. Reshape them."
+        )
+    if X.dtype.kind not in "biuf":
+        raise ValueError(
+            f"X of {data.name} must be numbers. Got dtype {X.dtype}. Encode them, or save a table "
+            "with a column for each feature."
+        )
+    with np.errstate(over="ignore"):  # to infinity, which is refused
+        X = X.reshape(len(X), -1).astype(np.float32)
+    check_finite_rows(X)
     return Subject("arrays", X, pd.Series(y), X)
+
+
+def _stored_arrays(data: Path) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return X and y, without running what is stored in a pickle."""
+    try:
+        if not is_zipfile(data):
+            raise BadZipFile("a file that is damaged, or no .npz file")
+        with np.load(data, allow_pickle=False) as stored:
+            return stored["X"], stored["y"]
+    except (BadZipFile, EOFError, KeyError, ValueError, zlib.error) as error:
+        raise ValueError(
+            f"{data.name} must hold the arrays X (n_samples, n_features) and y (n_samples,). Got: "
+            f"{error.args[0]}. Save it by np.savez(file, X=X, y=y), strings as y.astype(str)."
+        ) from error
 
 
 def _images(kind: str, paths: pd.Series, y: pd.Series, memory: Memory) -> Subject:
@@ -173,14 +199,22 @@ def _images(kind: str, paths: pd.Series, y: pd.Series, memory: Memory) -> Subjec
     return ImageSubject(kind, features, y, features, paths)
 
 
-def _with_columns(frame: pd.DataFrame, data: Path, *columns: str) -> pd.DataFrame:
-    unknown = [column for column in columns if column not in frame]
-    if unknown:
+def _two_columns(
+    data: Path, what: str, column: str, label: str, missing_values: Sequence[str]
+) -> tuple[pd.Series, pd.Series]:
+    """Return the column that ``what`` names, and the labels."""
+    from noisyfit.tables.columns import check_column, labels_of
+    from noisyfit.tables.files import read_frame
+
+    if column == label:
         raise ValueError(
-            f"{data.name} must have the columns {', '.join(columns)}. Got no {unknown[0]!r} among "
-            f"{', '.join(map(str, frame.columns[:10]))}."
+            f"{what} and label must be different columns of {data.name}. Got {label!r} for both. "
+            "Name another."
         )
-    return frame
+    frame = read_frame(data, label=label, missing_values=list(missing_values))
+    check_column(what, column, frame, data.name)
+    check_column("label", label, frame, data.name)
+    return frame[column], labels_of(frame[label], data.name)
 
 
 def _rarity(alike: pd.Series, value: Any) -> float:
