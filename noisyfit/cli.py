@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except usage.UsageError as error:
         options.parser.error(str(error))
     except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
+        print(f"Stopped.{getattr(options, 'when_stopped', '')}", file=sys.stderr)
         return usage.INTERRUPTED
     return status
 

@@ -389,8 +389,8 @@ def _check_counts(classes: NDArray[Any], codes: NDArray[np.int64], n_splits: int
         )
     if not 2 <= n_splits <= counts.max():
         raise ValueError(
-            "The number of folds, n_splits, must be at least 2, and at most the number of "
-            f"labels of the largest class, {counts.max()}. Got {n_splits}. Choose another."
+            f"There must be at least 2 folds (n_splits), and at most {counts.max()}, the number of "
+            f"labels of the largest class. Got {n_splits}. Choose another number."
         )
 
 

@@ -39,7 +39,8 @@ def add_audit(commands: Any) -> None:
     parser.add_argument("--folds", type=usage.count, default=5, help="default: 5")
     parser.add_argument("--seed", type=usage.seed, default=0, help="default: 0")
     parser.add_argument("--jobs", type=usage.count, metavar="N", help="folds at once; default: 1")
-    parser.set_defaults(run=run_audit, parser=parser)
+    again = " The same command goes on."
+    parser.set_defaults(run=run_audit, parser=parser, when_stopped=again)
 
 
 def run_audit(options: argparse.Namespace) -> int:

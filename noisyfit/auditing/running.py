@@ -7,6 +7,7 @@ import io
 import json
 import os
 import platform
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ from noisyfit.utils.synonyms import did_you_mean
 ISSUES = ["row", "rank", "given", "suggested", "quality"]
 FOLDER = "folder of the audit"  # in errors
 NEIGHBOURS = 2  # of each class
+HALF = re.compile(r"\.[0-9a-f]{32}-\d+-\d+$")
 MAPPED = 2000  # rows
 
 
@@ -79,7 +81,13 @@ def read(request: Request) -> Subject:
     _check_folder(request)
     subject = _read(request)
     subject.y = subject.y.mask(subject.y.map(_is_blank))
-    repeated = subject.y.index[subject.y.index.duplicated()].astype(str)
+    index = subject.y.index
+    if index.nlevels > 1:
+        raise ValueError(
+            f"Rows must have one name each. Got an index of {index.nlevels} levels. Save the table "
+            "after frame.reset_index()."
+        )
+    repeated = index[index.duplicated()].astype(str)
     if len(repeated):
         raise ValueError(
             f"Rows must have different names. Got {repeated[0]!r} more than once, and "
@@ -90,17 +98,35 @@ def read(request: Request) -> Subject:
 
 
 def rate(request: Request, subject: Subject) -> Audit:
-    """Audit the rows."""
-    return audit(
-        subject.X,
-        subject.y,
-        detectors=subject.detectors,
-        missing_label=_missing_label(subject),
-        n_splits=request.folds,
-        memory=request.memory,
-        n_jobs=request.jobs,
-        random_state=request.seed,
-    )
+    """Audit the rows.
+
+    Raises
+    ------
+    OSError
+        If what is finished cannot be kept.
+    """
+    try:
+        return audit(
+            subject.X,
+            subject.y,
+            detectors=subject.detectors,
+            missing_label=_missing_label(subject),
+            n_splits=request.folds,
+            memory=request.memory,
+            n_jobs=request.jobs,
+            random_state=request.seed,
+        )
+    except OSError as error:
+        raise explained(error, request.out, FOLDER) from error
+    finally:
+        _remove_halves(request.out / "cache")
+
+
+def _remove_halves(cache: Path) -> None:
+    """Remove what joblib leaves of files that it could not write whole."""
+    for file in cache.rglob("*"):
+        if HALF.search(file.name):
+            file.unlink(missing_ok=True)
 
 
 def _missing_label(subject: Subject) -> float | None:
@@ -188,18 +214,19 @@ def write(request: Request, subject: Subject, found: Audit) -> None:
     """Write all files, ``audit.json`` last: it says that the audit is whole."""
     frame, out = found.to_frame(), request.out
     names = frame.index.astype(str)
-    labels = zip(
-        names, frame["given"], frame["suggested"], frame["quality"], frame["decision"], strict=True
-    )
+    given = frame["given"].astype(object).where(frame["given"].notna(), "")
+    labels = zip(names, given, frame["suggested"], frame["quality"], frame["decision"], strict=True)
     issues = found.issues_
     ranked = zip(
         issues.index.astype(str), issues["rank"], issues["given"], issues["suggested"],
         issues["quality"], strict=True,
     )  # fmt: skip
+    cards = list(_cards(subject, found))  # before the first file: an image may have gone
+    summary = _summary(request, subject, found)
+    (out / "audit.json").unlink(missing_ok=True)
     _write_table(out / "labels.csv", LABELS, labels)
     _write_table(out / "issues.csv", ISSUES, ranked)
-    cards = list(_cards(subject, found))
-    page.write_report(out, _summary(request, subject, found), cards)
+    page.write_report(out, summary, cards)
     share = found.wrong_share_
     facts = {
         "data": str(request.data.resolve()),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COMPONENTS = 100  # of texts
+LARGEST = 1e37  # float32 holds it, and differences of such
 SHOWN_CELLS, SHOWN_CHARACTERS = 6, 600
 COMPARED = 2000  # rows of a class that say what is rare in it
 
@@ -110,6 +111,7 @@ def table(data: Path, label: str, missing_values: Sequence[str]) -> Subject:
     from noisyfit.methods.coteaching import CoTeachingClassifier
 
     read = tables.read(data, label=label, missing_values=list(missing_values))
+    _check_finite(read.X, data)
     pipelines = [tables.pipeline(part) for part in (CoTeachingClassifier(), boosted_trees())]
     features = pipelines[0][:-1].fit_transform(read.X)
     return TableSubject(
@@ -146,12 +148,14 @@ def texts(data: Path, column: str, label: str, missing_values: Sequence[str]) ->
     written = given.fillna("").astype(str)
     try:
         words = TfidfVectorizer(sublinear_tf=True, min_df=2).fit_transform(written)
-    except ValueError as error:  # no words at all, or none that is in two texts
+        if words.shape[1] < 2:
+            raise ValueError("one word")
+    except ValueError as error:  # scikit-learn's where no word is in two texts
         raise ValueError(
-            f"The column {column!r} of {data.name} must hold texts that share words. Got no word "
-            f"that is in two of {len(written)}. Choose another column."
+            f"The column {column!r} of {data.name} must hold texts that share words. Got fewer "
+            f"than two words that are in several of {len(written)} rows. Choose another column."
         ) from error
-    size = min(COMPONENTS, max(words.shape[1] - 1, 1))
+    size = min(COMPONENTS, words.shape[1] - 1)
     features = TruncatedSVD(size, random_state=0).fit_transform(words).astype(np.float32)
     detectors = [CoTeachingClassifier(), LogisticRegression(C=100, max_iter=1000)]
     return TextSubject("texts", features, y, features, written, detectors)
@@ -197,6 +201,21 @@ def _images(kind: str, paths: pd.Series, y: pd.Series, memory: Memory) -> Subjec
 
     features = ImageEmbedder(memory=memory.location).fit_transform(paths)
     return ImageSubject(kind, features, y, features, paths)
+
+
+def _check_finite(X: pd.DataFrame, data: Path) -> None:
+    """Refuse numbers that are too large for the detectors, and say where they are."""
+    import pandas as pd
+
+    for column in X:
+        values = pd.to_numeric(X[column], errors="coerce").abs().to_numpy(float, na_value=np.nan)
+        rows = np.flatnonzero(values > LARGEST)
+        if len(rows):
+            raise ValueError(
+                f"The column {column!r} of {data.name} must hold finite numbers, up to {LARGEST}. "
+                f"Got {X[column].iloc[rows[0]]} in row {rows[0]}, counted from 0, and "
+                f"{len(rows)} such rows. Mend them, or leave them empty."
+            )
 
 
 def _two_columns(

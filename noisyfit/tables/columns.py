@@ -71,10 +71,10 @@ def _tell(left_out: dict[str, str], X: pd.DataFrame, name: str) -> None:
     if len(left_out) == X.shape[1]:
         raise ValueError(
             f"{name} must have columns to learn from beside the label. Got {told or 'none'}. Add "
-            "some, or pass keep=[...] to learn from these all the same."
+            "some or, in Python, pass keep=[...] to learn from these all the same."
         )
     if told:
-        warn(f"Of {name} these columns are left out: {told}. Pass keep=[...] to keep one.")
+        warn(f"Of {name} these columns are left out: {told}. In Python, keep=[...] keeps one.")
 
 
 def check_names(names: list[Any], name: str) -> None:

@@ -197,6 +197,8 @@ def _json_lines(text: str, path: Path) -> pd.DataFrame:
             row = json.loads(line)
             if not isinstance(row, dict):
                 raise ValueError(f"a {type(row).__name__}")
+            if "\\ud" in line.lower():
+                json.dumps(row, ensure_ascii=False).encode()  # not half of a pair of surrogates
         except ValueError as error:
             raise ValueError(
                 f"{path.name} must have one JSON object in each line. Got line {number}: {error}. "
