@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 NAMED = 20  # columns in a message
 LONGEST = 60  # characters of a name in a message
-NESTED = list | tuple | dict | set
+NESTED = (list, tuple, dict, set)
 FEW = 20  # rows, below which values are distinct or in order by chance
 IDENTIFIER = re.compile(
     r"(?i:(.*[\W_])?(id|uuid|guid)|index|row([ _]?(number|num|no))?|unnamed: \d+)|.*[a-z](Id|ID)"
