@@ -22,6 +22,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         status: int = options.run(options)
     except usage.UsageError as error:
         options.parser.error(str(error))
+    except KeyboardInterrupt:
+        print(f"Stopped.{getattr(options, 'when_stopped', '')}", file=sys.stderr)
+        return usage.INTERRUPTED
     return status
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from noisyfit.datasets.files import PathLike
 from noisyfit.exceptions import warn
+from noisyfit.utils.validation import is_null
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,7 +112,7 @@ def from_paths(
     Raises
     ------
     ValueError
-        If there is not one label for each path.
+        If there is not one label for each path, or something is no path.
 
     Examples
     --------
@@ -122,7 +123,7 @@ def from_paths(
     """
     import pandas as pd
 
-    names = [os.fspath(path) for path in paths]
+    names = [_path(path, row) for row, path in enumerate(paths)]
     labels = getattr(labels, "array", labels)  # a Series would be aligned by its own index
     if len(names) != len(labels):
         raise ValueError(
@@ -132,6 +133,17 @@ def from_paths(
     places = names if root is None else [os.path.join(root, name) for name in names]
     X = pd.Series(places, index=names, dtype=object, name="path")
     return ImageRows(X, pd.Series(labels, index=names, name="label"))
+
+
+def _path(given: Any, row: int) -> str:
+    try:
+        return os.fspath(given)
+    except TypeError as error:
+        got = "none" if is_null(given) else repr(given)
+        raise ValueError(
+            f"Every row must have the path of an image. Got {got} in row {row}, counted from 0. "
+            "Choose the column of the paths, and leave out rows without one."
+        ) from error
 
 
 def _files(root: Path) -> Iterable[Path]:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MANY_COLUMNS = 256  # on which trees are slow, and no better
+NAMED = 5  # classes in a message
 UNTRUSTWORTHY = 0.7  # AUROC of injected labels
 
 
@@ -67,7 +68,8 @@ def audit(
     X : array-like, sparse matrix or data frame of shape (n_samples, ...)
         Rows as the detectors take them. They are divided, but not converted.
     y : array-like of shape (n_samples,)
-        Given labels of any type.
+        Given labels of any type. The label of a class that has no other is not rated: nothing can
+        be learned of its class without it.
     detectors : sequence of classifiers or None, default=None
         Their out-of-fold probabilities are averaged. None is `CoTeachingClassifier` and, on a table
         of at most 256 columns, scikit-learn's ``HistGradientBoostingClassifier``: two classifiers
@@ -93,8 +95,7 @@ def audit(
     Raises
     ------
     ValueError
-        If the labels cannot be read, if there are fewer than two classes, or if a class has fewer
-        than two labels.
+        If the labels cannot be read, or fewer than two classes have two labels.
 
     Examples
     --------
@@ -109,6 +110,8 @@ def audit(
     labels, classes, codes = read_labels(y, missing_label, n_splits)
     check_lengths(count_rows(X), len(labels))
     trusted = check_clean_mask(clean_mask, codes)
+    classes, codes, single = _set_singles_aside(classes, codes)
+    trusted &= codes >= 0
     seed = check_random_state(random_state).randint(2**31 - 1)
     (rows,) = indexable(X)
     beliefs = _beliefs(
@@ -118,7 +121,8 @@ def audit(
     )  # fmt: skip
     known = trust.weigh(beliefs, codes, trusted)
     injected = trust.inject(known, codes, np.random.default_rng(seed))
-    return Audit(labels, classes, codes, trusted, row_names(X, y, len(labels)), known, injected)
+    names = row_names(X, y, len(labels))
+    return Audit(labels, classes, codes, trusted, names, known, injected, single)
 
 
 def read_labels(
@@ -140,9 +144,11 @@ class Audit:
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
+        Those of two labels or more.
     given_labels_ : ndarray of shape (n_samples,)
     label_quality_ : ndarray of shape (n_samples,)
-        Probability that the label is right; 1 for trusted rows, NaN without a label.
+        Probability that the label is right; 1 for trusted rows, NaN without a label, or where it is
+        the only one of its class.
     label_distribution_ : ndarray of shape (n_samples, n_classes)
         Probabilities of the true classes, given the label too.
     transition_matrix_ : ndarray of shape (n_classes, n_classes)
@@ -171,7 +177,7 @@ class Audit:
     -----
     ``decision`` is ``"change"`` where the suggested class is right more often than not by more than
     such estimates have been wrong by, provided that the detectors are right more often than the
-    labels; ``"look"`` for the other issues, ``"keep"`` elsewhere, ``"none"`` without a label.
+    labels; ``"look"`` for the other issues, ``"keep"`` elsewhere, ``"none"`` without a quality.
     """
 
     def __init__(
@@ -183,6 +189,7 @@ class Audit:
         names: NDArray[Any],
         known: Trust,
         injected: Injected,
+        single: Sequence[Any],
     ) -> None:
         self.given_labels_, self.classes_ = labels, classes
         self.sample_index_, self.injected_ = names, injected
@@ -191,6 +198,7 @@ class Audit:
         self.label_quality_ = trust.label_quality(known, codes)
         self.n_trusted_ = int(trusted.sum())
         self._codes, self._trusted, self._accuracy = codes, trusted, known.accuracy
+        self._single = single
         self._decided: dict[int, int] = {}
         judged = self.label_quality_[(codes >= 0) & ~trusted]
         if not len(judged):
@@ -361,23 +369,59 @@ class Audit:
                 f"{share.low:.1%} to {share.high:.1%}: many labels are unclear, and the threshold "
                 "of one half is not where the wrong ones end."
             )
+        if self._single:
+            yield (
+                "Every class should have two labels, one to learn from and one to rate. Got one of "
+                f"{_named(self._single)}: these labels are not rated. Look at them."
+            )
+        alike = _alike([*self.classes_.tolist(), *self._single])
+        if alike:
+            yield (
+                "Classes should differ by more than blanks and case. Got "
+                f"{' and '.join(map(repr, alike))}, which are audited as different classes. Write "
+                "them alike if they are the same."
+            )
 
 
 def _check_counts(classes: NDArray[Any], codes: NDArray[np.int64], n_splits: int) -> None:
     if len(classes) < 2:
-        raise ValueError(f"y must have at least two classes. Got {classes.tolist()} only.")
+        raise ValueError(
+            f"y must have at least two classes. Got {classes.tolist()} only. Add rows of another, "
+            "or choose other labels."
+        )
     counts = np.bincount(codes[codes >= 0], minlength=len(classes))
-    rare = classes[counts < 2].tolist()
-    if rare:
+    if (counts > 1).sum() < 2:
         raise ValueError(
-            "Every class must have two labels, one to learn from and one to rate. Got one of "
-            f"{rare[:5]}. Leave these rows out, or pass their label as missing_label."
+            "Two classes must have two labels or more, one to learn from and one to rate. Got one "
+            f"label of {_named(classes[counts < 2].tolist())}. Add rows, or merge classes."
         )
-    if counts.max() < n_splits:
+    if not 2 <= n_splits <= counts.max():
         raise ValueError(
-            f"n_splits must be at most the labels of the largest class, {counts.max()}. Got "
-            f"{n_splits}. Lower it."
+            f"There must be at least 2 folds (n_splits), and at most {counts.max()}, the number of "
+            f"labels of the largest class. Got {n_splits}. Choose another number."
         )
+
+
+def _set_singles_aside(
+    classes: NDArray[Any], codes: NDArray[np.int64]
+) -> tuple[NDArray[Any], NDArray[np.int64], list[Any]]:
+    """Return classes of two labels or more, the codes of these, and the other classes."""
+    counts = np.bincount(codes[codes >= 0], minlength=len(classes))
+    kept = counts > 1
+    renumbered = np.append(np.where(kept, kept.cumsum() - 1, -1), -1)  # code -1 is the last
+    return classes[kept], renumbered[codes], classes[~kept].tolist()
+
+
+def _named(classes: Sequence[Any]) -> str:
+    return ", ".join(map(repr, classes[:NAMED])) + (", ..." if len(classes) > NAMED else "")
+
+
+def _alike(classes: Sequence[Any]) -> list[Any]:
+    """Return the first classes that are one but for blanks and case."""
+    spelled: dict[str, list[Any]] = {}
+    for label in classes:
+        spelled.setdefault(" ".join(str(label).split()).casefold(), []).append(label)
+    return next((labels for labels in spelled.values() if len(labels) > 1), [])
 
 
 def boosted_trees() -> HistGradientBoostingClassifier:

@@ -54,7 +54,8 @@ def add_audit(commands: Any) -> None:
     parser.add_argument("--folds", type=usage.count, default=5, help="default: 5")
     parser.add_argument("--seed", type=usage.seed, default=0, help="default: 0")
     parser.add_argument("--jobs", type=usage.count, metavar="N", help="folds at once; default: 1")
-    parser.set_defaults(run=run_audit, parser=parser)
+    again = " The same command goes on."
+    parser.set_defaults(run=run_audit, parser=parser, when_stopped=again)
 
 
 def run_audit(options: argparse.Namespace) -> int:
@@ -76,8 +77,8 @@ def run_audit(options: argparse.Namespace) -> int:
     for column, reason in subject.left_out.items():
         say_at_once(f"Left out: {column} ({reason})")
     say_at_once(f"Rating each label by detectors that have not seen it, {request.folds} folds")
-    found = rate(request, subject)
     with usage.as_usage_errors((OSError,)):
+        found = rate(request, subject)
         write(request, subject, found)
     print(found)
     for caution in found.cautions_:

@@ -229,7 +229,7 @@ def from_json(text: str) -> tuple[Summary, list[Card]]:
     try:
         page = json.loads(text)
         return _summary(page["summary"]), [_card(card) for card in page["cards"]]
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             "page.json must be as noisyfit audit of this version writes it. Got "
             f"{text[:40]!r}... ({error}). Run the audit again."

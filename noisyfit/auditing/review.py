@@ -90,7 +90,7 @@ def read_page(folder: Path) -> tuple[Summary, list[Card]]:
         If it is not such a folder.
     """
     try:
-        return page.from_json((folder / "page.json").read_text("utf-8"))
+        return page.from_json((folder / "page.json").read_text("utf-8", "replace"))
     except FileNotFoundError:
         raise ValueError(
             f"The folder must be one that noisyfit audit wrote. Got {folder}, which has no "

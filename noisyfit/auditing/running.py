@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import platform
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,19 +19,19 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
 from noisyfit import __version__
-from noisyfit.auditing import known, page, subjects
+from noisyfit.auditing import checks, known, page, subjects
 from noisyfit.auditing.audit import Audit, audit, read_labels
-from noisyfit.auditing.request import AUTO, Request
+from noisyfit.auditing.request import Request
 from noisyfit.auditing.source import LABELS, fingerprint
 from noisyfit.auditing.subjects import Subject
-from noisyfit.benchmark.contenders import package_methods
-from noisyfit.utils.files import make_folder, whole_file
+from noisyfit.utils.files import explained, whole_file
 
 if TYPE_CHECKING:
     import pandas as pd
 
 ISSUES = ["row", "rank", "given", "suggested", "quality"]
 NEIGHBOURS = 2  # of each class
+HALF = re.compile(r"\.[0-9a-f]{32}-\d+-\d+$")
 MAPPED = 2000  # rows
 
 
@@ -40,17 +41,19 @@ def read(request: Request) -> Subject:
     Raises
     ------
     ValueError, OSError
-        If something cannot be read or audited, or the folder holds something else.
+        If something cannot be read or audited, or the folder holds something else or cannot be
+        written to.
     """
-    if not request.data.exists():
-        raise FileNotFoundError(f"The data must exist. Got {str(request.data)!r}. Check the path.")
-    methods = [AUTO, *package_methods()]
-    if request.method not in methods:
-        raise ValueError(f"--method must be one of {', '.join(methods)}. Got {request.method!r}.")
-    _check_folder(request)
-    make_folder(request.out)
+    checks.check_data(request)
+    checks.check_folder(request)
     subject = subjects.read(request)
-    repeated = subject.y.index[subject.y.index.duplicated()].astype(str)
+    index = subject.y.index
+    if index.nlevels > 1:
+        raise ValueError(
+            f"Rows must have one name each. Got an index of {index.nlevels} levels. Save the table "
+            "after frame.reset_index()."
+        )
+    repeated = index[index.duplicated()].astype(str)
     if len(repeated):
         raise ValueError(
             f"Rows must have different names. Got {repeated[0]!r} more than once, and "
@@ -61,50 +64,47 @@ def read(request: Request) -> Subject:
 
 
 def rate(request: Request, subject: Subject) -> Audit:
-    """Audit the rows; what people have decided is right, if the audit is made again."""
+    """Audit the rows; what people have decided is right, if the audit is made again.
+
+    Raises
+    ------
+    OSError
+        If what is finished cannot be kept.
+    """
     y, trusted = subject.y.copy(), subject.trusted
     decided = known.decided(request.out, y) if request.again else {}
     if decided:
         y.iloc[list(decided)] = list(decided.values())
         trusted = np.zeros(len(y), bool) if trusted is None else trusted.copy()
         trusted[list(decided)] = True
-    return audit(
-        subject.X,
-        y,
-        detectors=subject.detectors(request.method, request.device),
-        clean_mask=trusted,
-        missing_label=_missing_label(y),
-        n_splits=request.folds,
-        memory=request.memory,
-        n_jobs=request.jobs,
-        random_state=request.seed,
-        verbose=True,
-    )
+    try:
+        return audit(
+            subject.X,
+            y,
+            detectors=subject.detectors(request.method, request.device),
+            clean_mask=trusted,
+            missing_label=_missing_label(y),
+            n_splits=request.folds,
+            memory=request.memory,
+            n_jobs=request.jobs,
+            random_state=request.seed,
+            verbose=True,
+        )
+    except OSError as error:
+        raise explained(error, request.out, checks.FOLDER) from error
+    finally:
+        _remove_halves(request.out / "cache")
+
+
+def _remove_halves(cache: Path) -> None:
+    """Remove what joblib leaves of files that it could not write whole."""
+    for file in cache.rglob("*"):
+        if HALF.search(file.name):
+            file.unlink(missing_ok=True)
 
 
 def _missing_label(y: pd.Series) -> float | None:
     return np.nan if y.isna().any() else None
-
-
-def _check_folder(request: Request) -> None:
-    """Refuse a folder whose files would be overwritten."""
-    out, file = request.out, request.out / "audit.json"
-    if file.exists():
-        earlier = json.loads(file.read_text("utf-8"))
-        ours = {"sha256": fingerprint(request.data), "label": request.label or ""}
-        if any(earlier.get(name) != value for name, value in ours.items()):
-            raise ValueError(
-                "The folder must be new, or that of an audit of the same labels. Got "
-                f"{out}, which holds another audit. Name another folder."
-            )
-    elif request.again:
-        raise ValueError(
-            f"--again goes on with an audit. Got {out}, which holds none. Leave --again out."
-        )
-    elif out.is_dir() and any(out.iterdir()) and not (out / "cache").is_dir():
-        raise ValueError(
-            f"The folder must be new or empty. Got {out}, which holds other files. Name another."
-        )
 
 
 def write(request: Request, subject: Subject, found: Audit) -> None:
@@ -113,18 +113,20 @@ def write(request: Request, subject: Subject, found: Audit) -> None:
     names = frame.index.astype(str)
     revised = (frame["given"] != subject.y.to_numpy()) & frame["given"].notna()
     labels = zip(
-        names, subject.y, frame["suggested"], frame["quality"].mask(revised, 0.0),
-        frame["decision"], strict=True,
+        names, subject.y.astype(object).where(subject.y.notna(), ""), frame["suggested"],
+        frame["quality"].mask(revised, 0.0), frame["decision"], strict=True,
     )  # fmt: skip
     issues = found.issues_
     ranked = zip(
         issues.index.astype(str), issues["rank"], issues["given"], issues["suggested"],
         issues["quality"], strict=True,
     )  # fmt: skip
+    cards = list(_cards(subject, found))  # before the first file: an image may have gone
+    summary = _summary(request, subject, found)
+    (out / "audit.json").unlink(missing_ok=True)
     _write_table(out / "labels.csv", LABELS, labels)
     _write_table(out / "issues.csv", ISSUES, ranked)
-    cards = list(_cards(subject, found))
-    page.write_report(out, _summary(request, subject, found), cards)
+    page.write_report(out, summary, cards)
     share = found.wrong_share_
     facts = {
         "data": str(request.data.resolve()),
@@ -229,7 +231,9 @@ def _map(subject: Subject, found: Audit, seed: int) -> page.Map:
     chosen = np.random.default_rng(seed).permutation(labelled)[:MAPPED]
     features = subject.features[chosen]
     spread = features.std(0)
-    plane = PCA(2, random_state=seed).fit_transform(features / np.where(spread > 0, spread, 1))
+    size = min(2, *features.shape)
+    plane = PCA(size, random_state=seed).fit_transform(features / np.where(spread > 0, spread, 1))
+    plane = np.pad(plane, [(0, 0), (0, 2 - size)])
     return page.Map(
         plane[:, 0].tolist(),
         plane[:, 1].tolist(),

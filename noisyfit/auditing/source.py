@@ -135,9 +135,15 @@ def read_labels(folder: Path, only: str) -> list[Label]:
 def _stored_labels(file: Path) -> Iterator[dict[str, str]]:
     with open(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
         lines = csv.DictReader(stream, strict=True)
-        if lines.fieldnames is None or not {*LABELS} <= {*lines.fieldnames}:
+        try:
+            if lines.fieldnames is None or not {*LABELS} <= {*lines.fieldnames}:
+                raise csv.Error(f"the columns {lines.fieldnames}")
+            for line in lines:
+                if None in line or None in line.values():
+                    raise csv.Error(f"line {lines.line_num} of another length")
+                yield line
+        except csv.Error as error:
             raise ValueError(
-                f"{file} must have the columns {', '.join(LABELS)}. Got {lines.fieldnames}. Run "
+                f"{file} must have the columns {', '.join(LABELS)} in each line. Got: {error}. Run "
                 "the audit again."
-            )
-        yield from lines
+            ) from error

@@ -164,7 +164,7 @@ def run_benchmark(options: argparse.Namespace) -> int:
         failures = run_grid(grid, options.out, again=again, jobs=options.jobs, say=say_at_once)
     except KeyboardInterrupt:
         print("Stopped. The same command resumes.")
-        return 130
+        return usage.INTERRUPTED
     with usage.as_usage_errors((OSError,)):
         written = write_report(options.out)
     for line in written:

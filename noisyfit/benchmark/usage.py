@@ -7,14 +7,16 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from errno import EEXIST
+from errno import EDQUOT, EEXIST, EFBIG, ENOSPC
 from functools import partial, wraps
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 Number = TypeVar("Number", int, float)
 Arguments = ParamSpec("Arguments")
+INTERRUPTED = 130  # what shells report for a program that Ctrl+C ended
 NOBODY_READS = 141  # what shells report for a program whose reader went away
+FULL = (ENOSPC, EDQUOT, EFBIG)
 LARGEST_COUNT = 2**31 - 1
 LARGEST_PORT = 2**16 - 1
 LARGEST_SEED = 2**32 - 1  # numpy's RandomState takes no larger one
@@ -64,7 +66,7 @@ def as_usage_errors(
     try:
         yield
     except kinds as error:
-        raise UsageError(" ".join(str(error).split())) from error
+        raise UsageError(" ".join(_told(error).split())) from error
 
 
 def count(text: str) -> int:
@@ -128,6 +130,19 @@ def check_writable(file: Path, option: str) -> None:
         ) from error
     if is_new:
         file.unlink()
+
+
+def _told(error: Exception) -> str:
+    """Return what an error says, with a remedy where the system only names the fault."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return str(error)
+    where = "" if error.filename is None else f": {os.fspath(error.filename)}"
+    if error.strerror != os.strerror(error.errno):
+        return f"{error.strerror}{where}"
+    remedy = (
+        "Free space, or choose" if error.errno in FULL else "Check it and its rights, or choose"
+    )
+    return f"Files must be readable and writable. Got {error.strerror!r}. {remedy} another{where}"
 
 
 def _whole_number(text: str, smallest: int, largest: int) -> int:

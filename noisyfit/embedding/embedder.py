@@ -212,7 +212,7 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         if unreadable:
             message = told(unreadable, len(images))
             if self.on_error == "raise":
-                raise OSError(f"{message}Replace or drop them, or pass on_error='nan' for NaN.")
+                raise OSError(f"{message}Replace or drop them or, in Python, pass on_error='nan'.")
             warn(f"{message}Their features are NaN. Drop these rows, or replace the files.")
         return features
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NAMED = 20  # columns in a message
+LONGEST = 60  # characters of a name in a message
+NESTED = (list, tuple, dict, set)
 FEW = 20  # rows, below which values are distinct or in order by chance
 IDENTIFIER = re.compile(
     r"(?i:(.*[\W_])?(id|uuid|guid)|index|row([ _]?(number|num|no))?|unnamed: \d+)|.*[a-z](Id|ID)"
@@ -46,13 +48,13 @@ def split(
     """Return the rows, labels and columns left out of a frame, which errors call ``name``."""
     keep = {keep} if isinstance(keep, str) else set(keep)
     check_names(list(frame.columns), name)
-    _check_column("label", label, frame, name)
+    check_column("label", label, frame, name)
     for column in keep:
-        _check_column("keep", column, frame, name)
+        check_column("keep", column, frame, name)
     if index is not None:
-        _check_column("index", index, frame, name)
+        check_column("index", index, frame, name)
         frame = _indexed(frame, index, name)
-    y = _labels(frame[label], name)
+    y = labels_of(frame[label], name)
     X = frame.drop(columns=label)
     left_out = {
         column: reason
@@ -69,10 +71,10 @@ def _tell(left_out: dict[str, str], X: pd.DataFrame, name: str) -> None:
     if len(left_out) == X.shape[1]:
         raise ValueError(
             f"{name} must have columns to learn from beside the label. Got {told or 'none'}. Add "
-            "some, or pass keep=[...] to learn from these all the same."
+            "some or, in Python, pass keep=[...] to learn from these all the same."
         )
     if told:
-        warn(f"Of {name} these columns are left out: {told}. Pass keep=[...] to keep one.")
+        warn(f"Of {name} these columns are left out: {told}. In Python, keep=[...] keeps one.")
 
 
 def check_names(names: list[Any], name: str) -> None:
@@ -84,16 +86,22 @@ def check_names(names: list[Any], name: str) -> None:
         )
 
 
-def _check_column(what: str, column: str, frame: pd.DataFrame, name: str) -> None:
+def check_column(what: str, column: str, frame: pd.DataFrame, name: str) -> None:
+    """Refuse a parameter that should name a column of a frame, which the error calls ``name``."""
     if column in frame.columns:
         return
     names = [str(known) for known in frame.columns]
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     marks = [mark for mark in ";\t|," if len(names) == 1 and mark in names[0]]
-    hint = f" If another sign separates them, pass sep={marks[0]!r}." if marks else ""
+    hint = (
+        f" If {marks[0]!r} separates them, save it with {'tabs' if marks[0] == ',' else 'commas'} "
+        f"or, in Python, pass sep={marks[0]!r}."
+        if marks
+        else ""
+    )
     raise ValueError(
         f"{what} must be a column of {name}. Got {column!r}.{did_you_mean(str(column), names)} "
-        f"Its columns are {names[:NAMED]}{more}.{hint}"
+        f"Its columns are {[_short(known) for known in names[:NAMED]]}{more}.{hint}"
     )
 
 
@@ -110,11 +118,19 @@ def _indexed(frame: pd.DataFrame, index: str, name: str) -> pd.DataFrame:
     return frame.set_index(index)
 
 
-def _labels(given: pd.Series, name: str) -> pd.Series:
-    """Return labels that are classes; whole numbers that gaps have turned into floats are whole."""
+def labels_of(given: pd.Series, name: str) -> pd.Series:
+    """Return labels that are classes; whole numbers that gaps have turned into floats are whole.
+
+    Raises
+    ------
+    ValueError
+        If the column holds anything else.
+    """
     import pandas as pd
 
     column = f"The column {given.name!r} of {name}"
+    if given.empty:
+        raise ValueError(f"{name} must hold rows. Got none below its header. Check what wrote it.")
     present = given.dropna()
     if present.empty:
         raise ValueError(
@@ -128,6 +144,12 @@ def _labels(given: pd.Series, name: str) -> pd.Series:
                 "into classes, as pandas.cut does, or choose another column."
             )
         given = given.astype("Int64") if given.isna().any() else given.astype("int64")
+    nested = [value for value in present if isinstance(value, NESTED)]
+    if nested:
+        raise ValueError(
+            f"{column} must hold one class a row. Got the {type(nested[0]).__name__} "
+            f"{_short(str(nested[0]))}. Write one label a row, or choose another column."
+        )
     n_classes = present.nunique()
     if n_classes < 2:
         raise ValueError(
@@ -141,6 +163,11 @@ def _labels(given: pd.Series, name: str) -> pd.Series:
             "pandas.cut does."
         )
     return given
+
+
+def _short(text: str) -> str:
+    """Return the beginning of what may be of any length."""
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 def _why_useless(column: pd.Series) -> str | None:

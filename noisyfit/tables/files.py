@@ -108,6 +108,12 @@ def _text(path: Path, encoding: str) -> str:
             f"{path.name} must be text in {encoding}. Got the byte 0x{content[error.start]:02x} in "
             f"line {line}. {_encoding_hint(content[: error.start + 1])}"
         ) from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise ValueError(
+            f"{path.name} must be text in {encoding}. Got a byte of zero in line {line}: it is "
+            "damaged, no text at all, or in another encoding. Save it as UTF-8, or write it anew."
+        )
     if not text.strip():
         raise ValueError(f"{path.name} must hold rows. Got an empty file. Check what wrote it.")
     return text
@@ -116,12 +122,16 @@ def _text(path: Path, encoding: str) -> str:
 def _encoding_hint(beginning: bytes) -> str:
     """Say what to do about bytes of which only the last is not in the encoding."""
     if beginning[:1] in (b"\xff", b"\xfe") and len(beginning) == 1:
-        return 'Save it as UTF-8, or pass encoding="utf-16".'
+        return 'Save it as UTF-8 or, in Python, pass encoding="utf-16".'
     if beginning[:-1].isascii():
-        return 'Save it as UTF-8, or pass encoding="cp1252" for text of Windows, or "latin-1".'
+        return (
+            'Save it as UTF-8 or, in Python, pass encoding="cp1252" for text of Windows, or '
+            '"latin-1".'
+        )
     return (
         "The file mixes encodings, as text before it is not plain ASCII and yet right. Save that "
-        'line in the encoding of the others, or pass encoding="cp1252" if all are of Windows.'
+        'line in the encoding of the others or, in Python, pass encoding="cp1252" if all are of '
+        "Windows."
     )
 
 
@@ -187,6 +197,8 @@ def _json_lines(text: str, path: Path) -> pd.DataFrame:
             row = json.loads(line)
             if not isinstance(row, dict):
                 raise ValueError(f"a {type(row).__name__}")
+            if "\\ud" in line.lower():
+                json.dumps(row, ensure_ascii=False).encode()  # not half of a pair of surrogates
         except ValueError as error:
             raise ValueError(
                 f"{path.name} must have one JSON object in each line. Got line {number}: {error}. "

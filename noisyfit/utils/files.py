@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 from noisyfit.exceptions import warn
 
+CHECKPOINTS = "folder of checkpoints (checkpoint_dir, or memory)"
 DIGEST_SIZE = hashlib.sha256().digest_size
 
 
@@ -38,6 +39,11 @@ def whole_file(file: Path, temporary: Path) -> Iterator[BinaryIO]:
     ----------
     file, temporary : path
         In the same folder. Nothing remains under the temporary name.
+
+    Raises
+    ------
+    OSError
+        With the name of the file, if it cannot be written.
     """
     try:
         with open(temporary, "wb") as stream:
@@ -45,6 +51,10 @@ def whole_file(file: Path, temporary: Path) -> Iterator[BinaryIO]:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, file)
+    except OSError as error:
+        if error.filename is None:  # as of a full disk
+            error.filename = os.fspath(file)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -73,8 +83,14 @@ def set_aside(file: Path) -> None:
     )
 
 
-def make_folder(folder: Path) -> None:
+def make_folder(folder: Path, purpose: str = CHECKPOINTS) -> None:
     """Create a folder, with an error that says what it is for.
+
+    Parameters
+    ----------
+    folder : path
+    purpose : str
+        What the error calls it.
 
     Raises
     ------
@@ -84,14 +100,14 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise explained(error, folder) from error
+        raise explained(error, folder, purpose) from error
 
 
-def explained(error: OSError, path: str | os.PathLike[str]) -> OSError:
+def explained(error: OSError, path: str | os.PathLike[str], purpose: str = CHECKPOINTS) -> OSError:
     """Return an error of the same kind that names the file and the remedy."""
     return OSError(
         error.errno,
-        "The folder of checkpoints (checkpoint_dir, or memory) must be one that can be written to, "
-        f"with space left. Got {error.strerror!r}. Free space, or choose another folder",
+        f"The {purpose} must be one that can be written to, with space left. Got "
+        f"{error.strerror!r}. Free space, or choose another folder",
         os.fspath(path),
     )

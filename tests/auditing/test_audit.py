@@ -159,7 +159,7 @@ def test_boosted_trees__class_of_one_row_in_many__is_learned() -> None:
     [
         ([0] * 20, "at least two classes"),
         ([0] * 19 + [1], "two labels"),
-        ([0, 1] * 2 + [0], "n_splits must be at most"),
+        ([0, 1] * 2 + [0], "at most 3, the number of labels"),
         ([0.5, 1.5] * 10, "continuous|whole numbers|classes"),
     ],
 )

@@ -172,7 +172,7 @@ def _no_arrays(folder: Path) -> list[Any]:
         (lambda folder: [folder / "nothing.csv", "--label", "y"], "must exist"),
         (_no_column, "membre"),
         (_no_label, "Pass --label COLUMN"),
-        (_no_text, "must have the columns body, member"),
+        (_no_text, "text must be a column of people.csv. Got 'body'"),
         (_other_audit, "another audit"),
         (_other_label, "another audit"),
         (_other_files, "holds other files"),

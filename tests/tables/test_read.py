@@ -149,7 +149,7 @@ FAULTS: dict[str, tuple[str, str | bytes, dict[str, Any], str]] = {
     "separator": ("t.csv", CSV.replace(",", ";"), {}, r"pass sep=';'"),
     "one class": ("t.csv", "a,label\n1,x\n2,x\n3,\n", {}, "two classes or more. Got 'x'"),
     "no labels": ("t.csv", "a,label\n1,\n2,?\n", {"missing_values": "?"}, "Got none in 2 rows"),
-    "only a header": ("t.csv", "a,label\n", {}, "Got none in 0 rows"),
+    "only a header": ("t.csv", "a,label\n", {}, "Got none below its header"),
     "real numbers": ("t.csv", "a,label\n1,2\n2,0.25\n", {}, "'label' of t.csv.*such as 0.25"),
     "many classes": (
         "t.csv",
@@ -159,6 +159,9 @@ FAULTS: dict[str, tuple[str, str | bytes, dict[str, Any], str]] = {
     ),
     "latin": ("t.csv", "a,label\n1,x\n2,Köln\n".encode("latin-1"), {}, "0xf6 in line 3.*cp1252"),
     "utf-16": ("t.csv", CSV.encode("utf-16"), {}, 'line 1.*encoding="utf-16"'),
+    "zeros": ("t.csv", "a,label\n1,x\n2,\0\n", {}, "Got a byte of zero in line 3"),
+    "lists": ("t.jsonl", '{"a": 1, "label": [2]}\n', {}, r"one class a row. Got the list \[2\]"),
+    "half a surrogate": ("t.jsonl", '{"label": "\\uD800"}\n', {}, "line 1: .*surrogates"),
     "mixed": ("t.csv", b"a,label\n1,\xc3\xb6\n2,\xf6\n", {}, "0xf6 in line 3.*mixes encodings"),
     "long line": ("t.csv", "a,label\n1,x\n2,y,z\n", {}, "3 fields in line 3, and 2 in the header"),
     "short line": ("t.csv", 'a,b,label\n"1\n",2,x\n3\n', {}, "1 fields in line 4, and 3"),
