@@ -6,27 +6,25 @@ import csv
 import io
 import json
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from joblib import Memory
-from numpy.typing import NDArray
-from sklearn.decomposition import PCA
-from sklearn.neighbors import NearestNeighbors
 
 from noisyfit import __version__
 from noisyfit.auditing import page, subjects
 from noisyfit.auditing.audit import Audit, audit, read_labels
+from noisyfit.auditing.cards import make_cards
+from noisyfit.auditing.mapping import make_map
 from noisyfit.auditing.source import LABELS, fingerprint
 from noisyfit.auditing.subjects import Subject
 from noisyfit.utils.files import make_folder, whole_file
 
-ISSUES = ["row", "rank", "given", "suggested", "quality"]
-NEIGHBOURS = 2  # of each class
-MAPPED = 2000  # rows
+ISSUES = ["row", "rank", "given", "suggested", "quality", "neighbours"]
 
 
 @dataclass(frozen=True)
@@ -142,14 +140,13 @@ def write(request: Request, subject: Subject, found: Audit) -> None:
     labels = zip(
         names, frame["given"], frame["suggested"], frame["quality"], frame["decision"], strict=True
     )
-    issues = found.issues_
+    issues, cards = found.issues_, make_cards(subject, found)
     ranked = zip(
         issues.index.astype(str), issues["rank"], issues["given"], issues["suggested"],
-        issues["quality"], strict=True,
+        issues["quality"], _neighbours(cards, len(issues)), strict=True,
     )  # fmt: skip
     _write_table(out / "labels.csv", LABELS, labels)
     _write_table(out / "issues.csv", ISSUES, ranked)
-    cards = list(_cards(subject, found))
     page.write_report(out, _summary(request, subject, found), cards)
     share = found.wrong_share_
     facts = {
@@ -168,6 +165,13 @@ def write(request: Request, subject: Subject, found: Audit) -> None:
         file.write(json.dumps(facts, indent=1).encode())
 
 
+def _neighbours(cards: Sequence[page.Card], n_issues: int) -> Iterator[str]:
+    """Return the neighbours on each card as a JSON list, then nothing for other issues."""
+    for card in cards:
+        yield json.dumps([near.id for near in card.neighbours], ensure_ascii=False)
+    yield from repeat("", n_issues - len(cards))
+
+
 def _write_table(file: Path, header: list[str], rows: Any) -> None:
     text = io.StringIO()
     writer = csv.writer(text)
@@ -175,49 +179,6 @@ def _write_table(file: Path, header: list[str], rows: Any) -> None:
     writer.writerows(rows)
     with whole_file(file, file.with_suffix(".tmp")) as stream:
         stream.write(text.getvalue().encode("utf-8", "surrogateescape"))
-
-
-def _cards(subject: Subject, found: Audit) -> Iterator[page.Card]:
-    near = _Neighbours(subject, found)
-    places = {name: row for row, name in enumerate(found.sample_index_.tolist())}
-    for name, issue in found.issues_.head(page.MOST_CARDS).iterrows():
-        row = places[name]
-        given, suggested = issue["given"], issue["suggested"]
-        yield page.Card(
-            str(name), issue["rank"], str(given), str(suggested), issue["quality"],
-            neighbours=[*near.of(row, given), *near.of(row, suggested)], **subject.show(row),
-        )  # fmt: skip
-
-
-class _Neighbours:
-    """The nearest rows whose labels are confirmed."""
-
-    def __init__(self, subject: Subject, found: Audit) -> None:
-        self.subject, self.names = subject, found.sample_index_
-        self.confirmed: Mapping[Any, NDArray[np.intp]] = {
-            label: np.flatnonzero((found.given_labels_ == label) & (found.label_quality_ > 0.5))
-            for label in found.classes_.tolist()
-        }
-        self.trees = {
-            label: NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(rows))).fit(
-                subject.features[rows]
-            )
-            for label, rows in self.confirmed.items()
-            if len(rows)
-        }
-
-    def of(self, row: int, label: Any) -> list[page.Neighbour]:
-        """Return the nearest confirmed rows with a label."""
-        if label not in self.trees:
-            return []
-        (nearest,) = self.trees[label].kneighbors(
-            self.subject.features[row : row + 1], return_distance=False
-        )
-        rows = self.confirmed[label][nearest]
-        return [
-            page.Neighbour(str(self.names[near]), str(label), **self.subject.name(near))
-            for near in rows
-        ]
 
 
 def _summary(request: Request, subject: Subject, found: Audit) -> page.Summary:
@@ -241,19 +202,5 @@ def _summary(request: Request, subject: Subject, found: Audit) -> page.Summary:
         transition=found.transition_matrix_.tolist(),
         class_quality=(1 - by_class["wrong_share"]).tolist(),
         class_issues=by_class["n_issues"].tolist(),
-        map=_map(subject, found, request.seed),
-    )
-
-
-def _map(subject: Subject, found: Audit, seed: int) -> page.Map:
-    labelled = np.flatnonzero(~np.isnan(found.label_quality_))
-    chosen = np.random.default_rng(seed).permutation(labelled)[:MAPPED]
-    features = subject.features[chosen]
-    spread = features.std(0)
-    plane = PCA(2, random_state=seed).fit_transform(features / np.where(spread > 0, spread, 1))
-    return page.Map(
-        plane[:, 0].tolist(),
-        plane[:, 1].tolist(),
-        [str(label) for label in found.given_labels_[chosen]],
-        (found.label_quality_[chosen] < 0.5).tolist(),
+        map=make_map(subject.features, found, request.seed),
     )

@@ -13,13 +13,16 @@ from joblib import Memory
 from numpy.typing import NDArray
 
 from noisyfit.auditing.audit import boosted_trees
+from noisyfit.auditing.cells import LONGEST, MISSING, Comparable, readable
+from noisyfit.auditing.texts import Wording, marked, shortened
 from noisyfit.auditing.thumbnails import thumbnail
 
 if TYPE_CHECKING:
     import pandas as pd
 
 COMPONENTS = 100  # of texts
-SHOWN_CELLS, SHOWN_CHARACTERS = 6, 600
+SHOWN_CELLS = 6
+CELLS_BESIDE, TEXT_BESIDE = 3, 120  # cells and characters of a neighbour
 COMPARED = 2000  # rows of a class that say what is rare in it
 
 
@@ -53,52 +56,88 @@ class Subject:
     detectors: Sequence[Any] | None = None
     left_out: dict[str, str] = field(default_factory=dict)
 
-    def show(self, row: int) -> dict[str, Any]:
-        """Return what a card shows of a row."""
+    def show(self, row: int, suggested: Any) -> dict[str, Any]:
+        """Return what a card shows of a row for which another label is suggested."""
         return {}
 
-    def name(self, row: int) -> dict[str, Any]:
-        """Return what a neighbour shows of a row."""
-        shown = self.show(row)
-        cells, text = shown.get("cells") or (), shown.get("text") or ()
-        words = ", ".join(f"{column} {value}" for column, value, _ in cells[:3])
-        words = words or "".join(piece for piece, _ in text)[:120]
-        return {"picture": shown.get("picture"), "text": words}
+    def show_beside(self, other: int, row: int) -> dict[str, Any]:
+        """Return what the card of a row shows of another one."""
+        return {}
 
 
 class TableSubject(Subject):
     """Rows of a table."""
 
-    def show(self, row: int) -> dict[str, Any]:
+    def show(self, row: int, suggested: Any) -> dict[str, Any]:
         """Return the cells that are rarest among rows of the same label."""
-        alike, shown = self._labelled[self.y.iloc[row]], self.shown.iloc[row]
-        cells = [
-            (str(column), str(shown[column]), _rarity(alike[column], shown[column]))
-            for column in self.shown.columns
-        ]
-        return {"cells": sorted(cells, key=lambda cell: -cell[2])[:SHOWN_CELLS]}
+        rarity = self._rarity(row)
+        return {
+            "cells": [
+                (*self._cell(row, column), float(rarity[column]))
+                for column in np.argsort(-rarity, kind="stable")[:SHOWN_CELLS]
+            ]
+        }
+
+    def show_beside(self, other: int, row: int) -> dict[str, Any]:
+        """Return the cells in the columns of the row's rarest ones."""
+        columns = np.argsort(-self._rarity(row), kind="stable")[:CELLS_BESIDE]
+        return {"text": ", ".join(" ".join(self._cell(other, column)) for column in columns)}
+
+    def _cell(self, row: int, column: int) -> tuple[str, str]:
+        name = shortened(str(self.shown.columns[column]), LONGEST)
+        return name, readable(self.shown.iat[row, column])
+
+    def _rarity(self, row: int) -> NDArray[np.float64]:
+        if row not in self._rarities:
+            alike = self._alike[self.y.iat[row]]
+            self._rarities[row] = self._comparable.rarity(row, alike)
+        return self._rarities[row]
 
     @cached_property
-    def _labelled(self) -> dict[Any, pd.DataFrame]:
+    def _rarities(self) -> dict[int, NDArray[np.float64]]:
+        return {}
+
+    @cached_property
+    def _comparable(self) -> Comparable:
+        return Comparable(self.shown)
+
+    @cached_property
+    def _alike(self) -> dict[Any, NDArray[np.intp]]:
         """Some rows with each label."""
-        groups = self.shown.groupby(self.y.to_numpy())
-        return {label: rows.head(COMPARED) for label, rows in groups}
+        places = self.y.groupby(self.y.to_numpy(), observed=True).indices
+        return {label: rows[:COMPARED] for label, rows in places.items()}
 
 
 class ImageSubject(Subject):
     """Image files."""
 
-    def show(self, row: int) -> dict[str, Any]:
+    def show(self, row: int, suggested: Any) -> dict[str, Any]:
         """Return a thumbnail."""
-        return {"picture": thumbnail(self.shown.iloc[row])}
+        return {"picture": thumbnail(self.shown.iat[row])}
+
+    def show_beside(self, other: int, row: int) -> dict[str, Any]:
+        """Return a thumbnail."""
+        return self.show(other, None)
 
 
+@dataclass(eq=False)
 class TextSubject(Subject):
-    """Texts."""
+    """Texts, and which terms each class uses."""
 
-    def show(self, row: int) -> dict[str, Any]:
-        """Return how it begins."""
-        return {"text": [(self.shown.iloc[row][:SHOWN_CHARACTERS], 0.0)]}
+    wording: Wording | None = None
+
+    def show(self, row: int, suggested: Any) -> dict[str, Any]:
+        """Return the text around the words that speak for either class, which are marked."""
+        text = self.shown.iat[row]
+        if not text.strip():
+            return {"text": [(MISSING, 0.0)]}
+        assert self.wording is not None
+        weights = self.wording.weights(row, suggested)
+        return {"text": marked(text, self.wording.spans(text, weights))}
+
+    def show_beside(self, other: int, row: int) -> dict[str, Any]:
+        """Return how the other text begins."""
+        return {"text": shortened(self.shown.iat[other].strip(), TEXT_BESIDE) or MISSING}
 
 
 def table(data: Path, label: str, missing_values: Sequence[str]) -> Subject:
@@ -143,11 +182,15 @@ def texts(data: Path, column: str, label: str) -> Subject:
 
     frame = _with_columns(read_frame(data, label=label), data, column, label)
     written = frame[column].fillna("").astype(str)
-    words = TfidfVectorizer(sublinear_tf=True, min_df=2).fit_transform(written)
+    vectorizer = TfidfVectorizer(sublinear_tf=True, min_df=2)
+    words = vectorizer.fit_transform(written)
     size = min(COMPONENTS, words.shape[1] - 1)
     features = TruncatedSVD(size, random_state=0).fit_transform(words).astype(np.float32)
     detectors = [CoTeachingClassifier(), LogisticRegression(C=100, max_iter=1000)]
-    return TextSubject("texts", features, frame[label], features, written, detectors)
+    wording = Wording(vectorizer, words, frame[label])
+    return TextSubject(
+        "texts", features, frame[label], features, written, detectors, wording=wording
+    )
 
 
 def arrays(data: Path) -> Subject:
@@ -181,13 +224,3 @@ def _with_columns(frame: pd.DataFrame, data: Path, *columns: str) -> pd.DataFram
             f"{', '.join(map(str, frame.columns[:10]))}."
         )
     return frame
-
-
-def _rarity(alike: pd.Series, value: Any) -> float:
-    """Return how unusual a value is among others; 1 is as unusual as can be."""
-    if value != value or value is None:
-        return float(alike.notna().mean())
-    if alike.dtype.kind in "iuf":
-        below, above = (alike < value).mean(), (alike > value).mean()
-        return float(abs(below - above))
-    return float(1 - (alike == value).mean())
