@@ -189,10 +189,13 @@ def _summary(request: Request, subject: Subject, found: Audit) -> page.Summary:
         facts=[
             ("Rows", f"{len(subject.y):,}"),
             ("Classes", str(len(found.classes_))),
-            ("Wrong labels, estimated", f"{share.value:.1%} ({share.low:.1%} to {share.high:.1%})"),
+            (
+                "Wrong labels, estimated",
+                f"{100 * share.value:.1f} % ({100 * share.low:.1f} to {100 * share.high:.1f} %)",
+            ),
             ("Which is", f"{share.value * n_labels:,.0f} labels"),
             ("Issues", f"{len(found.issues_):,}"),
-            ("Found of labels made wrong on purpose", f"{found.injected_.found:.0%}"),
+            ("Found of labels made wrong on purpose", f"{100 * found.injected_.found:.0f} %"),
         ],
         cautions=found.cautions_,
         classes=[str(label) for label in found.classes_],

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COMPONENTS = 100  # of texts
+UNSPACED = r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"  # kana, Chinese characters
+TOKEN = rf"{UNSPACED}|(?:(?!{UNSPACED})\w){{2,}}"  # each of these, and words as in scikit-learn
 SHOWN_CELLS = 6
 CELLS_BESIDE, TEXT_BESIDE = 3, 120  # cells and characters of a neighbour
 COMPARED = 2000  # rows of a class that say what is rare in it
@@ -173,7 +175,6 @@ def image_list(data: Path, column: str, label: str, memory: Memory) -> Subject:
 
 def texts(data: Path, column: str, label: str) -> Subject:
     """Read a table of texts and labels."""
-    from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
 
@@ -182,10 +183,9 @@ def texts(data: Path, column: str, label: str) -> Subject:
 
     frame = _with_columns(read_frame(data, label=label), data, column, label)
     written = frame[column].fillna("").astype(str)
-    vectorizer = TfidfVectorizer(sublinear_tf=True, min_df=2)
+    vectorizer = TfidfVectorizer(sublinear_tf=True, min_df=2, token_pattern=TOKEN)
     words = vectorizer.fit_transform(written)
-    size = min(COMPONENTS, words.shape[1] - 1)
-    features = TruncatedSVD(size, random_state=0).fit_transform(words).astype(np.float32)
+    features = _components(words)
     detectors = [CoTeachingClassifier(), LogisticRegression(C=100, max_iter=1000)]
     wording = Wording(vectorizer, words, frame[label])
     return TextSubject(
@@ -214,6 +214,15 @@ def _images(kind: str, paths: pd.Series, y: pd.Series, memory: Memory) -> Subjec
 
     features = ImageEmbedder(memory=memory.location).fit_transform(paths)
     return ImageSubject(kind, features, y, features, paths)
+
+
+def _components(words: Any) -> NDArray[np.float32]:
+    from sklearn.decomposition import TruncatedSVD
+
+    size = min(COMPONENTS, words.shape[1] - 1)
+    if size == 0:
+        return words.toarray().astype(np.float32)
+    return TruncatedSVD(size, random_state=0).fit_transform(words).astype(np.float32)
 
 
 def _with_columns(frame: pd.DataFrame, data: Path, *columns: str) -> pd.DataFrame:

@@ -13,8 +13,8 @@ TEXTS = ["goal team", "goal match", "goal oven", "oven flour", "oven bake", "ove
 TOPICS = ["sport"] * 3 + ["cooking"] * 3 + ["cooking"]
 
 
-def wording(texts: list[str], labels: Any, **vectorizer: Any) -> Wording:
-    vectorizer = TfidfVectorizer(sublinear_tf=True, **vectorizer)
+def wording(texts: list[str], labels: Any) -> Wording:
+    vectorizer = TfidfVectorizer(sublinear_tf=True)
     return Wording(vectorizer, vectorizer.fit_transform(texts), pd.Series(labels))
 
 
