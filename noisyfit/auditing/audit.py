@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.sparse import issparse
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import StratifiedKFold
+from sklearn.preprocessing import normalize
 from sklearn.utils import check_random_state, indexable
 from sklearn.utils.parallel import Parallel, delayed
 
@@ -27,6 +28,7 @@ from noisyfit.utils.validation import (
     check_clean_mask,
     check_given,
     check_lengths,
+    check_probabilities,
     count_rows,
     encode,
     find_classes,
@@ -49,6 +51,7 @@ def audit(
     y: Any,
     *,
     detectors: Sequence[Any] | None = None,
+    pred_probs: Any = None,
     clean_mask: Any = None,
     missing_label: Any = None,
     n_splits: int = 5,
@@ -65,7 +68,7 @@ def audit(
 
     Parameters
     ----------
-    X : array-like, sparse matrix or data frame of shape (n_samples, ...)
+    X : array-like, sparse matrix or data frame of shape (n_samples, ...), or None
         Rows as the detectors take them. They are divided, but not converted.
     y : array-like of shape (n_samples,)
         Given labels of any type. The label of a class that has no other is not rated: nothing can
@@ -74,6 +77,9 @@ def audit(
         Their out-of-fold probabilities are averaged. None is `CoTeachingClassifier` and, on a table
         of at most 256 columns, scikit-learn's ``HistGradientBoostingClassifier``: two classifiers
         that err on different rows.
+    pred_probs : array-like of shape (n_samples, n_classes), default=None
+        Probabilities of the sorted classes by classifiers that have not seen the row, if you have
+        them already, as for cleanlab. Then nothing is fitted, and X may be None.
     clean_mask : array-like of bool of shape (n_samples,), default=None
         Rows whose label is known to be right.
     missing_label : scalar or None, default=None
@@ -108,21 +114,25 @@ def audit(
     True
     """
     labels, classes, codes = read_labels(y, missing_label, n_splits)
-    check_lengths(count_rows(X), len(labels))
     trusted = check_clean_mask(clean_mask, codes)
-    classes, codes, single = _set_singles_aside(classes, codes)
-    trusted &= codes >= 0
+    given = None if pred_probs is None else check_probabilities(pred_probs, len(labels), classes)
+    kept, codes, single = _set_singles_aside(classes, codes)
+    trusted = trusted & (codes >= 0)
     seed = check_random_state(random_state).randint(2**31 - 1)
-    (rows,) = indexable(X)
-    beliefs = _beliefs(
-        _default_detectors(rows) if detectors is None else detectors,
-        rows, codes, trusted, n_splits=n_splits, memory=memory, n_jobs=n_jobs, seed=seed,
-        verbose=verbose,
-    )  # fmt: skip
+    if given is None:
+        check_lengths(count_rows(X), len(labels))
+        (rows,) = indexable(X)
+        beliefs = _beliefs(
+            _default_detectors(rows) if detectors is None else detectors,
+            rows, codes, trusted, n_splits=n_splits, memory=memory, n_jobs=n_jobs, seed=seed,
+            verbose=verbose,
+        )  # fmt: skip
+    else:
+        beliefs = normalize(given[:, np.isin(classes, kept)], "l1")
     known = trust.weigh(beliefs, codes, trusted)
     injected = trust.inject(known, codes, np.random.default_rng(seed))
     names = row_names(X, y, len(labels))
-    return Audit(labels, classes, codes, trusted, names, known, injected, single)
+    return Audit(labels, kept, codes, trusted, names, known, injected, single)
 
 
 def read_labels(
@@ -204,6 +214,10 @@ class Audit:
         if not len(judged):
             raise ValueError("clean_mask must leave labels to audit. Got none. Leave it away.")
         self.wrong_share_ = trust.wrong_share(judged)
+        self._may_be_wrong: NDArray[np.bool_] | bool = False
+        if self._detectors_are_worse():
+            self._may_be_wrong = trust.doubted(known, codes)[(codes >= 0) & ~trusted]
+            self.wrong_share_ = trust.wrong_share(judged, self._may_be_wrong)
         self.cautions_ = list(self._cautions())
         if self.injected_.auroc < UNTRUSTWORTHY:
             warn(self.cautions_[0])
@@ -224,7 +238,7 @@ class Audit:
 
         quality = self._judged_quality()
         ranks = [rank for rank in trust.RANKS if rank < len(quality)] + [len(quality)]
-        rows = [trust.precision_at(quality, rank) for rank in ranks]
+        rows = [trust.precision_at(quality, rank, self._may_be_wrong) for rank in ranks]
         found = np.searchsorted(
             self.injected_.quality, np.sort(quality)[np.array(ranks) - 1], side="right"
         )
@@ -360,7 +374,8 @@ class Audit:
             yield (
                 "Detectors should be right more often than the labels. They are expected to be "
                 f"right for {self._accuracy:.0%} of the rows, the labels for "
-                f"{1 - share.value:.0%}, so no label is changed. Look at the issues."
+                f"{1 - share.value:.0%}. So no label is changed, and the intervals reach up to the "
+                "case that every label they doubt is wrong. Look at the issues."
             )
         flagged = self._is_issue()[(self._codes >= 0) & ~self._trusted].mean()
         if not share.low <= flagged <= share.high:

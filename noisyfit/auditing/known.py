@@ -19,8 +19,9 @@ YES, NO = {"1", "1.0", "true", "yes", "y", "t"}, {"0", "0.0", "false", "no", "n"
 
 
 def without(y: pd.Series, missing: Sequence[str]) -> pd.Series:
-    """Return labels, NaN instead of those that mean that there is none."""
-    return y.mask(y.astype(str).isin(missing)) if missing else y
+    """Return labels, NaN instead of blanks and of those that mean that there is none."""
+    written = y.astype(object).where(y.notna(), "").astype(str)
+    return y.mask((written.str.strip() == "") | written.isin(missing))
 
 
 def flags(column: pd.Series) -> NDArray[np.bool_]:

@@ -76,7 +76,7 @@ class Card:
         The most telling cells of a table's row; 1 is as unusual as can be, 0 is ordinary.
     text : sequence of (piece, weight), or None
         Pieces that follow one another. Weights above 0 speak for the suggested class, below 0 for
-        the given one.
+        the given one; the strongest is drawn strongest.
     neighbours : sequence of Neighbour
         Near rows of both classes whose labels are confirmed.
     """
@@ -104,12 +104,13 @@ class PrecisionByRank:
 
 @dataclass(frozen=True)
 class Map:
-    """Rows in two dimensions: coordinates, names of classes, and which are issues."""
+    """Rows in two dimensions: coordinates, names of classes, which are issues, and what it is."""
 
     x: Sequence[float]
     y: Sequence[float]
     classes: Sequence[str]
     is_issue: Sequence[bool]
+    method: str = "The first two principal components"
 
 
 @dataclass(frozen=True)
@@ -192,6 +193,7 @@ def render(summary: Summary, cards: Sequence[Card], *, review: Review | None = N
             precision=charts.precision(summary.precision),
             curves=charts.learning_curves(summary.learning_curves or {}),
             map=charts.scatter(summary.map, summary.classes),
+            map_method=summary.map.method if summary.map else "",
             matrix=charts.matrix(summary),
             classes=charts.class_bars(summary),
         )

@@ -7,20 +7,20 @@ import io
 import json
 import platform
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import sklearn
 import torch
-from numpy.typing import NDArray
-from sklearn.decomposition import PCA
-from sklearn.neighbors import NearestNeighbors
 
 from noisyfit import __version__
-from noisyfit.auditing import checks, known, page, subjects
+from noisyfit.auditing import checks, known, page, reading
 from noisyfit.auditing.audit import Audit, audit, read_labels
+from noisyfit.auditing.cards import make_cards
+from noisyfit.auditing.mapping import make_map
 from noisyfit.auditing.request import Request
 from noisyfit.auditing.source import LABELS, fingerprint
 from noisyfit.auditing.subjects import Subject
@@ -29,10 +29,8 @@ from noisyfit.utils.files import explained, whole_file
 if TYPE_CHECKING:
     import pandas as pd
 
-ISSUES = ["row", "rank", "given", "suggested", "quality"]
-NEIGHBOURS = 2  # of each class
+ISSUES = ["row", "rank", "given", "suggested", "quality", "neighbours"]
 HALF = re.compile(r"\.[0-9a-f]{32}-\d+-\d+$")
-MAPPED = 2000  # rows
 
 
 def read(request: Request) -> Subject:
@@ -46,7 +44,7 @@ def read(request: Request) -> Subject:
     """
     checks.check_data(request)
     checks.check_folder(request)
-    subject = subjects.read(request)
+    subject = reading.read(request)
     index = subject.y.index
     if index.nlevels > 1:
         raise ValueError(
@@ -117,11 +115,11 @@ def write(request: Request, subject: Subject, found: Audit) -> None:
         frame["quality"].mask(revised, 0.0), frame["decision"], strict=True,
     )  # fmt: skip
     issues = found.issues_
+    cards = make_cards(subject, found)  # before the first file: an image may have gone
     ranked = zip(
         issues.index.astype(str), issues["rank"], issues["given"], issues["suggested"],
-        issues["quality"], strict=True,
+        issues["quality"], _neighbours(cards, len(issues)), strict=True,
     )  # fmt: skip
-    cards = list(_cards(subject, found))  # before the first file: an image may have gone
     summary = _summary(request, subject, found)
     (out / "audit.json").unlink(missing_ok=True)
     _write_table(out / "labels.csv", LABELS, labels)
@@ -149,6 +147,13 @@ def write(request: Request, subject: Subject, found: Audit) -> None:
         file.write(json.dumps(facts, indent=1).encode())
 
 
+def _neighbours(cards: Sequence[page.Card], n_issues: int) -> Iterator[str]:
+    """Return the neighbours on each card as a JSON list, then nothing for other issues."""
+    for card in cards:
+        yield json.dumps([near.id for near in card.neighbours], ensure_ascii=False)
+    yield from repeat("", n_issues - len(cards))
+
+
 def _write_table(file: Path, header: list[str], rows: Any) -> None:
     text = io.StringIO()
     writer = csv.writer(text)
@@ -156,49 +161,6 @@ def _write_table(file: Path, header: list[str], rows: Any) -> None:
     writer.writerows(rows)
     with whole_file(file, file.with_suffix(".tmp")) as stream:
         stream.write(text.getvalue().encode("utf-8", "surrogateescape"))
-
-
-def _cards(subject: Subject, found: Audit) -> Iterator[page.Card]:
-    near = _Neighbours(subject, found)
-    places = {name: row for row, name in enumerate(found.sample_index_.tolist())}
-    for name, issue in found.issues_.head(page.MOST_CARDS).iterrows():
-        row = places[name]
-        given, suggested = issue["given"], issue["suggested"]
-        yield page.Card(
-            str(name), issue["rank"], str(given), str(suggested), issue["quality"],
-            neighbours=[*near.of(row, given), *near.of(row, suggested)], **subject.show(row),
-        )  # fmt: skip
-
-
-class _Neighbours:
-    """The nearest rows whose labels are confirmed."""
-
-    def __init__(self, subject: Subject, found: Audit) -> None:
-        self.subject, self.names = subject, found.sample_index_
-        self.confirmed: Mapping[Any, NDArray[np.intp]] = {
-            label: np.flatnonzero((found.given_labels_ == label) & (found.label_quality_ > 0.5))
-            for label in found.classes_.tolist()
-        }
-        self.trees = {
-            label: NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(rows))).fit(
-                subject.features[rows]
-            )
-            for label, rows in self.confirmed.items()
-            if len(rows)
-        }
-
-    def of(self, row: int, label: Any) -> list[page.Neighbour]:
-        """Return the nearest confirmed rows with a label."""
-        if label not in self.trees:
-            return []
-        (nearest,) = self.trees[label].kneighbors(
-            self.subject.features[row : row + 1], return_distance=False
-        )
-        rows = self.confirmed[label][nearest]
-        return [
-            page.Neighbour(str(self.names[near]), str(label), **self.subject.name(near))
-            for near in rows
-        ]
 
 
 def _summary(request: Request, subject: Subject, found: Audit) -> page.Summary:
@@ -209,10 +171,13 @@ def _summary(request: Request, subject: Subject, found: Audit) -> page.Summary:
         facts=[
             ("Rows", f"{len(subject.y):,}"),
             ("Classes", str(len(found.classes_))),
-            ("Wrong labels, estimated", f"{share.value:.1%} ({share.low:.1%} to {share.high:.1%})"),
+            (
+                "Wrong labels, estimated",
+                f"{100 * share.value:.1f} % ({100 * share.low:.1f} to {100 * share.high:.1f} %)",
+            ),
             ("Which is", f"{share.value * n_labels:,.0f} labels"),
             ("Issues", f"{len(found.issues_):,}"),
-            ("Found of labels made wrong on purpose", f"{found.injected_.found:.0%}"),
+            ("Found of labels made wrong on purpose", f"{100 * found.injected_.found:.0f} %"),
         ],
         cautions=found.cautions_,
         classes=[str(label) for label in found.classes_],
@@ -222,21 +187,5 @@ def _summary(request: Request, subject: Subject, found: Audit) -> page.Summary:
         transition=found.transition_matrix_.tolist(),
         class_quality=(1 - by_class["wrong_share"]).tolist(),
         class_issues=by_class["n_issues"].tolist(),
-        map=_map(subject, found, request.seed),
-    )
-
-
-def _map(subject: Subject, found: Audit, seed: int) -> page.Map:
-    labelled = np.flatnonzero(~np.isnan(found.label_quality_))
-    chosen = np.random.default_rng(seed).permutation(labelled)[:MAPPED]
-    features = subject.features[chosen]
-    spread = features.std(0)
-    size = min(2, *features.shape)
-    plane = PCA(size, random_state=seed).fit_transform(features / np.where(spread > 0, spread, 1))
-    plane = np.pad(plane, [(0, 0), (0, 2 - size)])
-    return page.Map(
-        plane[:, 0].tolist(),
-        plane[:, 1].tolist(),
-        [str(label) for label in found.given_labels_[chosen]],
-        (found.label_quality_[chosen] < 0.5).tolist(),
+        map=make_map(subject.features, found, request.seed),
     )

@@ -13,7 +13,7 @@ widen every interval (``ERROR_OF_SHARE``, ``ERROR_OF_PRECISION``).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from noisyfit.nn.transition import calibrate, fit_transition, posterior
 
 _Floats = NDArray[np.float64]
 _Codes = NDArray[np.int64]
+_Flags = NDArray[np.bool_] | bool
 
 TEMPERATURES = (0.25, 0.35, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 4.0)
 ERROR_OF_SHARE = 0.25  # standard deviation, of the logit
@@ -133,15 +134,27 @@ def label_quality(trust: Trust, codes: _Codes) -> _Floats:
     return np.where(codes >= 0, _given(trust.distribution, codes.clip(min=0)), np.nan)
 
 
-def wrong_share(quality: _Floats) -> Estimate:
-    """Estimate the share of wrong labels among those with a quality."""
-    return _with_interval(1 - quality[~np.isnan(quality)], ERROR_OF_SHARE)
+def doubted(trust: Trust, codes: _Codes) -> NDArray[np.bool_]:
+    """Return which labels are not the most likely class of their row.
+
+    Where classes overlap, right labels are doubted as well. If the detectors are right less often
+    than the labels are expected to be, only a prior tells overlap from mistakes, and so all of
+    these labels may be wrong.
+    """
+    return trust.unseen.argmax(1) != codes
 
 
-def precision_at(quality: _Floats, rank: int) -> Estimate:
-    """Estimate the share of wrong labels among the `rank` lowest qualities."""
+def wrong_share(quality: _Floats, may_be_wrong: _Flags = False) -> Estimate:
+    """Estimate the share of wrong labels; the interval includes that of those that may be."""
+    known = ~np.isnan(quality)
+    return _with_interval(1 - quality, ERROR_OF_SHARE, may_be_wrong, known)
+
+
+def precision_at(quality: _Floats, rank: int, may_be_wrong: _Flags = False) -> Estimate:
+    """Estimate the share of wrong labels among the `rank` lowest qualities, like `wrong_share`."""
     error = np.interp(rank / len(quality), (0.0, 1.0), (ERROR_OF_PRECISION, ERROR_OF_SHARE))
-    return _with_interval(1 - np.sort(quality)[:rank], float(error))
+    first = np.argsort(quality, kind="stable")[:rank]
+    return _with_interval(1 - quality, float(error), may_be_wrong, first)
 
 
 def is_sure(distribution: _Floats) -> NDArray[np.bool_]:
@@ -149,14 +162,16 @@ def is_sure(distribution: _Floats) -> NDArray[np.bool_]:
     return distribution.max(1) > expit(ERROR_OF_PRECISION)
 
 
-def _with_interval(wrong: _Floats, error: float) -> Estimate:
+def _with_interval(wrong: _Floats, error: float, may_be_wrong: _Flags, rows: Any) -> Estimate:
     """Return the mean of probabilities, and an interval of sampling and of systematic error."""
+    wrong, most = wrong[rows], np.broadcast_to(may_be_wrong, wrong.shape)[rows].mean()
     value, n = float(wrong.mean()), len(wrong)
     inner = float(np.clip(value, min(0.01, 0.5 / n), max(SUREST, 0.5)))
     sampling = np.sqrt((wrong * (1 - wrong)).sum()) / n / (inner * (1 - inner))
     width = NORMAL * np.hypot(sampling, error)
     low, high = expit(logit(inner) + width * np.array([-1.0, 1.0]))
-    whole = np.floor(min(low, value) * n) / n, np.ceil(max(high, value) * n) / n  # rows
+    highest = max(high, value, float(most))
+    whole = np.floor(min(low, value) * n) / n, np.ceil(highest * n) / n  # rows
     return Estimate(value, float(whole[0]), float(whole[1]))
 
 

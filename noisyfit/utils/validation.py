@@ -367,6 +367,26 @@ def check_sample_weight(sample_weight: Any, n: int) -> NDArray[np.float64] | Non
     return weights
 
 
+def check_probabilities(pred_probs: Any, n: int, classes: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the probability of each class for each row.
+
+    Raises
+    ------
+    ValueError
+        If there is not one for each row and class, or rows do not sum to 1.
+    """
+    probs = np.asarray(pred_probs, dtype=np.float64)
+    shape, expected = probs.shape, (n, len(classes))
+    if shape != expected or not (probs >= 0).all() or not np.allclose(probs.sum(1), 1, atol=0.01):
+        sums = f" and sums from {probs.sum(1).min():.3g}" if probs.ndim == 2 and probs.size else ""
+        raise ValueError(
+            f"pred_probs must have a row of probabilities for each of {n} labels, and a column for "
+            f"each of {len(classes)} classes in sorted order, {classes[:10].tolist()}. Got shape "
+            f"{shape}{sums}."
+        )
+    return probs
+
+
 def checked_value_range(given: Any) -> tuple[float, float]:
     """Return the values of black and white as two numbers.
 

@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits, make_classification
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -167,3 +168,47 @@ def test_audit__labels_that_cannot_be_audited__are_refused(y: Any, says: str) ->
     X = np.random.default_rng(0).normal(size=(len(y), 3))
     with pytest.raises(ValueError, match=says):
         audit(X, y, **QUICK)
+
+
+def test_audit__probabilities_of_ones_own__are_audited_without_a_fit() -> None:
+    X, y, noisy = digits(0)
+    detector = make_pipeline(StandardScaler(), LogisticRegression(C=0.01))
+    probs = cross_val_predict(detector, X, noisy.labels, cv=3, method="predict_proba")
+    found = audit(None, noisy.labels, pred_probs=probs, random_state=0)
+    share = found.wrong_share_
+    assert share.low < noisy.flipped.mean() < share.high
+    assert noisy.flipped[found.issues_.index[:100]].mean() > 0.9
+    names = np.array([f"number {k}" for k in range(10)])
+    named = audit(None, names[noisy.labels], pred_probs=probs, random_state=0)
+    np.testing.assert_array_equal(named.label_quality_, found.label_quality_)
+    for wrong, got in ((probs[:, :9], "1797, 9"), (2 * probs, "sums from 2"), (-probs, "sums")):
+        with pytest.raises(ValueError, match=f"pred_probs must have a row.*10 classes.*{got}"):
+            audit(None, noisy.labels, pred_probs=wrong)
+
+
+def test_audit__a_class_that_is_mistaken_one_way__interval_holds_the_truth() -> None:
+    """Labels that are missing from one class alone look like rows that are hard to tell."""
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        y = rng.integers(2, size=400)
+        X = rng.normal(size=(400, 1)) + 8 * y[:, None]
+        wrong = (y == 1) & (rng.random(400) < 0.25)
+        found = audit(X, y ^ wrong, **QUICK)
+        assert found.wrong_share_.low <= wrong.mean() <= found.wrong_share_.high
+        at_50 = found.expected_precision_.loc[50]
+        ranked = np.argsort(found.label_quality_, kind="stable")
+        assert at_50["low"] <= wrong[ranked[:50]].mean() <= at_50["high"]
+        assert (found.corrected_labels_ == y).mean() >= (~wrong).mean()
+        if found.wrong_share_.value < 0.06:
+            assert any("every label they doubt" in caution for caution in found.cautions_)
+
+
+def test_audit__trusted_rows__array_of_the_user_is_left_as_it_is() -> None:
+    X, y = blobs(150)
+    names = np.array(["ant", "bee", "cow", "dog", "eel"], dtype=object)[y]
+    names[7] = "one of a kind"
+    trusted = np.zeros(150, bool)
+    trusted[5:9] = True
+    found = audit(X, names, clean_mask=trusted, **QUICK)
+    assert trusted.sum() == 4
+    assert np.isnan(found.label_quality_[7])

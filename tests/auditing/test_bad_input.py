@@ -39,7 +39,7 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
         main([*map(str, argv)])
     assert stopped.value.code == 2
     usage, _, message = capsys.readouterr().err.partition("error: ")
-    assert usage.startswith("usage: noisyfit")
+    assert "usage: noisyfit" in usage
     assert message.count("\n") == 1
     return message.strip()
 
@@ -211,8 +211,8 @@ def test_audit__options_of_tables__are_refused_for_arrays_and_folders(
 ) -> None:
     np.savez(tmp_path / "t.npz", X=ROWS, y=CODES)
     out = ["--out", tmp_path / "out"]
-    said = refused(capsys, "audit", tmp_path / "t.npz", *LABEL, "--missing", "?", *out)
-    assert "Only tables take --label, --missing. Got arrays" in said
+    said = refused(capsys, "audit", tmp_path / "t.npz", *LABEL, *out)
+    assert "Only tables take --label. Got arrays" in said
     (tmp_path / "photos").mkdir()
     said = refused(capsys, "audit", tmp_path / "photos", "--images", "path", *out)
     assert "Only tables take --images. Got a folder" in said

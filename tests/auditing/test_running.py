@@ -71,6 +71,9 @@ def test_audit__table_as_it_is__finds_wrong_labels_and_writes_all_files(
     summary, cards = from_json((out / "page.json").read_text())
     assert summary.classes == ["<b>yes", "no"]
     assert {neighbour.label for neighbour in cards[0].neighbours} == {"<b>yes", "no"}
+    assert [json.loads(issue["neighbours"]) for issue in issues(out)] == [
+        [neighbour.id for neighbour in card.neighbours] for card in cards
+    ]
     assert {column for column, _, _ in cards[0].cells or ()} == {"age", "town", "income"}
     page = (out / "report.html").read_text()
     assert "<b>yes" not in page
@@ -91,7 +94,11 @@ def test_audit__texts__topics_are_told_apart(tmp_path: Path) -> None:
     found = issues(out)
     assert noisy.flipped[[int(issue["row"]) for issue in found[:20]]].mean() > 0.9
     _, cards = from_json((out / "page.json").read_text())
-    assert (cards[0].text or [("", 0)])[0][0] == body[int(found[0]["row"])]
+    assert "".join(piece for piece, _ in cards[0].text or ()) == body[int(found[0]["row"])]
+    of_suggested = WORDS[int(cards[0].suggested)]
+    marked = {piece for piece, weight in cards[0].text or () if weight > 0.5}
+    assert marked == {word for word in of_suggested if word in body[int(found[0]["row"])]}
+    assert "Marked are words" in (out / "report.html").read_text()
 
 
 def test_audit__arrays__called_again__keeps_the_folds(tmp_path: Path) -> None:
