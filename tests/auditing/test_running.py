@@ -201,6 +201,8 @@ def test_audit__what_cannot_be_read__is_a_usage_error_and_nothing_is_written(
 
 # What is known before.
 
+QUICK = ("--folds", "2", "--method", "cross_entropy")
+
 
 def rows_with_noise(file: Path, n: int = 200) -> tuple[NDArray[Any], NDArray[Any]]:
     """Write arrays of which one label in five is wrong; return true and given labels."""
@@ -219,14 +221,14 @@ def final_labels(out: Path, only: str = DECIDED) -> list[str]:
 def test_audit__again__trusts_what_was_decided_and_asks_about_other_rows(tmp_path: Path) -> None:
     data, out = tmp_path / "rows.npz", tmp_path / "out"
     truth, given = rows_with_noise(data)
-    assert audited(data, "--folds", "2", "--out", out) == 0
+    assert audited(data, *QUICK, "--out", out) == 0
     looked_at = [int(issue["row"]) for issue in issues(out)[:10]]
     kept, *others = looked_at
     decisions.open_log(out / decisions.NAME)
     decisions.append(out / decisions.NAME, str(kept), decisions.KEEP, str(given[kept]))
     for row in others:
         decisions.append(out / decisions.NAME, str(row), decisions.OTHER, str(truth[row]))
-    assert audited(data, "--folds", "2", "--again", "--out", out) == 0
+    assert audited(data, *QUICK, "--again", "--out", out) == 0
     assert not {int(issue["row"]) for issue in issues(out)} & {*looked_at}
     assert json.loads((out / "audit.json").read_text())["trusted"] == 10
     stored = pd.read_csv(out / "labels.csv")
@@ -242,11 +244,11 @@ def test_audit__again__trusts_what_was_decided_and_asks_about_other_rows(tmp_pat
 def test_audit__rows_that_a_file_trusts__are_no_issues(tmp_path: Path) -> None:
     data, out = tmp_path / "rows.npz", tmp_path / "out"
     rows_with_noise(data)
-    assert audited(data, "--folds", "2", "--out", out) == 0
+    assert audited(data, *QUICK, "--out", out) == 0
     first = [issue["row"] for issue in issues(out)[:5]]
     (tmp_path / "right.txt").write_text("\n".join([*first, ""]))
     trusted = ("--trusted", tmp_path / "right.txt")
-    assert audited(data, "--folds", "2", "--out", tmp_path / "second", *trusted) == 0
+    assert audited(data, *QUICK, "--out", tmp_path / "second", *trusted) == 0
     assert not {issue["row"] for issue in issues(tmp_path / "second")} & {*first}
 
 
@@ -258,7 +260,7 @@ def test_audit__column_of_trusted_rows__is_not_learned_from(tmp_path: Path) -> N
     frame["checked"] = np.where(wrong, "no", "Yes")
     frame.loc[frame.index % 4 > 0, "checked"] = None
     frame.to_csv(data, index=False)
-    options = ("--label", "member", "--missing", "?", "--folds", "2", "--out", out)
+    options = ("--label", "member", "--missing", "?", *QUICK, "--out", out)
     with pytest.warns(UserWarning, match="left out"):
         assert audited(data, *options, "--trusted", "checked") == 0
     trusted = pd.read_csv(out / "labels.csv")["quality"][frame["checked"] == "Yes"]
@@ -273,7 +275,7 @@ def test_audit__labels_that_mean_none__are_given_one(tmp_path: Path) -> None:
     truth, given = rows_with_noise(data)
     y = np.where(np.arange(len(given)) < 40, "unknown", given.astype(str))
     np.savez(data, X=np.load(data)["X"], y=y)
-    assert audited(data, "--folds", "2", "--out", out, "--missing", "unknown") == 0
+    assert audited(data, *QUICK, "--out", out, "--missing", "unknown") == 0
     stored = pd.read_csv(out / "labels.csv")
     assert stored["given"].isna().sum() == 40
     assert (stored["decision"][:40] == "none").all()
@@ -288,7 +290,7 @@ def test_audit__embeddings__are_learned_from_instead(tmp_path: Path) -> None:
     pd.DataFrame({"body": body, "topic": noisy.labels}).to_csv(tmp_path / "mails.csv")
     np.save(tmp_path / "vectors.npy", rng.normal(size=(200, 3)) + 4 * topic[:, None])
     out = tmp_path / "out"
-    options = ("--text", "body", "--label", "topic", "--folds", "2", "--out", out)
+    options = ("--text", "body", "--label", "topic", *QUICK, "--out", out)
     vectors = ("--embeddings", tmp_path / "vectors.npy")
     assert audited(tmp_path / "mails.csv", *options, *vectors) == 0
     assert noisy.flipped[[int(issue["row"]) for issue in issues(out)[:20]]].mean() > 0.9
@@ -297,7 +299,7 @@ def test_audit__embeddings__are_learned_from_instead(tmp_path: Path) -> None:
 def test_audit__method__is_the_only_detector(tmp_path: Path) -> None:
     rows_with_noise(tmp_path / "rows.npz")
     out = tmp_path / "out"
-    options = ("--folds", "2", "--out", out, "--method", "cross_entropy")
+    options = (*QUICK, "--out", out)
     assert audited(tmp_path / "rows.npz", *options) == 0
     assert len(list((out / "cache").rglob("output.pkl"))) == 2
     assert json.loads((out / "audit.json").read_text())["method"] == "cross_entropy"
