@@ -44,8 +44,8 @@ class Preprocessing(NamedTuple):
 class Standardized(nn.Module):
     """A network that subtracts the mean of its input and divides by its standard deviation.
 
-    Integers become floats; images become channels-last, the layout in which convolutions are
-    fastest. Mean and deviation are buffers: they are saved, moved and copied with the network.
+    Integers become floats; images and weights become channels-last, the layout in which
+    convolutions are fastest, where the network can be trained in it. Mean and deviation are buffers: they are saved, moved and copied with the network.
 
     Parameters
     ----------
@@ -61,13 +61,16 @@ class Standardized(nn.Module):
     mean: Tensor
     std: Tensor
     size: int | None
+    channels_last: bool
     autocast_dtype: torch.dtype | None = None  # of the network's forward pass; None = float32
 
     def __init__(
         self, network: nn.Module, mean: Tensor, std: Tensor, size: int | None = None
     ) -> None:
         super().__init__()
-        self.network = network
+        self.channels_last = _trains_channels_last(network)
+        layout = torch.channels_last if self.channels_last else torch.preserve_format
+        self.network = network.to(memory_format=layout)  # type: ignore[call-overload]
         self.size = size
         self.register_buffer("mean", mean.detach().clone().float())
         self.register_buffer("std", std.detach().clone().float())
@@ -76,7 +79,10 @@ class Standardized(nn.Module):
         """Return the standardised input, in the shape of `x` or resized."""
         if x.ndim == 4:
             # Before the conversion to float: bytes are cheaper to move.
-            x = x.contiguous(memory_format=torch.channels_last)
+            if self.channels_last:
+                x = x.contiguous(memory_format=torch.channels_last)
+            else:
+                x = x.contiguous()
         x = (x.float() - self.mean) / self.std
         size = self.size
         return x if size is None else resized(x, size)
@@ -101,6 +107,21 @@ class Standardized(nn.Module):
         if self.autocast_dtype is None:
             return nullcontext()
         return torch.autocast(device.type, self.autocast_dtype)  # type: ignore[return-value]
+
+
+def _trains_channels_last(network: nn.Module) -> bool:
+    """Return whether training in this layout is safe.
+
+    torch 2.15: on some CPUs the gradient of a 1 x 1 convolution with a stride of 2, over fewer than
+    8 channels, writes beyond its memory in this layout, which ends the process.
+    """
+    return not any(
+        isinstance(layer, nn.Conv2d)
+        and layer.kernel_size == (1, 1)
+        and max(layer.stride) > 1
+        and layer.in_channels < 8
+        for layer in network.modules()
+    )
 
 
 def resized(x: Tensor, size: int) -> Tensor:

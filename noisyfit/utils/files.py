@@ -52,7 +52,7 @@ def whole_file(file: Path, temporary: Path) -> Iterator[BinaryIO]:
             os.fsync(stream.fileno())
         os.replace(temporary, file)
     except OSError as error:
-        if error.filename is None:  # as of a full disk
+        if error.errno is not None and error.filename is None:  # as of a full disk
             error.filename = os.fspath(file)
         raise
     finally:
