@@ -45,7 +45,8 @@ class Standardized(nn.Module):
     """A network that subtracts the mean of its input and divides by its standard deviation.
 
     Integers become floats; images and weights become channels-last, the layout in which
-    convolutions are fastest, where the network can be trained in it. Mean and deviation are buffers: they are saved, moved and copied with the network.
+    convolutions are fastest, where the network can be trained in it. Mean and deviation are
+    buffers: they are saved, moved and copied with the network.
 
     Parameters
     ----------
