@@ -25,6 +25,7 @@ from noisyfit.auditing.request import Request
 from noisyfit.auditing.source import LABELS, fingerprint
 from noisyfit.auditing.subjects import Subject
 from noisyfit.utils.files import explained, whole_file
+from noisyfit.utils.interrupts import noticed_interrupts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,18 +77,22 @@ def rate(request: Request, subject: Subject) -> Audit:
         trusted = np.zeros(len(y), bool) if trusted is None else trusted.copy()
         trusted[list(decided)] = True
     try:
-        return audit(
-            subject.X,
-            y,
-            detectors=subject.detectors(request.method, request.device),
-            clean_mask=trusted,
-            missing_label=_missing_label(y),
-            n_splits=request.folds,
-            memory=request.memory,
-            n_jobs=request.jobs,
-            random_state=request.seed,
-            verbose=True,
-        )
+        with noticed_interrupts() as pressed:  # joblib passes over some
+            found = audit(
+                subject.X,
+                y,
+                detectors=subject.detectors(request.method, request.device),
+                clean_mask=trusted,
+                missing_label=_missing_label(y),
+                n_splits=request.folds,
+                memory=request.memory,
+                n_jobs=request.jobs,
+                random_state=request.seed,
+                verbose=True,
+            )
+        if pressed:
+            raise KeyboardInterrupt
+        return found
     except OSError as error:
         raise explained(error, request.out, checks.FOLDER) from error
     finally:

@@ -25,6 +25,7 @@ from noisyfit.nn.backbones.weights import without_weights
 from noisyfit.nn.build import build_network
 from noisyfit.nn.input_layer import Preprocessing, Standardized
 from noisyfit.utils.devices import resolve_device
+from noisyfit.utils.interrupts import noticed_interrupts
 from noisyfit.utils.synonyms import remedy
 
 SGD_DEFAULTS = {"momentum": 0.9, "weight_decay": 5e-4, "fused": True}
@@ -364,8 +365,11 @@ class Engine(Net):
     def _callbacks_stop(self) -> bool:
         """Notify callbacks of the epoch's end; in skorch they stop early by KeyboardInterrupt."""
         try:
-            self.notify("on_epoch_end", **self._run.datasets)
+            with noticed_interrupts() as pressed:
+                self.notify("on_epoch_end", **self._run.datasets)
         except KeyboardInterrupt:
+            if pressed:
+                raise
             return True
         except KeyError as error:
             if self._run.datasets["dataset_valid"] is not None or "in history" not in str(error):

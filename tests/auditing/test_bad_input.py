@@ -347,7 +347,7 @@ def arrays(tmp_path: Path) -> Path:
 @pytest.mark.filterwarnings("ignore:Unable to")
 @pytest.mark.parametrize(
     ("size", "where"),
-    [(100, "out"), (700, "labels.csv"), (3000, "report.html")],
+    [(100, r"out(/labels\.csv)?"), (700, "labels.csv"), (3000, "report.html")],
     ids=["code of the folds", "folds", "report"],
 )
 def test_audit__full_disk__names_the_file_and_leaves_no_half(
@@ -388,7 +388,6 @@ def test_audit__interrupted__says_so_and_goes_on_the_next_time(tmp_path: Path) -
     while not list(out.rglob("output.pkl")) and first.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    time.sleep(0.2)  # joblib passes over an interruption where it writes metadata
     first.send_signal(signal.SIGINT)
     _, said = first.communicate()
     assert first.returncode == 130
