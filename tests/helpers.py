@@ -5,6 +5,7 @@ import os
 import pkgutil
 import resource
 import signal
+import sys
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -245,11 +246,13 @@ def doomed_fit(
 def full_disk(n_bytes: int) -> Iterator[None]:
     """No file may be larger; writing more fails half way, as on a full disk."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    written, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # Python would cut it short
     resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, limits[1]))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        sys.dont_write_bytecode = written
 
 
 class PairDataset(torch.utils.data.Dataset[tuple[Tensor, int]]):
