@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from noisyfit.data.rows import Rows
 from noisyfit.data.views import Augment, NoAugment
@@ -42,6 +42,11 @@ class TrainingData:
         Rows with labels known to be right, for methods that learn from them.
     weights : Tensor of shape (n_samples,) or None
         Weight of each row in the loss, 1 on average; None means equal weights.
+    given : Tensor of shape (n_samples, n_classes) or None
+        The distribution that each label stands for, if labels are soft; ``labels`` has the most
+        probable class of each. None means that each label is one class.
+    votes : Tensor of shape (n_samples, n_annotators) or None
+        Codes of what each annotator said, -1 for nothing.
     """
 
     rows: Rows
@@ -53,6 +58,8 @@ class TrainingData:
     index: Tensor | None = None
     meta: TrainingData | None = None
     weights: Tensor | None = None
+    given: Tensor | None = None
+    votes: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -78,8 +85,22 @@ class TrainingData:
             labels=self.labels[idx],
             trusted=self.trusted[idx],
             weights=None if self.weights is None else self.weights[idx],
+            given=None if self.given is None else self.given[idx],
+            votes=None if self.votes is None else self.votes[idx],
             index=idx if self.index is None else self.index[idx],
         )
+
+    def targets(self, idx: Tensor | slice = slice(None)) -> Tensor:
+        """Return what cross-entropy learns from rows: their labels, or their distributions."""
+        return (self.labels if self.given is None else self.given)[idx]
+
+    def distributions(self, idx: Tensor | slice = slice(None)) -> Tensor:
+        """Return `targets` as distributions, (n_samples, n_classes); zeros without a label."""
+        if self.given is not None:
+            return self.given[idx]
+        labels = self.labels[idx]
+        onehot = nn.functional.one_hot(labels.clamp(min=0), self.n_classes).float()
+        return onehot * (labels >= 0)[:, None]
 
     def weighed(self, values: Tensor, idx: Tensor) -> Tensor:
         """Return values (B, ...) of rows ``idx``, each multiplied by the weight of its row."""

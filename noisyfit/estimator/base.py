@@ -20,6 +20,7 @@ from torch import Tensor
 from noisyfit import __version__, quality
 from noisyfit.data.rows import unwrapped
 from noisyfit.data.training import TrainingData, scaled_weights
+from noisyfit.estimator.annotators import AGGREGATIONS, Annotators
 from noisyfit.estimator.bases import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
@@ -54,6 +55,7 @@ class NoisyLabelClassifier(
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
     Reader,
+    Annotators,
     Engine,
     Savable,
     BaseEstimator,
@@ -106,6 +108,15 @@ class NoisyLabelClassifier(
     missing_label : scalar or None, default=None
         Value that marks rows without a label, such as -1. NaN, NaT and pandas' NA each stand for
         all of None, NaN, NaT and NA. None means that every row has a label.
+    soft_labels : bool, default=False
+        Whether y holds probabilities of the classes, (n_samples, n_classes). The given label is
+        then the most probable class.
+    classes : array-like of shape (n_classes,) or None, default=None
+        With ``soft_labels``, the classes that the columns of y stand for. None means the names of
+        the columns of a data frame, otherwise 0 to n_classes - 1.
+    annotator_aggregation : {"majority", "dawid_skene", "glad", "mace"}, default="majority"
+        What the votes of several people stand for until networks have beliefs: the share of each
+        class among the votes on a row, or what a method of crowd-kit makes of all votes.
     correction_margin : float in [0, 1], default=0.0
         ``corrected_labels_`` keeps the given label if its probability is within this margin of
         the highest.
@@ -140,6 +151,18 @@ class NoisyLabelClassifier(
     transition_matrix_ : ndarray of shape (n_classes, n_classes)
         Probability of the observed class (column) given the true class (row).
     given_labels_ : ndarray of shape (n_samples,)
+        Of votes, what they stand for: see ``consensus_``.
+    consensus_ : ndarray of shape (n_samples,)
+        Only if y holds votes: the classes that are most probable given the votes and the
+        predictions of networks that have not seen the rows.
+    annotators_ : ndarray of shape (n_annotators,)
+        Only if y holds votes: the names or numbers of its columns.
+    votes_ : ndarray of shape (n_samples, n_annotators)
+        Only if y holds votes: their positions in ``classes_``, -1 where there is none.
+    annotator_quality_ : ndarray of shape (n_annotators,)
+        Only if y holds votes: the share of right votes of each annotator; NaN without a vote.
+    annotator_confusion_ : ndarray of shape (n_annotators, n_classes, n_classes)
+        Only if y holds votes: the probability of each vote (column) given the true class (row).
     module_ : torch.nn.Module
         The network that predicts, preceded by a layer that standardises its input.
     history_ : skorch.history.History
@@ -170,6 +193,9 @@ class NoisyLabelClassifier(
         "image_layout": [StrOptions({"auto", "HW", "HWC", "CHW"})],
         "value_range": [tuple, list, None],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither"), None],
+        "soft_labels": ["boolean"],
+        "classes": ["array-like", None],
+        "annotator_aggregation": [StrOptions({"majority", *AGGREGATIONS})],
         "correction_margin": [Interval(Real, 0, 1, closed="both")],
         "callbacks": [list, StrOptions({"disable"}), None],
         "checkpoint_dir": [str, os.PathLike, None],
@@ -197,6 +223,9 @@ class NoisyLabelClassifier(
         value_range: tuple[float, float] | None = None,
         validation_fraction: float | None = None,
         missing_label: Any = None,
+        soft_labels: bool = False,
+        classes: Any = None,
+        annotator_aggregation: str = "majority",
         correction_margin: float = 0.0,
         callbacks: list[Any] | None = None,
         checkpoint_dir: str | os.PathLike[str] | None = None,
@@ -222,6 +251,9 @@ class NoisyLabelClassifier(
         self.value_range = value_range
         self.validation_fraction = validation_fraction
         self.missing_label = missing_label
+        self.soft_labels = soft_labels
+        self.classes = classes
+        self.annotator_aggregation = annotator_aggregation
         self.correction_margin = correction_margin
         self.callbacks = callbacks
         self.checkpoint_dir = checkpoint_dir
@@ -295,8 +327,9 @@ class NoisyLabelClassifier(
             A table (n_samples, n_features) or images (n, H, W), (n, H, W, C) or (n, C, H, W),
             of any real dtype. Images and memmaps are not copied. A sparse table stays sparse; only
             batches of it become dense.
-        y : array-like of shape (n_samples,)
-            Given labels of any type; ``missing_label`` where there is none.
+        y : array-like of shape (n_samples,) or (n_samples, n_annotators)
+            Given labels of any type, or the votes of several people; ``missing_label`` where there
+            is none. With ``soft_labels``, probabilities of shape (n_samples, n_classes).
         clean_mask : array-like of bool of shape (n_samples,), default=None
             True for rows whose label is known to be right.
         X_meta, y_meta : arrays, default=None
@@ -389,6 +422,10 @@ class NoisyLabelClassifier(
             self._check_beginning()
             if stored:
                 self._restore_training_state(stored)
+            if self._run.data.votes is not None:
+                if not stored:
+                    self._weigh_votes(self._run.data)
+                self._learn_consensus(self._run.data, self._run.everything)
             self._loop(self._run.data)
         except KeyboardInterrupt:
             self._run.flush()
@@ -503,6 +540,8 @@ class NoisyLabelClassifier(
             self.module_, torch.zeros(2, *self.row_shape_, device=self.device_)
         )
         self._write_beliefs(codes, rating, distribution, self.correction_margin)
+        if everything.votes is not None:
+            self._rate_annotators(data, everything)
 
     def _warn_of_lost_classes(self, codes: NDArray[np.int64], probs: NDArray[Any]) -> None:
         lost = np.setdiff1d(np.arange(self.n_classes_), probs.argmax(1))
@@ -564,6 +603,11 @@ class NoisyLabelClassifier(
         """
         check_is_fitted(self)
         data = self._labelled(X, y, "y")
+        if data.votes is not None:
+            raise ValueError(
+                "score_labels rates one label a row. Got votes of shape "
+                f"{tuple(data.votes.shape)}. Rate one column at a time."
+            )
         rating = self._rate(data).double().cpu().numpy()
         return np.where(data.has_label.cpu().numpy(), rating, np.nan)
 
@@ -576,7 +620,7 @@ def _as_seen(known: Any) -> Any:
     """Return an argument of `fit`, with rows as the networks see them."""
     if isinstance(known, TrainingData):
         rows = known.rows.source if known.rows.is_sparse else fold(known.in_order())
-        return rows, known.labels, known.trusted
+        return rows, known.labels, known.trusted, known.given, known.votes
     return known
 
 

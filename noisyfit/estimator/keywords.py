@@ -47,6 +47,9 @@ class SharedParameters(RoutedParameters, total=False):
     value_range: tuple[float, float] | None
     validation_fraction: float | None
     missing_label: Any
+    soft_labels: bool
+    classes: Any
+    annotator_aggregation: str
     correction_margin: float
     callbacks: list[Any] | None
     checkpoint_dir: str | os.PathLike[str] | None

@@ -31,11 +31,13 @@ class LabelProtocol(FittedAttributes, ClassifierMixin):
     sample_index_: NDArray[Any]
     label_quality_: NDArray[Any]
     label_distribution_: NDArray[Any]
+    annotators_: NDArray[Any]
+    votes_: NDArray[np.int64]
     missing_label: Any
     predict: Any
 
     def _read_labels(self, X: Any, y: Any) -> NDArray[np.bool_]:
-        """Store the given labels, and return where there is none."""
+        """Store the given labels, one a row, and return where there is none."""
         check_given(y, type(self).__name__)
         self.given_labels_ = as_labels(y)
         self.sample_index_ = row_names(X, y, len(self.given_labels_))
@@ -108,15 +110,23 @@ class LabelProtocol(FittedAttributes, ClassifierMixin):
         -------
         pandas.DataFrame
             One row per row of X, with the columns ``is_label_issue``, ``label_quality``,
-            ``given_label`` and ``predicted_label``. It has the index of X, else that of y.
+            ``given_label`` and ``predicted_label``. It has the index of X, else that of y. After a
+            fit on votes also ``n_votes`` and ``disagreeing_annotators``, a list of those who did
+            not vote for the predicted label.
         """
         check_is_fitted(self)
         codes = self._encoded(self.given_labels_)
         issue = quality.is_label_issue(codes, self.label_distribution_, self.label_quality_)
         predicted = self.classes_[self.label_distribution_.argmax(1)]
-        return quality.label_issues_frame(
+        frame = quality.label_issues_frame(
             issue, self.label_quality_, self.given_labels_, predicted, index=self.sample_index_
         )
+        if "votes_" in vars(self):
+            voted = self.votes_ >= 0
+            frame["n_votes"] = voted.sum(1)
+            others = voted & (self.votes_ != self.label_distribution_.argmax(1)[:, None])
+            frame["disagreeing_annotators"] = [self.annotators_[row].tolist() for row in others]
+        return frame
 
 
 def as_labels(y: Any) -> NDArray[Any]:

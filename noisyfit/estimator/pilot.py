@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,8 @@ from noisyfit.nn.beliefs import newest_share
 from noisyfit.nn.losses import cross_entropy
 from noisyfit.nn.transition import calibrate, fit_transition
 
+PILOT_MINIMUM = 100  # labelled rows
+N_SPLITS = {"table": 2, "image": 1}  # on images a pilot costs as much as cross-entropy
 MOMENTUM = 0.5  # of the mean of the predictions over epochs
 WORSE = 2.0  # standard errors
 PATIENCE = 0.25  # of the epochs; the pilot ends after so many with worse predictions
@@ -84,6 +87,18 @@ def run_pilot(
     return Pilot(end, beliefs, transition)
 
 
+def pilot_of(clf: Any, data: TrainingData) -> Pilot:
+    """Run the pilot of an estimator, with networks like its ``module_``."""
+    return run_pilot(
+        data,
+        clf.max_epochs_,
+        N_SPLITS["table" if clf.layout_ == "table" else "image"],
+        partial(clf._make_network, "module", independent=False),
+        partial(clf._make_optimizer, "module"),
+        clf._predict,
+    )
+
+
 def _splits(labels: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Halve the rows at random, each class evenly; each half is trained on once, predicted once."""
     order = torch.randperm(len(labels), device=labels.device)
@@ -99,8 +114,8 @@ def errors_below(likelihood: Tensor, highest: Tensor) -> float:
 
 
 def _train(network: nn.Module, optimizer: torch.optim.Optimizer, data: TrainingData) -> None:
-    for idx, x, labels in data.batches("weak", labelled=True):
-        loss = data.weighed(cross_entropy(network(x), labels), idx).mean()
+    for idx, x, _ in data.batches("weak", labelled=True):
+        loss = data.weighed(cross_entropy(network(x), data.targets(idx)), idx).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -18,16 +19,18 @@ from noisyfit.data.rows import Rows, dataset_labels
 from noisyfit.data.training import TrainingData
 from noisyfit.data.views import Augment, CallableAugment, NoAugment
 from noisyfit.estimator.format import InputReader
+from noisyfit.estimator.given import Given, column_names, has_columns, with_gaps
 from noisyfit.estimator.labels import LabelProtocol, as_labels
 from noisyfit.exceptions import warn
 from noisyfit.nn.augment import ImageAugment, TableAugment
 from noisyfit.utils.validation import (
+    as_column,
     check_clean_mask,
+    check_given,
     check_lengths,
     check_several_classes,
-    encode,
-    find_classes,
-    present_labels,
+    count_rows,
+    row_names,
 )
 
 
@@ -40,6 +43,8 @@ class Reader(InputReader, LabelProtocol):
     masking: float
     flip: bool
     validation_fraction: float | None
+    soft_labels: bool
+    classes: Any
     n_classes_: int
     seed_: int
     _uses_meta: ClassVar[bool]
@@ -48,13 +53,43 @@ class Reader(InputReader, LabelProtocol):
         """Learn the format of X and the classes of y."""
         rows = self._read(X, reset=True)
         y = dataset_labels(X) if y is None and isinstance(X, Dataset) else y
-        missing = self._read_labels(X, y)
-        check_lengths(len(rows), len(missing))
-        self.classes_ = find_classes(present_labels(self.given_labels_, missing))
+        check_given(y, type(self).__name__)
+        check_lengths(len(rows), count_rows(y))
+        given = self._read_given(y)
+        self._check_some(given.codes >= 0)
+        self.classes_ = given.classes
         self.n_classes_ = len(self.classes_)
         check_several_classes(self.classes_)
-        codes = encode(self.given_labels_, self.classes_, missing)
-        return self._as_data(rows, codes, check_clean_mask(clean_mask, codes))
+        self._remember_labels(X, y, given)
+        return self._as_data(rows, given, check_clean_mask(clean_mask, given.codes))
+
+    def _read_given(self, y: Any, name: str = "y", classes: NDArray[Any] | None = None) -> Given:
+        """Read what y says about the classes of rows, which are known unless it is for `fit`."""
+        if not (has_columns(y) or self.soft_labels):
+            return Given.one_each(y, self.missing_label, classes, name)
+        columns = as_column(y)
+        if not self.soft_labels:
+            return Given.of_votes(columns, self.missing_label, classes, name)
+        if columns.ndim != 2 or columns.shape[1] < 2:
+            raise ValueError(
+                f"With soft_labels=True, {name} must hold the probabilities of the classes, "
+                f"(n_samples, n_classes). Got shape {columns.shape}. Pass soft_labels=False for "
+                "one label a row."
+            )
+        own = column_names(y, columns.shape[1])
+        names = own if self.classes is None else np.asarray(self.classes)
+        return Given.of_probabilities(columns, self.missing_label, names, name)
+
+    def _remember_labels(self, X: Any, y: Any, given: Given) -> None:
+        """Store the labels as they were given, and the names of rows and of annotators."""
+        self.sample_index_ = row_names(X, y, len(given.codes))
+        if given.shares is None:
+            self.given_labels_ = as_labels(y)
+        else:
+            self.given_labels_ = with_gaps(self.classes_, given.codes, self.missing_label)
+        if given.votes is not None:
+            n_annotators = given.votes.shape[1]
+            self.annotators_, self.votes_ = column_names(y, n_annotators), given.votes
 
     def _labelled(self, X: Any, y: Any, name: str) -> TrainingData:
         """Read rows labelled with the known classes: a validation set or a meta set."""
@@ -62,13 +97,44 @@ class Reader(InputReader, LabelProtocol):
             got = f"{name} alone" if X is None else "None"
             raise ValueError(f"{name} must come with its rows. Got {got}. Pass both.")
         rows = self._read(X, reset=False)
-        y = as_labels(y)
-        if len(y) != len(rows):
+        n_labels = count_rows(y)
+        if n_labels != len(rows):
             raise ValueError(
-                f"{name} must have as many rows as its X. Got {len(y)} labels for {len(rows)} rows."
+                f"{name} must have as many rows as its X. Got {n_labels} labels for {len(rows)} "
+                "rows."
             )
-        codes = self._encoded(y, name)
-        return self._as_data(rows, codes, np.zeros(len(codes), dtype=bool))
+        given = self._read_given(y, name, self.classes_)
+        return self._as_data(rows, given, np.zeros(n_labels, dtype=bool))
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy on the rows that have a label.
+
+        Parameters
+        ----------
+        X : array-like
+            Rows like those of `fit`.
+        y : array-like of shape (n_samples,) or (n_samples, n_annotators)
+            Labels; rows with ``missing_label`` do not count. Of votes, the share that agrees with
+            the prediction counts, of soft labels the probability of the predicted class.
+        sample_weight : array-like of shape (n_samples,), default=None
+
+        Returns
+        -------
+        float
+            In [0, 1].
+        """
+        if not (has_columns(y) or self.soft_labels):
+            return super().score(X, y, sample_weight)
+        check_is_fitted(self)
+        shares = self._read_given(y, classes=self.classes_).shares
+        assert shares is not None
+        predicted = np.searchsorted(self.classes_, self.predict(X))
+        check_lengths(len(predicted), len(shares))
+        labelled = shares.any(1)
+        self._check_some(labelled)
+        weights = None if sample_weight is None else np.asarray(sample_weight)[labelled]
+        agreeing = shares[np.arange(len(shares)), predicted][labelled]
+        return float(np.average(agreeing, weights=weights))
 
     def _learnable(self, X: Any, y: Any, name: str) -> TrainingData:
         """Read rows, at least one of which has a label."""
@@ -104,17 +170,23 @@ class Reader(InputReader, LabelProtocol):
         """Whether the method learns from ``X_meta``, which may depend on its parameters."""
         return self._uses_meta
 
-    def _as_data(
-        self, rows: Rows, codes: NDArray[np.int64], trusted: NDArray[np.bool_]
-    ) -> TrainingData:
-        return TrainingData(
+    def _as_data(self, rows: Rows, given: Given, trusted: NDArray[np.bool_]) -> TrainingData:
+        data = TrainingData(
             rows,
-            torch.as_tensor(codes, device=self.device_),
+            torch.as_tensor(given.codes, device=self.device_),
             torch.as_tensor(trusted, device=self.device_),
             self.n_classes_,
             self.batch_size,
             self._augment(),
         )
+        if given.shares is None:
+            return data
+        known = data.distributions()[data.trusted]
+        data.given = torch.as_tensor(given.shares, device=self.device_)
+        data.given[data.trusted] = known
+        if given.votes is not None:
+            data.votes = torch.as_tensor(given.votes, device=self.device_)
+        return data
 
     def _split(self, everything: TrainingData) -> tuple[TrainingData, TrainingData | None]:
         """Hold out ``validation_fraction`` of the rows, stratified by class if possible."""

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from math import nan
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from noisyfit.data.training import TrainingData
-from noisyfit.estimator.pilot import run_pilot
+from noisyfit.estimator.pilot import PILOT_MINIMUM, pilot_of
 from noisyfit.exceptions import warn
 from noisyfit.nn.losses import cross_entropy
 from noisyfit.nn.transition import posterior
 
-PILOT_MINIMUM = 100  # labelled rows
 CORRECTED = ", corrected for how classes are mistaken for each other,"
-N_SPLITS = {"table": 2, "image": 1}  # of the pilot; on images it costs as much as cross-entropy
 TEMPERATURE = 0.3  # of predictions of labels that were trained on
 PILOT_SHARE = 0.25  # in the beliefs of a method
 
@@ -53,12 +49,8 @@ class WarmUp:
     warmup_epochs: int | None
     warmup_epochs_: int
     max_epochs_: int
-    layout_: str
     state_: Any
     history_: Any
-    _make_network: Any
-    _make_optimizer: Any
-    _predict: Any
     _network: Any
     _descend: Any
 
@@ -124,14 +116,7 @@ class WarmUp:
         return self.warmup_epochs is None and enough
 
     def _ask_a_pilot(self, data: TrainingData) -> None:
-        pilot = run_pilot(
-            data,
-            self.max_epochs_,
-            N_SPLITS["table" if self.layout_ == "table" else "image"],
-            partial(self._make_network, "module", independent=False),
-            partial(self._make_optimizer, "module"),
-            self._predict,
-        )
+        pilot = pilot_of(self, data)
         self.state_.has_pilot.fill_(True)
         self.state_.pilot_end.fill_(pilot.end)
         self.state_.transition.copy_(pilot.transition)
@@ -140,7 +125,7 @@ class WarmUp:
     def _meant(self, data: TrainingData, idx: Tensor, logits: Tensor | None = None) -> Tensor:
         """Return what the given labels of some rows stand for, as targets of cross-entropy.
 
-        Without a pilot, the labels themselves, (n_samples,). Otherwise the probabilities of the
+        Without a pilot, the labels themselves. Otherwise the probabilities of the
         true classes, (n_samples, n_classes), given the labels and the predictions of a network, or
         of the pilot once the method has begun.
 
@@ -153,7 +138,7 @@ class WarmUp:
             Needed in the warm-up.
         """
         if not self.state_.has_pilot:
-            return data.labels[idx]
+            return data.targets(idx)
         if logits is None or self.state_.first_epoch >= 0:
             probs = self.state_.pilot_beliefs[idx]
         else:
@@ -164,9 +149,8 @@ class WarmUp:
         self, data: TrainingData, probs: Tensor, idx: Tensor | slice = slice(None)
     ) -> Tensor:
         """Return the probabilities of the true classes of rows, given their labels."""
-        labels = data.labels[idx]
-        targets = posterior(probs, labels, self.state_.transition)
-        known = F.one_hot(labels.clamp(min=0), data.n_classes).to(targets.dtype)
+        targets = posterior(probs, data.targets(idx), self.state_.transition)
+        known = data.distributions(idx).to(targets.dtype)
         return torch.where(data.trusted[idx, None], known, targets)
 
     def _with_pilot(self, probs: Tensor) -> Tensor:

@@ -105,9 +105,10 @@ class CoTeachingClassifier(WarmUp, Peers, CrossEntropyClassifier):
             self._warming_up(data, epoch)
             if state.first_epoch == epoch:
                 state.forget_rate.copy_(disagreement(state.probs_sum, data.labels))
-            for idx, x, labels in data.batches("weak", labelled=True):
+            for idx, x, _ in data.batches("weak", labelled=True):
                 logits, peer_logits = self.module_(x), self.peer_(x)
-                losses, peer_losses = (cross_entropy(z, labels) for z in (logits, peer_logits))
+                given = data.targets(idx)
+                losses, peer_losses = (cross_entropy(z, given) for z in (logits, peer_logits))
                 kept = small_loss(losses, data.trusted[idx], state.forget_rate)
                 peer_kept = small_loss(peer_losses, data.trusted[idx], state.forget_rate)
                 losses = cross_entropy(logits, self._meant(data, idx, logits))

@@ -117,9 +117,10 @@ class CrossEntropyClassifier(NoisyLabelClassifier):
 
     def _fit(self, data: TrainingData) -> None:
         for _ in self._epochs():
-            for idx, x, labels in data.batches("weak", labelled=True):
+            for idx, x, _ in data.batches("weak", labelled=True):
                 logits = self.module_(x)
-                self._descend(data.weighed(cross_entropy(logits, labels), idx).mean())
+                losses = cross_entropy(logits, data.targets(idx))
+                self._descend(data.weighed(losses, idx).mean())
                 self.state_.probs_sum[idx] += logits.detach().float().softmax(1)
 
     def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:
@@ -182,9 +183,9 @@ class CrossEntropyClassifier(NoisyLabelClassifier):
         self._autocast(resolve_precision(self.precision, self.device_, self.row_shape_))
         self.module_.train()
         for _ in range(epochs):
-            for _, x, labels in data.batches("weak", labelled=True):
+            for idx, x, _ in data.batches("weak", labelled=True):
                 optimizer.zero_grad()
-                cross_entropy(self.module_(x), labels).mean().backward()
+                cross_entropy(self.module_(x), data.targets(idx)).mean().backward()
                 optimizer.step()
         if not self._probabilities(data).isfinite().all():
             raise NoisyFitError(

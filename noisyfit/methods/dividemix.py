@@ -347,7 +347,7 @@ class DivideMixClassifier(WarmUp, MetaLearning, Peers):
         """Return the mean of both posteriors, and the label refined by the prediction."""
         module, peer = (self._clean_probability(data, name) for name in self._peers)
         clean = (module + peer) / 2
-        return clean, refurbish(clean, data.labels, self._probabilities(data))
+        return clean, refurbish(clean, data.targets(), self._probabilities(data))
 
 
 class MixMatchTerms(NamedTuple):

@@ -137,9 +137,9 @@ class ELRClassifier(CrossEntropyClassifier):
     def _fit(self, data: TrainingData) -> None:
         step = self._elr_step if self.n_networks == 1 else self._elr_plus_step
         for _ in self._epochs():
-            for idx, x, labels in data.batches("weak", labelled=True):
+            for idx, x, _ in data.batches("weak", labelled=True):
                 weights = torch.where(data.trusted[idx], 0.0, self.regularization)
-                step(data, idx, x, labels, weights)
+                step(data, idx, x, weights)
 
     def _init_state(self, n: int, n_classes: int) -> dict[str, Tensor]:
         own = {"module_targets": torch.zeros(n, n_classes)}
@@ -149,26 +149,22 @@ class ELRClassifier(CrossEntropyClassifier):
 
     # ---------------------------------------------------------------------------- steps
 
-    def _elr_step(
-        self, data: TrainingData, idx: Tensor, x: Tensor, labels: Tensor, weights: Tensor
-    ) -> None:
+    def _elr_step(self, data: TrainingData, idx: Tensor, x: Tensor, weights: Tensor) -> None:
         logits = self.module_(x)
         targets = self._move_targets("module", idx, logits)
-        loss = cross_entropy(logits, labels)
+        loss = cross_entropy(logits, data.targets(idx))
         loss = loss + weights * early_learning_regularizer(logits, targets)  # Eq. 6
         self._descend(data.weighed(loss, idx).mean())
         self.state_.probs_sum[idx] += logits.detach().float().softmax(1)
 
-    def _elr_plus_step(
-        self, data: TrainingData, idx: Tensor, x: Tensor, labels: Tensor, weights: Tensor
-    ) -> None:
-        onehot = data.weighed(nn.functional.one_hot(labels, self.n_classes_).float(), idx)
+    def _elr_plus_step(self, data: TrainingData, idx: Tensor, x: Tensor, weights: Tensor) -> None:
+        labels = data.weighed(data.distributions(idx), idx)
         weights = data.weighed(weights, idx)
         for name, other in (("module", "peer"), ("peer", "module")):
             with torch.no_grad():
                 guess = self._network(f"{other}_average").eval()(x)
             targets = self._move_targets(name, idx, guess)
-            columns = torch.cat([onehot, targets, weights[:, None]], 1)
+            columns = torch.cat([labels, targets, weights[:, None]], 1)
             mixed_x, mixed = mixup(x, columns, alpha=self.mixup_alpha)
             mixed_labels, mixed_targets, mixed_weights = mixed.split(
                 [self.n_classes_, self.n_classes_, 1], 1

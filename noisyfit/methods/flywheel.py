@@ -278,7 +278,7 @@ class FlywheelClassifier(WarmUp, Peers):
 
     def _refurbish(self, data: TrainingData, clean: Tensor) -> Tensor:
         sharp = sharpen(self._ensemble, self.temperature)
-        return refurbish(clean, data.labels, sharp)
+        return refurbish(clean, data.targets(), sharp)
 
     def _train_auxiliary(self, data: TrainingData, targets: Tensor) -> None:
         views = ("weak", "strong", "strong") if self.contrastive_weight else ("weak",)

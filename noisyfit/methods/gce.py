@@ -109,8 +109,9 @@ class GCEClassifier(CrossEntropyClassifier):
                 logits = self.module_(x)
                 loss = torch.where(
                     data.trusted[idx],
-                    cross_entropy(logits, labels),
-                    weights[labels] * generalized_cross_entropy(logits, labels, q=self.q),
+                    cross_entropy(logits, data.targets(idx)),
+                    weights[labels]
+                    * generalized_cross_entropy(logits, data.targets(idx), q=self.q),
                 )
                 n_kept = kept[idx].sum().clamp(min=1)
                 self._descend(data.weighed(kept[idx] * loss, idx).sum() / n_kept)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from numbers import Real
 from typing import Any, ClassVar, Unpack
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from noisyfit.data.training import TrainingData
 from noisyfit.estimator.keywords import SharedParameters
@@ -79,9 +79,8 @@ class MixUpClassifier(CrossEntropyClassifier):
 
     def _fit(self, data: TrainingData) -> None:
         for _ in self._epochs():
-            for idx, x, labels in data.batches("weak", labelled=True):
-                onehot = nn.functional.one_hot(labels, data.n_classes).float()
-                targets = data.weighed(onehot, idx)
+            for idx, x, _ in data.batches("weak", labelled=True):
+                targets = data.weighed(data.distributions(idx), idx)
                 mixed_x, mixed_targets = mixup(x, targets, alpha=self.mixup_alpha)
                 self._descend(cross_entropy(self.module_(mixed_x), mixed_targets).mean())
             self.state_.probs_sum += self._predict(self.module_, data, "weak").softmax(1)

@@ -323,13 +323,13 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
 
     def _warm_up_targets(self, data: TrainingData) -> tuple[Tensor, Tensor]:
         """Return the given labels, and the weights of the rows."""
-        return one_hot(data), data.has_label.float()
+        return data.distributions(), data.has_label.float()
 
     def _targets(self, data: TrainingData) -> tuple[Tensor, Tensor]:
         """Return denoised labels, given ones for trusted rows, and the weights of the rows."""
         trusted = data.trusted
         if self.anchor is None:
-            return one_hot(data), torch.ones(len(data), device=self.device_)
+            return data.distributions(), torch.ones(len(data), device=self.device_)
         if self.anchor == "posterior" and self.state_.has_pilot:
             denoised = sharpen(self._with_pilot(self.state_.denoised), self.temperature)
             targets = self._posterior(data, denoised)
@@ -339,7 +339,7 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
             better_half = best_of_each_class(rating, labels, TRUSTED_SHARE, data.n_classes)
             trusted = trusted.index_fill(0, better_half, True)
         denoised = sharpen(self.state_.denoised, self.temperature)
-        targets = torch.where(trusted[:, None], one_hot(data), denoised)
+        targets = torch.where(trusted[:, None], data.distributions(), denoised)
         weights = torch.where(trusted, 1.0, self.state_.denoised.amax(1))
         return targets, weights
 
@@ -581,11 +581,6 @@ def predicted_label(network: nn.Module, x: Tensor) -> Label:
     """Return the output of a network for a batch (Eq. 1)."""
     logits, embeddings = logits_and_embeddings(network, x)
     return Label(logits.float(), logits.float().softmax(1), embeddings.float())
-
-
-def one_hot(data: TrainingData) -> Tensor:
-    """Return the given labels as distributions, (n_samples, n_classes)."""
-    return nn.functional.one_hot(data.labels.clamp(min=0), data.n_classes).float()
 
 
 def standardized_one_hot(labels: Tensor, n_classes: int) -> Tensor:

@@ -81,12 +81,10 @@ class SymmetricCrossEntropyClassifier(CrossEntropyClassifier):
 
     def _fit(self, data: TrainingData) -> None:
         for _ in self._epochs():
-            for idx, x, labels in data.batches("weak", labelled=True):
-                logits = self.module_(x)
-                forward, reverse = (
-                    cross_entropy(logits, labels),
-                    reverse_cross_entropy(logits, labels),
-                )
+            for idx, x, _ in data.batches("weak", labelled=True):
+                logits, targets = self.module_(x), data.targets(idx)
+                forward = cross_entropy(logits, targets)
+                reverse = reverse_cross_entropy(logits, targets)
                 symmetric = self.forward_weight * forward + self.reverse_weight * reverse
                 loss = torch.where(data.trusted[idx], forward, symmetric)
                 self._descend(data.weighed(loss, idx).mean())

@@ -113,7 +113,8 @@ def generalized_cross_entropy(logits: Tensor, labels: Tensor, *, q: float = 0.7)
     Parameters
     ----------
     logits : tensor of shape (n_samples, n_classes)
-    labels : int64 tensor of shape (n_samples,)
+    labels : int64 tensor of shape (n_samples,) or tensor of shape (n_samples, n_classes)
+        Classes, or distributions over them, under which the loss is a mean.
     q : float in (0, 1], default=0.7
 
     Returns
@@ -127,6 +128,8 @@ def generalized_cross_entropy(logits: Tensor, labels: Tensor, *, q: float = 0.7)
        Noisy Labels. NeurIPS, 2018. arXiv:1805.07836
     """
     # exp(q log p) and not p ** q, whose derivative is infinite at p = 0.
+    if labels.ndim == 2:
+        return (labels * -torch.expm1(q * logits.float().log_softmax(1)) / q).sum(1)
     log_p = -cross_entropy(logits, labels)
     return -torch.expm1(q * log_p) / q
 
@@ -137,7 +140,8 @@ def reverse_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     Parameters
     ----------
     logits : tensor of shape (n_samples, n_classes)
-    labels : int64 tensor of shape (n_samples,)
+    labels : int64 tensor of shape (n_samples,) or tensor of shape (n_samples, n_classes)
+        Classes, or distributions over them, under which the loss is a mean.
 
     Returns
     -------
@@ -149,6 +153,8 @@ def reverse_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     .. [1] Wang et al. Symmetric Cross Entropy for Robust Learning with Noisy Labels. ICCV, 2019.
        arXiv:1908.06112
     """
+    if labels.ndim == 2:
+        return LOG_OF_ZERO * (labels * (logits.float().softmax(1) - 1)).sum(1)
     return LOG_OF_ZERO * torch.expm1(-cross_entropy(logits, labels))
 
 

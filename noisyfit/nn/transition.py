@@ -123,14 +123,18 @@ def posterior(beliefs: Tensor, labels: Tensor, matrix: Tensor) -> Tensor:
     Parameters
     ----------
     beliefs : Tensor of shape (n_samples, n_classes)
-    labels : Tensor of shape (n_samples,)
-        For rows without a label, -1, the beliefs are returned unchanged.
+    labels : Tensor of shape (n_samples,) or (n_samples, n_classes)
+        Classes, or distributions over them: the posterior is then the mean over the classes that
+        the label may be. For rows without a label, -1 or zeros, the beliefs are returned unchanged.
     matrix : Tensor of shape (n_classes, n_classes)
     """
-    joint = beliefs * matrix.T[labels.clamp(min=0)]
+    if labels.ndim == 2:
+        explained = (beliefs @ matrix).clamp(min=SMALLEST)
+        joint = beliefs * ((labels / explained) @ matrix.T)
+    else:
+        joint = beliefs * matrix.T[labels.clamp(min=0)] * (labels >= 0)[:, None]
     total = joint.sum(1, keepdim=True)
-    known = (labels >= 0)[:, None] & (total > SMALLEST)
-    return torch.where(known, joint / total.clamp(min=SMALLEST), beliefs)
+    return torch.where(total > SMALLEST, joint / total.clamp(min=SMALLEST), beliefs)
 
 
 def fit_transition(probs: Tensor, labels: Tensor) -> Transition:

@@ -93,7 +93,7 @@ def as_column(y: Any) -> NDArray[Any]:
         column = column.astype(object)
     if column.dtype == object:
         column = column.copy()
-        column[_nulls(column)] = None
+        column[find_nulls(column)] = None
     return column
 
 
@@ -123,7 +123,8 @@ def is_null(value: Any) -> bool:
         return False
 
 
-def _nulls(y: NDArray[Any]) -> NDArray[np.bool_]:
+def find_nulls(y: NDArray[Any]) -> NDArray[np.bool_]:
+    """Mark None, NaN, NaT and pandas' NA in an array of any shape."""
     if y.dtype == object:
         found = np.fromiter(map(is_null, y.ravel()), dtype=bool, count=y.size)
         return found.reshape(y.shape)
@@ -146,7 +147,7 @@ def is_missing(y: NDArray[Any], missing_label: Any) -> NDArray[np.bool_]:
     if missing_label is None:
         return np.zeros(len(y), dtype=bool)
     if is_null(missing_label):
-        return _nulls(y)
+        return find_nulls(y)
     found = (not is_null(v) and v == missing_label for v in y.tolist())
     return np.fromiter(found, dtype=bool, count=len(y))
 
@@ -180,7 +181,7 @@ def present_labels(
 
 
 def _check_no_gaps(y: NDArray[Any], missing: NDArray[np.bool_] | None, name: str) -> None:
-    gaps = _nulls(y)
+    gaps = find_nulls(y)
     if y.dtype.kind in "OU":
         blank = (isinstance(label, str) and not label.strip() for label in y)
         gaps |= np.fromiter(blank, dtype=bool, count=len(y))

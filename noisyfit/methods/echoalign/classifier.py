@@ -12,9 +12,11 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, has_fit_parameter
 
 from noisyfit.data.rows import unwrapped
+from noisyfit.estimator.annotators import OF_VOTES
 from noisyfit.estimator.bases import BaseEstimator
 from noisyfit.estimator.delegation import DelegatingClassifier, seeded
 from noisyfit.estimator.fitted import all_or_nothing
+from noisyfit.estimator.given import has_columns
 from noisyfit.estimator.labels import LabelProtocol, as_labels
 from noisyfit.estimator.persistence.savable import Savable
 from noisyfit.exceptions import warn
@@ -94,6 +96,8 @@ class EchoAlignClassifier(LabelProtocol, DelegatingClassifier, Savable, BaseEsti
     corrected_labels_ : ndarray of shape (n_samples,)
     transition_matrix_ : ndarray of shape (n_classes, n_classes)
     given_labels_ : ndarray of shape (n_samples,)
+    consensus_, annotators_, votes_, annotator_quality_, annotator_confusion_ : ndarray
+        Only if y holds votes: as in `CrossEntropyClassifier`.
 
     Notes
     -----
@@ -170,8 +174,9 @@ class EchoAlignClassifier(LabelProtocol, DelegatingClassifier, Savable, BaseEsti
         X : array-like or sparse matrix
             A table (n_samples, n_features), or images (n, H, W), (n, H, W, C) or (n, C, H, W). A
             sparse table is made dense.
-        y : array-like of shape (n_samples,)
-            Given labels of any type.
+        y : array-like of shape (n_samples,) or (n_samples, n_annotators)
+            Given labels of any type, or the votes of several people. Votes first become the labels
+            that `CrossEntropyClassifier` finds for them.
         clean_mask : array-like of bool of shape (n_samples,), default=None
             Rows whose label is known to be right; their originals are kept.
 
@@ -192,6 +197,8 @@ class EchoAlignClassifier(LabelProtocol, DelegatingClassifier, Savable, BaseEsti
         self._check_estimator(estimator)
         X = unwrapped(X)
         seed = check_random_state(self.random_state).randint(2**31 - 1)
+        if has_columns(y):
+            y = self._consensus(X, y, clean_mask, seed)
         has_label = ~self._read_labels(X, y)
         if not has_label.all():
             check_consistent_length(X, self.given_labels_)
@@ -215,6 +222,14 @@ class EchoAlignClassifier(LabelProtocol, DelegatingClassifier, Savable, BaseEsti
         if hasattr(self.selector_, "feature_names_in_"):
             self.feature_names_in_ = self.selector_.feature_names_in_
         self._rate_labels(X, has_label, clean_mask)
+
+    def _consensus(self, X: Any, y: Any, clean_mask: Any, seed: int) -> NDArray[Any]:
+        """Return what votes stand for, as `CrossEntropyClassifier` finds it."""
+        found = CrossEntropyClassifier(missing_label=self.missing_label, random_state=seed)
+        found.fit(X, y, clean_mask=clean_mask)
+        for name in OF_VOTES:
+            setattr(self, name, getattr(found, name))
+        return found.consensus_
 
     def _read(self, X: Any) -> NDArray[Any]:
         """Return X as the selector reads it: an array, whatever ``set_output`` says."""
