@@ -33,6 +33,9 @@ if TYPE_CHECKING:  # read by type checkers and editors; `__getattr__` below impo
     from noisyfit.methods.hrp import HRPClassifier as HRPClassifier
     from noisyfit.methods.mixup import MixUpClassifier as MixUpClassifier
     from noisyfit.methods.rld import RLDClassifier as RLDClassifier
+    from noisyfit.methods.semisupervised import (
+        SemiSupervisedClassifier as SemiSupervisedClassifier,
+    )
     from noisyfit.methods.symmetric_cross_entropy import (
         SymmetricCrossEntropyClassifier as SymmetricCrossEntropyClassifier,
     )
@@ -53,6 +56,7 @@ _HOME = {
     "MixUpClassifier": "noisyfit.methods.mixup",
     "CoTeachingClassifier": "noisyfit.methods.coteaching",
     "DivideMixClassifier": "noisyfit.methods.dividemix",
+    "SemiSupervisedClassifier": "noisyfit.methods.semisupervised",
     "EchoAlignClassifier": "noisyfit.methods.echoalign.classifier",
     "LabelCleaner": "noisyfit.cleaning",
     "EchoMod": "noisyfit.methods.echoalign.transformers",

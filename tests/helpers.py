@@ -29,6 +29,7 @@ from noisyfit import (
     EchoAlignClassifier,
     EchoSelect,
     ELRClassifier,
+    SemiSupervisedClassifier,
     methods,
     noise,
 )
@@ -101,6 +102,8 @@ def quick(cls: type[Any], **params: Any) -> Any:
     if issubclass(cls, WarmUp):
         share = 1 / 2 if issubclass(cls, DivideMixClassifier) else 1 / 6  # it learns little later
         settings["warmup_epochs"] = max(1, round(params.get("max_epochs", 6) * share))
+    if issubclass(cls, SemiSupervisedClassifier):
+        settings["meta_every"] = 8
     return cls(**settings | params)
 
 

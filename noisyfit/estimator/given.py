@@ -99,7 +99,7 @@ def _found(y: NDArray[Any], missing: NDArray[np.bool_], name: str) -> NDArray[An
 
 def has_columns(y: Any) -> bool:
     """Whether y has several columns: votes or probabilities."""
-    shape = getattr(y, "shape", ())
+    shape: Any = getattr(y, "shape", ())
     if isinstance(y, list | tuple) and len(y) and isinstance(y[0], list | tuple | np.ndarray):
         shape = len(y), len(y[0])
     return len(shape) == 2 and shape[1] > 1

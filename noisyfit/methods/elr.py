@@ -13,6 +13,7 @@ from noisyfit.data.rows import Rows
 from noisyfit.data.training import TrainingData
 from noisyfit.estimator.keywords import SharedParameters
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
+from noisyfit.nn.averaging import follow
 from noisyfit.nn.beliefs import sharpen
 from noisyfit.nn.losses import cross_entropy, early_learning_regularizer
 from noisyfit.nn.mixing import mixup
@@ -185,7 +186,6 @@ class ELRClassifier(CrossEntropyClassifier):
         moved: Tensor = targets[idx]
         return moved
 
-    @torch.no_grad()
     def _average_weights(self) -> None:
         """Update the averages of the weights; the first steps form a plain mean."""
         self.state_.n_steps += 1
@@ -193,10 +193,7 @@ class ELRClassifier(CrossEntropyClassifier):
             1 - 1 / self.state_.n_steps, torch.full_like(self.state_.n_steps, WEIGHT_MOMENTUM)
         )
         for name in self._networks:
-            average = self._network(f"{name}_average").state_dict()
-            for key, value in self._network(name).state_dict().items():
-                if value.is_floating_point():
-                    average[key].lerp_(value, (1 - momentum).to(value.dtype))
+            follow(self._network(f"{name}_average"), self._network(name), 1 - momentum)
 
     # ------------------------------------------------------------------------ networks, beliefs
 

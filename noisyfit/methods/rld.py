@@ -17,6 +17,7 @@ from noisyfit.estimator.base import NoisyLabelClassifier
 from noisyfit.estimator.keywords import SharedParameters
 from noisyfit.estimator.warmup import WarmUp
 from noisyfit.exceptions import warn
+from noisyfit.nn.averaging import follow
 from noisyfit.nn.beliefs import given_probability, newest_share, sharpen
 from noisyfit.nn.diffusion import (
     Denoiser,
@@ -268,7 +269,7 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
                     target = torch.where(data.trusted[idx, None], target, denoised)
                 predictions.append(self._train_predictor(x, target, weights[idx]))  # Eq. 12
                 self._log("agreement", agreement(predictions[-1], denoised))
-                self._follow()
+                follow(self.teacher_, self.module_, 1 - self.teacher_momentum)
             self._guard(torch.cat(predictions), warming_up)
 
     def _init_state(self, n: int, n_classes: int) -> dict[str, Tensor]:
@@ -355,18 +356,6 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
         else:
             self._log("train_loss", loss)
         return logits.detach().float().softmax(1)
-
-    @torch.no_grad()
-    def _follow(self) -> None:
-        """Move the teacher towards the predictor, running statistics included."""
-        pairs = zip(
-            self.teacher_.state_dict().values(), self.module_.state_dict().values(), strict=True
-        )
-        for average, newest in pairs:
-            if average.is_floating_point():
-                average.lerp_(newest, 1 - self.teacher_momentum)
-            else:
-                average.copy_(newest)
 
     def _given_probability(self, data: TrainingData) -> Tensor:
         """Return the denoised probability of each given label, (n_samples,)."""

@@ -101,17 +101,6 @@ def test_denoised_labels__are_averaged_over_epochs_without_a_zero_start() -> Non
         torch.testing.assert_close(clf.state_.denoised[i], expected)
 
 
-def test_teacher__follows_the_predictor_with_its_statistics() -> None:
-    X, given, _ = noisy_blobs()
-    clf = quick(teacher_momentum=0.75).fit(X, given)
-    before = [p.clone() for p in clf.teacher_.state_dict().values()]
-    clf._follow()
-    newest, after = clf.module_.state_dict(), clf.teacher_.state_dict()
-    for old, (name, new) in zip(before, newest.items(), strict=True):
-        expected = 0.75 * old + 0.25 * new if new.is_floating_point() else new
-        torch.testing.assert_close(after[name], expected)
-
-
 @pytest.mark.parametrize(
     "params",
     [
