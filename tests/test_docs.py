@@ -253,14 +253,13 @@ def test_audit__block__finds_and_mends_wrong_labels() -> None:
     assert (names["y_cleaned"] == y).mean() > (noisy.labels == y).mean() + 0.05
 
 
-def test_labels__votes__majority_is_learned_and_ties_have_no_label() -> None:
-    X, y = make_classification(90, 6, n_informative=4, class_sep=2, random_state=0)
+def test_given__votes__say_who_is_unreliable() -> None:
+    X, y = make_classification(120, 6, n_informative=4, class_sep=2, random_state=0)
     votes = pd.DataFrame({"ann": y, "bob": y, "eve": 1 - y}, dtype=float)
-    votes.loc[:2, "ann"] = np.nan  # of the other two each says something else
-    names = run("labels.rst", "votes.mode", votes=votes, X=X)
-    assert names["y"].isna().tolist() == [True] * 3 + [False] * 87
-    assert (names["y"][3:] == y[3:]).all()
-    assert names["clf"].classes_.tolist() == [0, 1]
+    votes.loc[:2, "ann"] = np.nan
+    names = run("given.rst", "fit(X, votes)", votes=votes, X=X)
+    assert names["clf"].annotator_quality_.argmin() == 2
+    assert (names["clf"].consensus_ == y).mean() > 0.95
 
 
 # ------------------------------------------------------------------ the jobs people come with
