@@ -18,8 +18,10 @@ from noisyfit.benchmark.table import one_line
 from noisyfit.embedding import ImageEmbedder
 from noisyfit.estimator.identity import fingerprint
 from noisyfit.utils.devices import device_name
+from noisyfit.utils.validation import take_rows
 
 GIVEN = "given"  # the data's own noise
+NO_VOTE = -1
 
 
 @dataclass(frozen=True)
@@ -75,24 +77,34 @@ class Settings:
 
 @dataclass(frozen=True)
 class Cell:
-    """One fit: which method, on which data, with which noise and seed."""
+    """One fit: which method, on which data, with which noise, seed and number of labels.
+
+    ``labels`` is the number of training rows that keep their label; None means all.
+    """
 
     method: str
     data: str
     noise: str
     rate: float
     seed: int
+    labels: int | None = None
 
     @property
     def name(self) -> str:
         """Return one line for people to read."""
         rate = f" {100 * self.rate:g} %" if self.rate else ""
-        return f"{self.method}, {one_line(self.data)}, {self.noise}{rate}, seed {self.seed}"
+        labels = "" if self.labels is None else f", {self.labels} labels"
+        noise = f"{self.noise}{rate}{labels}"
+        return f"{self.method}, {one_line(self.data)}, {noise}, seed {self.seed}"
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Rows to learn from, rows to choose an epoch on, and rows to score."""
+    """Rows to learn from, rows to choose an epoch on, and rows to score.
+
+    ``y`` has a label for every row. Those outside ``labelled`` are not shown to a method. Where
+    there are ``votes``, (n, n_annotators), ``y`` is their majority.
+    """
 
     X: Any
     y: Any
@@ -102,6 +114,35 @@ class Problem:
     X_test: Any = None
     y_test: Any = None
     trusted: NDArray[np.bool_] | None = None
+    votes: NDArray[Any] | None = None
+    labelled: NDArray[np.bool_] | None = None
+
+    @property
+    def shown(self) -> tuple[NDArray[Any], Any]:
+        """Return the labels or votes to learn from, and what stands for those that are missing.
+
+        None stands for them if there are none.
+        """
+        if self.votes is not None:
+            voted = self.votes.copy()
+            if self.labelled is not None:
+                voted[~self.labelled] = NO_VOTE
+            return voted, NO_VOTE
+        if self.labelled is None:
+            return self.y, None
+        labels = np.array(self.y, dtype=object)  # in which -1 may be a class of its own
+        labels[~self.labelled] = None
+        return labels, float("nan")
+
+    @property
+    def one_label_each(self) -> Problem:
+        """Return the problem for methods that need one label in every row."""
+        if self.labelled is None:
+            return replace(self, votes=None)
+        kept, parts = self.labelled, (self.y_clean, self.trusted)
+        y_clean, trusted = (_taken(part, kept) for part in parts)
+        X, y = take_rows(self.X, kept), self.y[kept]
+        return replace(self, X=X, y=y, y_clean=y_clean, trusted=trusted, votes=None, labelled=None)
 
     @property
     def wrong(self) -> NDArray[np.bool_] | None:
@@ -113,7 +154,7 @@ class Problem:
 def source_of(name: str, label: str | None) -> tuple[Source, str]:
     """Return data and the hash of their arrays, which identifies them."""
     source = load(name, label)
-    return source, fingerprint(vars(source))
+    return source, fingerprint(_if_used(vars(source), "votes"))
 
 
 def key_of(cell: Cell, settings: Settings) -> str:
@@ -122,23 +163,26 @@ def key_of(cell: Cell, settings: Settings) -> str:
     plain = {k: type(v).__name__ if hasattr(v, "fit") else v for k, v in params.items()}
     shared = asdict(settings) | {"device": device_name(settings.device)}
     del shared["memory"]
-    for name in ("trusted", "features"):
-        if shared[name] is None:
-            del shared[name]  # keeps tables valid that are older than this setting
+    shared = _if_used(shared, "trusted", "features")
     where = source_of(cell.data, settings.label)[1]
-    which = asdict(cell) | {"data": where}
+    which = _if_used(asdict(cell), "labels") | {"data": where}
     return fingerprint(__version__, which, shared, plain)[:16]
 
 
+def _if_used(values: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Leave these out where they are None, so that older tables, without them, stay valid."""
+    return {key: v for key, v in values.items() if key not in names or v is not None}
+
+
 def pose(source: Source, cell: Cell, settings: Settings) -> Problem:
-    """Draw rows, inject noise, hold rows out and repair the trusted ones, all with the seed."""
+    """Draw rows, inject noise, hold rows out, hide labels and repair some, all with the seed."""
     n, rng = len(source.X), np.random.default_rng(cell.seed)
     few = settings.rows is not None and settings.rows < n
     idx = rng.permutation(n)[: settings.rows] if few else np.arange(n)
     X, y = source.X[idx], source.y[idx]
-    y_clean = None if source.y_clean is None else source.y_clean[idx]
+    y_clean, votes = _taken(source.y_clean, idx), _taken(source.votes, idx)
     if cell.method == CLEAN and y_clean is not None:
-        y = y_clean
+        y, votes = y_clean, None
     elif cell.noise in NOISES:
         y = NOISES[cell.noise](y, X, cell.rate, cell.seed)
     test = source.X_test, source.y_test
@@ -148,11 +192,36 @@ def pose(source: Source, cell: Cell, settings: Settings) -> Problem:
     X, test = _seen(X, settings), (_seen(test[0], settings), test[1])
     if settings.holdout:
         fit, held = held_out(y, settings.holdout, cell.seed)
-        clean = None if y_clean is None else y_clean[fit]
-        problem = Problem(X[fit], y[fit], clean, X[held], y[held], *test)
+        clean, votes = _taken(y_clean, fit), _taken(votes, fit)
+        problem = Problem(X[fit], y[fit], clean, X[held], y[held], *test, votes=votes)
     else:
-        problem = Problem(X, y, y_clean, None, None, *test)
+        problem = Problem(X, y, y_clean, None, None, *test, votes=votes)
+    if cell.labels is not None:
+        problem = replace(problem, labelled=stratified(problem.y, cell.labels, cell.seed))
     return problem if settings.trusted is None else _repaired(problem, settings.trusted, cell.seed)
+
+
+def _taken(array: Any, rows: NDArray[Any]) -> Any:
+    return None if array is None else array[rows]
+
+
+def stratified(y: Any, n: int, seed: int) -> NDArray[np.bool_]:
+    """Draw ``n`` rows, from each class in proportion but at least one if there are enough.
+
+    Returns
+    -------
+    ndarray of bool of shape (n_samples,)
+        More rows include those that fewer would have been.
+    """
+    order = np.random.default_rng(seed).permutation(len(y))
+    codes = np.unique(np.asarray(y)[order], return_inverse=True)[1]
+    place = np.zeros(len(y))
+    for code in range(codes.max() + 1):
+        members = codes == code
+        place[members] = np.arange(members.sum()) / members.sum()
+    drawn = np.zeros(len(y), bool)
+    drawn[order[place.argsort(kind="stable")[:n]]] = True
+    return drawn
 
 
 def _seen(X: Any, settings: Settings) -> Any:
@@ -169,10 +238,18 @@ def _seen(X: Any, settings: Settings) -> Any:
 
 
 def _repaired(problem: Problem, n: int, seed: int) -> Problem:
-    """Give ``n`` rows their true label, and mark them."""
+    """Give ``n`` rows, of those with a label, their true label, and mark them."""
     trusted = np.zeros(len(problem.y), bool)
-    trusted[np.random.default_rng(seed).permutation(len(trusted))[:n]] = True
-    return replace(problem, y=np.where(trusted, problem.y_clean, problem.y), trusted=trusted)
+    order = np.random.default_rng(seed).permutation(len(trusted))
+    if problem.labelled is not None:
+        order = order[problem.labelled[order]]
+    trusted[order[:n]] = True
+    votes = problem.votes
+    if votes is not None:
+        cast = trusted[:, None] & (votes != NO_VOTE)
+        votes = np.where(cast, problem.y_clean[:, None], votes)
+    y = np.where(trusted, problem.y_clean, problem.y)
+    return replace(problem, y=y, votes=votes, trusted=trusted)
 
 
 NOISES: dict[str, Callable[..., NDArray[Any]]] = {

@@ -109,6 +109,15 @@ def _add_grid(parser: argparse.ArgumentParser) -> None:
         default=[0.4],
         help="shares of wrong labels; 'auto' is 0.4, and 0.3 for two classes",
     )
+    parser.add_argument(
+        "--labels",
+        nargs="+",
+        type=usage.count,
+        default=[None],
+        metavar="N",
+        help="training rows that keep their label, in proportion to the classes; the others have "
+        "none, and methods that need one leave them out; default: all",
+    )
     parser.add_argument("--seeds", nargs="+", type=usage.seed, default=[0, 1, 2])
 
 
@@ -212,6 +221,8 @@ def _grid(options: argparse.Namespace) -> Any:
             raise ValueError(
                 f"--trusted needs data whose true labels are known. Got {name}. Leave it out."
             )
-    grid = Grid(methods, data, options.noise, options.rates, options.seeds, settings)
+    grid = Grid(
+        methods, data, options.noise, options.rates, options.seeds, settings, options.labels
+    )
     grid.check()
     return grid

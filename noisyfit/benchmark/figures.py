@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from noisyfit.benchmark.summary import title_of
+from noisyfit.benchmark.summary import PLACE, title_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +27,7 @@ def accuracy(part: pd.DataFrame) -> Figure:
     methods = list(dict.fromkeys(part["method"]))
     figure = Figure(figsize=(8, 1.6 + 0.4 * len(methods)), layout="constrained")
     axes = figure.subplots()
-    kinds = list(part.groupby(["data", "noise", "rate"], sort=False))
+    kinds = list(part.groupby(PLACE, sort=False))
     for number, (place, rows) in enumerate(kinds):
         shift = 0.5 * ((number + 0.5) / len(kinds) - 0.5)
         axes.errorbar(
@@ -80,7 +80,7 @@ def cost(part: pd.DataFrame) -> Figure:
     """
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
-    for place, rows in part.groupby(["data", "noise", "rate"], sort=False):
+    for place, rows in part.groupby(PLACE, sort=False):
         points = axes.scatter(rows["seconds"], 100 * rows["accuracy_last"], label=title_of(*place))
         for name, x, y in zip(rows["method"], rows["seconds"], rows["accuracy_last"], strict=True):
             color: Any = points.get_facecolor()[0]

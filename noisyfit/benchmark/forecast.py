@@ -15,6 +15,8 @@ from noisyfit.benchmark.table import Row, one_line
 
 PROBE_ROWS, PROBE_EPOCHS = 256, 2
 
+Place = tuple[str, str, int | None]  # method, data and number of labels
+
 
 class Clock:
     """How long one process will take for the unfinished cells.
@@ -23,24 +25,22 @@ class Clock:
     ----------
     todo : iterable of Cell
     costs : dict
-        Seconds per training row by method and data; updated as cells finish.
+        Seconds per training row by method, data and number of labels; updated as cells finish.
     settings : Settings
     """
 
-    def __init__(
-        self, todo: Iterable[Cell], costs: dict[tuple[str, str], float], settings: Settings
-    ) -> None:
+    def __init__(self, todo: Iterable[Cell], costs: dict[Place, float], settings: Settings) -> None:
         self.todo = list(todo)
         self.costs = {place: [cost] for place, cost in costs.items()}
         self.rows = {cell.data: planned_rows(cell.data, settings)[0] for cell in self.todo}
-        self.measured: set[tuple[str, str]] = set()
+        self.measured: set[Place] = set()
 
     def finished(self, cell: Cell, row: Measured | None) -> None:
         """Take a cell off the list, and update the costs with its own."""
         self.todo.remove(cell)
         if row is None:
             return
-        place = cell.method, cell.data
+        place = _place_of(cell)
         known = self.costs[place] if place in self.measured else []
         self.measured.add(place)
         self.costs[place] = [*known, (row["seconds"] + row["scoring_seconds"]) / row["n_train"]]
@@ -48,9 +48,13 @@ class Clock:
     def left(self) -> float:
         """Return the seconds that the remaining cells will take."""
         return sum(
-            self.rows[cell.data] * statistics.median(self.costs[cell.method, cell.data])
+            self.rows[cell.data] * statistics.median(self.costs[_place_of(cell)])
             for cell in self.todo
         )
+
+
+def _place_of(cell: Cell) -> Place:
+    return cell.method, cell.data, cell.labels
 
 
 def planned_rows(data: str, settings: Settings) -> tuple[int, int | None]:
@@ -65,22 +69,23 @@ def planned_rows(data: str, settings: Settings) -> tuple[int, int | None]:
 
 def unit_costs(
     todo: Iterable[Cell], finished: Sequence[Row], settings: Settings
-) -> dict[tuple[str, str], float]:
-    """Return the seconds per training row of each method on each data set.
+) -> dict[Place, float]:
+    """Return the seconds per training row of each method on each data set, for so many labels.
 
     They come from finished cells, else from two epochs on a few rows. The second epoch stands for
     all epochs. What comes before the first is assumed to take as long on all rows, as the steps of
     a generator do. The guess is rough for methods that warm up until learning stalls.
     """
-    costs: dict[tuple[str, str], float] = {}
+    costs: dict[Place, float] = {}
     for cell in todo:
-        place = cell.method, cell.data
+        place = _place_of(cell)
+        stored = cell.method, one_line(cell.data), str(cell.labels or "")
         if place in costs:
             continue
         known = [
             (float(row["seconds"]) + float(row["scoring_seconds"])) / int(row["n_train"])
             for row in finished
-            if (row["method"], row["data"]) == (cell.method, one_line(cell.data))
+            if (row["method"], row["data"], row["labels"]) == stored
         ]
         costs[place] = statistics.median(known) if known else _probe(cell, settings)
     return costs
@@ -93,6 +98,8 @@ def _probe(cell: Cell, settings: Settings) -> float:
     rows, n_test = planned_rows(cell.data, settings)
     share = n / max(n, min(len(source.X), settings.rows or len(source.X)))
     few = replace(settings, rows=n, test_rows=max(2, round((n_test or 0) * share)))
+    if cell.labels is not None:
+        cell = replace(cell, labels=max(2, round(cell.labels * share)))
     with one_thread():
         problem = pose(source, cell, few)
         epochs = settings.epochs or EPOCHS["table" if problem.X.ndim == 2 else "image"]

@@ -58,6 +58,8 @@ class Grid:
         None means 0.4, or 0.3 for data with two classes.
     seeds : sequence of int
     settings : Settings
+    labels : sequence of int or None
+        Numbers of training rows that keep their label. None means all of them.
     """
 
     methods: Sequence[str]
@@ -66,13 +68,15 @@ class Grid:
     rates: Sequence[float | None] = (0.4,)
     seeds: Sequence[int] = (0, 1, 2)
     settings: Settings = Settings()
+    labels: Sequence[int | None] = (None,)
 
     def cells(self) -> dict[str, Cell]:
         """Return the cells by key, seed after seed, so that a partial run is a smaller grid."""
         found = (
-            Cell(method, data, kind, rate, seed)
+            Cell(method, data, kind, rate, seed, labels)
             for seed in self.seeds
             for data in self.data
+            for labels in self.labels
             for kind, rate in self.noises_of(source_of(data, self.settings.label)[0])
             for method in self._methods(data)
         )
@@ -96,18 +100,19 @@ class Grid:
         """Raise ValueError unless every cell has labels of at least two classes to learn from."""
         posed: dict[Any, Cell] = {}
         for cell in self.cells().values():
-            place = cell.data, cell.noise, cell.rate, cell.seed, cell.method == CLEAN
-            posed.setdefault(place, cell)
+            posed.setdefault(replace(cell, method=CLEAN if cell.method == CLEAN else ""), cell)
         for cell in posed.values():
             source = source_of(cell.data, self.settings.label)[0]
             labels = replace(source, X=np.zeros((len(source.y), 1)), X_test=None)
             try:
-                _check_classes(pose(labels, cell, self.settings).y)
+                y = pose(labels, cell, self.settings).y
+                _check_classes(y)
             except ValueError as error:
                 raise ValueError(
                     "Rows, noise and holdout must leave two classes or more to train on. Got, for "
                     f"{cell.name}: {error}"
                 ) from error
+            _check_labels(cell, y)
 
     def _methods(self, data: str) -> list[str]:
         """Put the baseline first, since its time is what the others are compared with."""
@@ -120,6 +125,16 @@ def _check_classes(y: NDArray[Any]) -> None:
     classes = np.unique(y)
     if len(classes) < 2:
         raise ValueError(f"all labels are {classes.tolist()[0]!r}.")
+
+
+def _check_labels(cell: Cell, y: NDArray[Any]) -> None:
+    n, n_classes = len(y), len(np.unique(y))
+    if cell.labels is not None and not n_classes <= cell.labels <= n:
+        raise ValueError(
+            f"--labels must be at least the number of classes, {n_classes}, and at most that of "
+            f"training rows, {n}. Got {cell.labels} for {one_line(cell.data)}. Choose another "
+            "number, or leave it out to keep all labels."
+        )
 
 
 def run_grid(
@@ -282,7 +297,8 @@ def _ratio(row: dict[str, Any], rows: Iterable[Row]) -> float | None:
     """Return the seconds as a multiple of cross-entropy's on the same rows, labels and machine."""
 
     def place(of: dict[str, Any]) -> tuple[Any, ...]:
-        return of["data"], of["noise"], float(of["rate"]), int(of["seed"])
+        labels = str(of.get("labels") or "")
+        return of["data"], of["noise"], float(of["rate"]), labels, int(of["seed"])
 
     if row["method"] == BASELINE:
         return 1.0

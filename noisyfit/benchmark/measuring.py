@@ -26,11 +26,12 @@ from noisyfit.metrics import detection_auroc, detection_average_precision
 from noisyfit.utils.devices import resolve_device
 
 COLUMNS = (
-    "data", "noise", "rate", "method", "seed", "accuracy_last", "top5_last", "accuracy_clid",
-    "accuracy_noisy_validation", "accuracy_oracle", "epoch_clid", "epoch_noisy_validation",
-    "epoch_oracle", "noisy_validation", "neg_clid", "auroc", "average_precision", "seconds",
-    "ratio_to_cross_entropy", "scoring_seconds", "peak_memory_mb", "noise_rate", "n_train",
-    "n_test", "trusted", "epochs", "max_epochs", "module", "features", "device", "version", "key",
+    "data", "noise", "rate", "labels", "method", "seed", "accuracy_last", "top5_last",
+    "accuracy_clid", "accuracy_noisy_validation", "accuracy_oracle", "epoch_clid",
+    "epoch_noisy_validation", "epoch_oracle", "noisy_validation", "neg_clid", "auroc",
+    "average_precision", "seconds", "ratio_to_cross_entropy", "scoring_seconds", "peak_memory_mb",
+    "noise_rate", "n_train", "n_test", "trusted", "epochs", "max_epochs", "module", "features",
+    "device", "version", "key",
 )  # fmt: skip
 TEXTS = ("data", "noise", "method", "module", "features", "device", "version", "key")
 N_BINS = 25
@@ -63,7 +64,7 @@ def run_cell(cell: Cell, settings: Settings) -> tuple[Measured, dict[str, list[f
         on_gpu = resolve_device(settings.device).type == "cuda"
         row = asdict(cell) | measure(clf, problem, on_gpu=on_gpu)
     row |= settings.columns | {"data": one_line(cell.data), "key": key_of(cell, settings)}
-    return row, _histogram(clf, problem)
+    return row, _histogram(clf, seen_by(clf, problem))
 
 
 @lru_cache
@@ -111,6 +112,12 @@ class TimedScore:
             self.seconds += time.perf_counter() - start
 
 
+def seen_by(clf: Any, problem: Problem) -> Problem:
+    """Return what an estimator learns from: rows without a label and votes, if it takes them."""
+    takes_gaps = "missing_label" in clf.get_params(deep=False)
+    return problem if takes_gaps else problem.one_label_each
+
+
 def measure(clf: Any, problem: Problem, *, on_gpu: bool = False) -> Measured:
     """Fit an estimator and return the values of `COLUMNS`, as far as they can be known.
 
@@ -126,10 +133,14 @@ def measure(clf: Any, problem: Problem, *, on_gpu: bool = False) -> Measured:
             for name, scorer in timed.items()
         ]
         clf.set_params(callbacks=[*(own["callbacks"] or []), *watch])
+    seen = seen_by(clf, problem)
+    y, missing_label = seen.shown
+    if missing_label is not None:
+        clf.set_params(missing_label=missing_label)
     beside = {
         "X_val": problem.X_val,
         "y_val": problem.y_val,
-        "clean_mask": problem.trusted,
+        "clean_mask": seen.trusted,
     }
     known = inspect.signature(clf.fit).parameters
     beside = {name: value for name, value in beside.items() if name in known and value is not None}
@@ -137,7 +148,7 @@ def measure(clf: Any, problem: Problem, *, on_gpu: bool = False) -> Measured:
 
     def fit() -> None:
         start = time.perf_counter()
-        clf.fit(problem.X, problem.y, **beside)
+        clf.fit(seen.X, y, **beside)
         seconds.append(time.perf_counter() - start)
 
     peak = peak_memory(fit, on_gpu)
@@ -161,7 +172,7 @@ def measure(clf: Any, problem: Problem, *, on_gpu: bool = False) -> Measured:
     }
     row["top5_last"] = _top_five(clf, problem)
     row |= {"neg_clid": last.get("neg_clid"), "noisy_validation": last.get("noisy_validation")}
-    return row | _accuracies(curves, bool(history)) | _found(clf, problem)
+    return row | _accuracies(curves, bool(history)) | _found(clf, seen)
 
 
 def _scores(problem: Problem) -> dict[str, Callable[[Any], float]]:
@@ -222,7 +233,7 @@ def _found(clf: Any, problem: Problem) -> Measured:
     """Return how well the qualities separate wrong labels from right ones."""
     if problem.wrong is None:
         return {}
-    row: Measured = {"noise_rate": float(problem.wrong.mean())}
+    row: Measured = {"noise_rate": float(problem.wrong[_with_label(problem)].mean())}
     ratings = _ratings(clf, problem)
     if ratings is None:
         return row
@@ -233,16 +244,23 @@ def _found(clf: Any, problem: Problem) -> Measured:
 
 
 def _ratings(clf: Any, problem: Problem) -> tuple[NDArray[np.bool_], NDArray[np.float64]] | None:
-    """Return which labels are wrong, and their qualities, for the rows that are not trusted.
+    """Return which labels are wrong, and their qualities, for labelled rows that are not trusted.
 
-    None if there is nothing to separate.
+    None if there is nothing to separate, or if votes were learned from: what is rated then is not
+    their majority.
     """
     wrong, quality = problem.wrong, getattr(clf, "label_quality_", None)
-    if wrong is None or quality is None:
+    if wrong is None or quality is None or problem.votes is not None:
         return None
+    rated = _with_label(problem)
     if problem.trusted is not None:
-        wrong, quality = wrong[~problem.trusted], quality[~problem.trusted]
+        rated = rated & ~problem.trusted
+    wrong, quality = wrong[rated], quality[rated]
     return None if wrong.all() or not wrong.any() else (wrong, quality)
+
+
+def _with_label(problem: Problem) -> NDArray[np.bool_]:
+    return np.ones(len(problem.y), bool) if problem.labelled is None else problem.labelled
 
 
 def _histogram(clf: Any, problem: Problem) -> dict[str, list[float]]:

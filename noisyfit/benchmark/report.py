@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 from noisyfit.benchmark.grid import QUALITY, TABLE
 from noisyfit.benchmark.measuring import COLUMNS, TEXTS
 from noisyfit.benchmark.summary import (
+    ALL_LABELS,
     PLACE,
     against_baseline,
     differences,
+    placed,
     summarize,
     table_of,
     title_of,
@@ -91,7 +93,7 @@ def draw_figures(folder: Path, results: pd.DataFrame) -> Figures:
 
 
 def _drawn(folder: Path, results: pd.DataFrame, figures: Any) -> Figures:
-    summary = summarize(results)
+    summary, results = summarize(results), placed(results)
     found: Figures = {}
     if _compares_cells(results):
         overall = figures.above_baseline(differences(results))
@@ -104,13 +106,17 @@ def _drawn(folder: Path, results: pd.DataFrame, figures: Any) -> Figures:
         for place, rows in results[results["data"] == data].groupby(PLACE, sort=False):
             histograms = _histograms(folder, rows)
             if histograms:
-                _, kind, rate = place
-                drawn[f"quality_{kind}_{rate:g}"] = figures.separation(histograms, title_of(*place))
+                name = _figure_name(*place[1:])
+                drawn[name] = figures.separation(histograms, title_of(*place))
         found[str(data)] = [
             (title, _save(figure, folder / f"figure_{number}_{title}.png"))
             for title, figure in drawn.items()
         ]
     return found
+
+
+def _figure_name(kind: str, rate: float, labels: str) -> str:
+    return f"quality_{kind}_{rate:g}" + ("" if labels == ALL_LABELS else f"_{labels}")
 
 
 def _compares_cells(results: pd.DataFrame) -> bool:

@@ -37,6 +37,9 @@ class Source:
         Their true labels, if known. Equal to ``y`` if the data have no noise of their own.
     X_test, y_test : arrays or None
         Test rows with clean labels. None if only given labels are known.
+    votes : array (n, n_annotators) or None
+        What each annotator said of the training rows, -1 for nothing, if methods are to learn from
+        that. ``y`` is then the majority.
     """
 
     X: NDArray[Any]
@@ -44,6 +47,7 @@ class Source:
     y_clean: NDArray[Any] | None = None
     X_test: NDArray[Any] | None = None
     y_test: NDArray[Any] | None = None
+    votes: NDArray[Any] | None = None
 
     @property
     def is_clean(self) -> bool:
@@ -191,14 +195,25 @@ def _split(X: NDArray[Any], y: NDArray[Any]) -> Source:
     return Source(X, y, y, X_test, y_test)
 
 
-def _stored(bunch: Any) -> Source:
+def _stored(bunch: Any, votes: NDArray[Any] | None = None) -> Source:
     """Return what a loader returns, without the rows that have no given label."""
     kept = bunch.target >= 0
     rows, labels, clean = bunch.data, bunch.target, bunch.target_clean
     if not kept.all():
         rows, labels, clean = rows[kept], labels[kept], clean[kept]
     y_clean = labels if np.array_equal(labels, clean) else clean
-    return Source(rows, labels, y_clean, bunch.data_test, bunch.target_test)
+    votes = None if votes is None else votes[kept].astype(labels.dtype)
+    return Source(rows, labels, y_clean, bunch.data_test, bunch.target_test, votes)
+
+
+def _music_genre_votes() -> Source:
+    bunch = datasets.load_music_genre("majority")
+    return _stored(bunch, bunch.annotations)
+
+
+def _trec_votes() -> Source:
+    bunch = datasets.load_weak_text("trec")
+    return _stored(bunch, bunch.votes)
 
 
 NAMES: dict[str, Callable[[], Source]] = {
@@ -209,10 +224,12 @@ NAMES: dict[str, Callable[[], Source]] = {
     "cifar10n_aggre": lambda: _stored(datasets.load_cifar10n("aggre")),
     "cifar10n_random1": lambda: _stored(datasets.load_cifar10n("random1")),
     "trec": lambda: _stored(datasets.load_weak_text("trec")),
+    "trec_votes": _trec_votes,
     "hausa_news": lambda: _stored(datasets.load_weak_text("hausa_news")),
     "youtube_spam": lambda: _stored(datasets.load_weak_text("youtube_spam")),
     "music_genre": lambda: _stored(datasets.load_music_genre()),
     "music_genre_majority": lambda: _stored(datasets.load_music_genre("majority")),
+    "music_genre_votes": _music_genre_votes,
     "adult": lambda: _stored(datasets.load_adult()),
     **{name: partial(_table, name) for name in TABLES},
 }

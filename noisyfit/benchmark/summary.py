@@ -12,7 +12,8 @@ from noisyfit.benchmark.contenders import BASELINE, CLEAN
 if TYPE_CHECKING:
     import pandas as pd
 
-PLACE = ["data", "noise", "rate"]
+PLACE = ["data", "noise", "rate", "labels"]
+ALL_LABELS = "all"
 ACCURACIES = {
     "accuracy_last": "last epoch",
     "accuracy_clid": "chosen by CLID",
@@ -23,11 +24,21 @@ COST = ["seconds", "ratio_to_cross_entropy", "rows_per_second", "peak_memory_mb"
 PERCENT = [*ACCURACIES, "noisy_validation"]
 
 
+def placed(results: pd.DataFrame) -> pd.DataFrame:
+    """Return results whose column ``labels`` is text to group by.
+
+    It is ``"all"`` where it is empty, and in results of earlier versions, which had none.
+    """
+    stored = results.reindex(columns=["labels"])["labels"].fillna(ALL_LABELS)
+    return results.assign(labels=[n if isinstance(n, str) else f"{n:g}" for n in stored])
+
+
 def gap_recovery(results: pd.DataFrame) -> pd.Series:
     """Return how much of what noise cost cross-entropy each row recovers.
 
     This is ``(accuracy - noisy) / (clean - noisy)``, where noisy and clean are the accuracies of
-    cross-entropy after its last epoch on noisy and clean labels, for the same data and seed.
+    cross-entropy after its last epoch on noisy and clean labels, for the same data, number of
+    labels and seed.
 
     Parameters
     ----------
@@ -40,9 +51,10 @@ def gap_recovery(results: pd.DataFrame) -> pd.Series:
         1 is as good as clean labels, 0 as good as cross-entropy. NaN where either of them was not
         run, or where noise cost nothing.
     """
-    method = results["method"]
-    clean = results[method == CLEAN].groupby(["data", "seed"])["accuracy_last"].last()
-    top = results.join(clean.rename("top"), on=["data", "seed"])["top"]
+    results = placed(results)
+    method, fit = results["method"], ["data", "labels", "seed"]
+    clean = results[method == CLEAN].groupby(fit)["accuracy_last"].last()
+    top = results.join(clean.rename("top"), on=fit)["top"]
     bottom = _baseline(results)
     gap = (top - bottom).where(top > bottom)
     part = (results["accuracy_last"] - bottom) / gap
@@ -75,7 +87,7 @@ def summarize(results: pd.DataFrame) -> pd.DataFrame:
         *PERCENT, "top5_last", "gap_recovery", "neg_clid", "auroc", "average_precision", *COST,
     ]  # fmt: skip
     speed = results["n_train"] * results["epochs"] / results["seconds"]
-    of = results.assign(gap_recovery=gap_recovery(results), rows_per_second=speed)
+    of = placed(results).assign(gap_recovery=gap_recovery(results), rows_per_second=speed)
     of[measures] = of.reindex(columns=measures).astype(np.float64)
     groups = of.groupby([*PLACE, "method"], sort=False)[measures]
     means, spreads = groups.mean(), groups.std(ddof=1).add_suffix("_std")
@@ -95,7 +107,7 @@ def recovery_table(results: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """
     import pandas as pd
 
-    of = results.assign(recovery=100 * gap_recovery(results)).dropna(subset="recovery")
+    of = placed(results).assign(recovery=100 * gap_recovery(results)).dropna(subset="recovery")
     of = of[of["method"] != BASELINE]
     places = list(dict.fromkeys(of[PLACE].itertuples(index=False, name=None)))
     means = of.pivot_table("recovery", "method", PLACE).mean(axis=1, skipna=False)
@@ -125,7 +137,7 @@ def differences(results: pd.DataFrame) -> pd.DataFrame:
         The columns of ``PLACE``, ``method``, and ``difference``: the difference between accuracies
         after the last epoch on the same rows and labels, averaged over seeds.
     """
-    of = results[results["method"] != CLEAN]
+    of = placed(results[results["method"] != CLEAN])
     of = of.assign(difference=100 * (of["accuracy_last"].astype(np.float64) - _baseline(of)))
     of = of[of["method"] != BASELINE].dropna(subset="difference")
     return of.groupby([*PLACE, "method"], sort=False)["difference"].mean().reset_index()
@@ -134,9 +146,11 @@ def differences(results: pd.DataFrame) -> pd.DataFrame:
 def against_baseline(results: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """Return head and rows of a table over all cells, the best mean rank first.
 
-    A cell is one kind of noise on one data set. Gap recovery is computed from means over seeds and
-    clipped to between -100 and 100, on cells where clean labels gain at least one point.
+    A cell is one kind of noise on one data set, with one number of labels. Gap recovery is computed
+    from means over seeds and clipped to between -100 and 100, on cells where clean labels gain at
+    least one point.
     """
+    results = placed(results)
     points = differences(results)
     accuracy = 100 * results["accuracy_last"].astype(np.float64)
     means = accuracy.groupby([results[name] for name in (*PLACE, "method")]).mean()
@@ -169,7 +183,8 @@ def _recovered(wide: pd.DataFrame, clean: pd.Series | None, method: str) -> floa
     """Return how much of the gap a method recovers on average, in per cent."""
     if clean is None:
         return float("nan")
-    top = wide.index.get_level_values("data").map(clean.groupby("data").mean())
+    fit = ["data", "labels"]
+    top = wide.index.droplevel(["noise", "rate"]).map(clean.groupby(fit).mean())
     gap = np.asarray(top, np.float64) - wide[BASELINE]
     part = (100 * (wide[method] - wide[BASELINE]) / gap).clip(-100, 100)
     return float(part[gap >= 1].mean())
@@ -225,9 +240,8 @@ def table_of(part: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     return head, rows
 
 
-def title_of(data: str, noise: str, rate: float) -> str:
-    """Describe a kind of noise to people."""
-    data = Path(data).name  # if it is a file or folder
-    if noise == "given":
-        return f"{data}, labels as given"
-    return f"{data}, clean labels" if noise == "none" else f"{data}, {noise} {100 * rate:g} %"
+def title_of(data: str, noise: str, rate: float, labels: str = ALL_LABELS) -> str:
+    """Describe a kind of noise, and how many rows have labels, to people."""
+    kind = {"given": "labels as given", "none": "clean labels"}.get(noise)
+    parts = [Path(data).name, kind or f"{noise} {100 * rate:g} %"]  # it may be a file or folder
+    return ", ".join(parts if labels == ALL_LABELS else [*parts, f"{labels} labels"])

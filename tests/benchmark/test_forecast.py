@@ -7,6 +7,7 @@ import pytest
 from skorch.history import History
 
 from noisyfit.benchmark import forecast as module
+from noisyfit.benchmark.cells import Cell, Settings
 from noisyfit.benchmark.forecast import in_words
 from noisyfit.benchmark.grid import TABLE, run_grid, say_cost
 from tests.benchmark.test_grid import GRID
@@ -23,6 +24,22 @@ def test_cost__known_from_finished_cells__needs_no_probe(
     unit = (rows["seconds"] + rows["scoring_seconds"]) / rows["n_train"]
     expected = 2 * 108 * unit.groupby(rows["method"]).median().sum()
     assert said[1] == f"About {expected:.0f} s to go with 1 process(es)."
+
+
+def test_cost__of_another_number_of_labels__is_probed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = replace(GRID, methods=("sklearn+logistic",), rates=(0.4,), seeds=(0,), labels=(30,))
+    run_grid(grid, tmp_path, say=lambda line: None)
+    probed: list[int | None] = []
+
+    def probe(cell: Cell, settings: Settings) -> float:
+        probed.append(cell.labels)
+        return 1.0
+
+    monkeypatch.setattr(module, "_probe", probe)
+    say_cost(replace(grid, seeds=(7,), labels=(None, 30, 60)), tmp_path, say=lambda line: None)
+    assert probed == [None, 60]
 
 
 def test_cost__probed__scales_epochs_with_the_rows_but_not_what_comes_before_them(

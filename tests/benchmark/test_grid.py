@@ -100,6 +100,26 @@ def test_folder_with_rows_of_other_settings__is_an_error__and_is_kept(
     assert run_grid(elsewhere, tmp_path, say=lambda line: None) == 0
 
 
+def test_labels__some_and_all__share_a_folder__and_neither_is_taken_for_the_other(
+    tmp_path: Path, fitted: list[Cell]
+) -> None:
+    grid = replace(GRID, rates=(0.4,), seeds=(0,))
+    run_grid(grid, tmp_path, say=lambda line: None)
+    old = pd.read_csv(tmp_path / TABLE).drop(columns="labels")
+    old.to_csv(tmp_path / TABLE, index=False)  # as earlier versions wrote it
+    said: list[str] = []
+    run_grid(replace(grid, labels=(None, 30, 60)), tmp_path, say=said.append)
+    assert said[0] == "6 cells, 2 of them finished before."
+    assert [cell.labels for cell in fitted[2:]] == [30, 30, 60, 60]
+    assert "symmetric 40 %, 60 labels, seed 0" in said[-1]
+    table = pd.read_csv(tmp_path / TABLE)
+    assert table["labels"].fillna(0).tolist() == [0, 0, 30, 30, 60, 60]
+    assert table["key"].is_unique
+    seconds = table["seconds"].to_numpy()
+    ratios = seconds[1::2] / seconds[::2]
+    assert table["ratio_to_cross_entropy"][1::2].to_numpy() == pytest.approx(ratios, rel=1e-4)
+
+
 def test_table_is_tidy__and_its_ratios_are_of_the_same_cell(tmp_path: Path) -> None:
     run_grid(GRID, tmp_path, say=lambda line: None)
     table = pd.read_csv(tmp_path / TABLE)

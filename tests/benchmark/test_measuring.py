@@ -7,6 +7,7 @@ import pytest
 
 from noisyfit import CrossEntropyClassifier, neg_clid, noise
 from noisyfit.benchmark.cells import Cell, Problem, held_out, pose, source_of
+from noisyfit.benchmark.contenders import make
 from noisyfit.benchmark.measuring import COLUMNS, measure, run_cell
 from noisyfit.metrics import detection_auroc, detection_average_precision
 from tests.benchmark.test_cells import CELL, SETTINGS
@@ -109,6 +110,71 @@ def test_top_five__class_without_a_training_row__is_missed_and_no_error() -> Non
     assert 0 < row["accuracy_last"] <= row["top5_last"] <= np.mean(y[200:] != 3)
     unknown = Problem(X[fit], y[fit], X_test=X[y == 3], y_test=y[y == 3])
     assert measure(clf, unknown)["top5_last"] == 0
+
+
+def test_labels__of_some_rows__methods_of_the_package_see_all_rows() -> None:
+    cell = replace(CELL, labels=60)
+    row, histogram = run_cell(cell, SETTINGS)
+    problem = pose(source_of("digits", None)[0], cell, SETTINGS)
+    wrong, labelled = problem.wrong, problem.labelled
+    assert wrong is not None
+    assert labelled is not None
+    y = np.where(labelled, problem.y, -1)
+    clf = CrossEntropyClassifier(max_epochs=4, missing_label=-1, device="cpu", random_state=1)
+    clf.fit(problem.X, y, X_val=problem.X_val, y_val=problem.y_val)
+    assert row["accuracy_last"] == clf.score(problem.X_test, problem.y_test)
+    assert row["auroc"] == detection_auroc(wrong[labelled], clf.label_quality_[labelled])
+    assert row["noise_rate"] == wrong[labelled].mean()
+    assert (row["labels"], row["n_train"]) == (60, 270)
+    assert sum(histogram["wrong"]) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("method", ["sklearn+neighbors", "cleanlab+logistic"])
+def test_labels__of_some_rows__other_methods_see_no_other_rows(method: str) -> None:
+    cell = replace(CELL, method=method, labels=100)
+    row, _ = run_cell(cell, SETTINGS)
+    problem = pose(source_of("digits", None)[0], cell, SETTINGS)
+    kept, wrong = problem.labelled, problem.wrong
+    assert kept is not None
+    assert wrong is not None
+    clf = make(method, max_epochs=4, random_state=1).fit(problem.X[kept], problem.y[kept])
+    assert row["accuracy_last"] == np.mean(clf.predict(problem.X_test) == problem.y_test)
+    assert row["noise_rate"] == wrong[kept].mean()
+    assert row["n_train"] == 270
+    if method == "cleanlab+logistic":
+        assert row["auroc"] == detection_auroc(wrong[kept], clf.label_quality_)
+
+
+def test_labels__that_are_text__may_be_missing(tmp_path: Path) -> None:
+    X, y = blobs(80)
+    lines = [",".join(map(str, [*row, f"class {k}"])) for row, k in zip(X, y, strict=True)]
+    head = ",".join([*(f"x{i}" for i in range(8)), "kind"])
+    (tmp_path / "own.csv").write_text("\n".join([head, *lines]))
+    cell = Cell("cross_entropy", str(tmp_path / "own.csv"), "given", 0.0, 0, 20)
+    row, _ = run_cell(cell, replace(SETTINGS, label="kind", epochs=2))
+    assert 0 < row["noisy_validation"] <= 1
+
+
+@pytest.mark.parametrize("method", ["cross_entropy", "cleanlab+logistic"])
+def test_votes__what_rates_no_majority_has_no_auroc(method: str) -> None:
+    X, y = blobs(200)
+    votes = np.where(
+        np.random.default_rng(0).random((200, 3)) < 0.3, (y[:, None] + 1) % 3, y[:, None]
+    )
+    votes[::2, 1] = -1
+    majority = np.array([np.bincount(row[row >= 0]).argmax() for row in votes])
+    problem = Problem(X[:150], majority[:150], y[:150], X_test=X[150:], y_test=y[150:])
+    problem = replace(problem, votes=votes[:150])
+    clf = make(method, max_epochs=4, device="cpu", random_state=0)
+    row = measure(clf, problem)
+    assert problem.wrong is not None
+    assert row["noise_rate"] == problem.wrong.mean()
+    assert row["accuracy_last"] > 0.5
+    if method == "cross_entropy":
+        np.testing.assert_array_equal(clf.votes_, votes[:150])
+        assert "auroc" not in row
+    else:
+        assert row["auroc"] == detection_auroc(problem.wrong, clf.label_quality_)
 
 
 @pytest.mark.parametrize("method", ["cross_entropy", "sklearn+logistic"])

@@ -119,6 +119,30 @@ def test_report__trusted_rows__are_said(tmp_path: Path) -> None:
     assert "Training rows: digits: 100. 40 of them trusted." in markdown_of(tmp_path)
 
 
+def test_report__labels_of_some_rows__have_tables_of_their_own(folder: Path) -> None:
+    table = Table(folder / TABLE, COLUMNS)
+    last = {"cross_entropy": 0.3, "flywheel": 0.4, "cross_entropy_clean": 0.5}
+    for method, accuracy in last.items():
+        key = f"{method}0_50"
+        table.append(row(method, 0, labels=50, accuracy_last=accuracy, key=key))
+    (folder / QUALITY / "flywheel0_50.json").write_text('{"right": [0.5, 0.5], "wrong": [1, 0]}')
+    results = pd.read_csv(folder / TABLE)
+    found = gap_recovery(results)[results["method"] == "flywheel"]
+    assert found.tolist() == pytest.approx([(0.8 - 0.6) / (0.9 - 0.6), 1.0, 0.5])
+    summary = summarize(results).set_index(["method", "labels"])
+    assert summary["runs"]["flywheel", "all"] == 2
+    assert summary["accuracy_last"]["flywheel", "50"] == pytest.approx(0.4)
+    text = markdown_of(folder)
+    assert "### digits, symmetric 40 %\n" in text
+    assert "### digits, symmetric 40 %, 50 labels\n" in text
+    assert "quality_symmetric_0.4.png" in text
+    assert "quality_symmetric_0.4_50.png" in text
+    page = folder / "page.md"
+    page.write_text(f"{MARK}\n")
+    write_page(folder, page)
+    assert "## digits, symmetric 40 %, 50 labels\n" in page.read_text(encoding="utf-8")
+
+
 def test_report__features__are_said(tmp_path: Path) -> None:
     table = Table(tmp_path / TABLE, COLUMNS)
     table.append(row("flywheel", 0, features="efficientnet_lite0"))

@@ -116,6 +116,21 @@ def test_tables__are_in_the_order_of_their_numbers_of_classes() -> None:
 
 
 @pytest.mark.data
+@pytest.mark.parametrize(
+    "name, majority, n_annotators",
+    [("music_genre_votes", "music_genre_majority", 44), ("trec_votes", "trec", 68)],
+)
+def test_load__votes__come_with_their_majority(name: str, majority: str, n_annotators: int) -> None:
+    source, one_each = load(name), load(majority)
+    assert source.votes is not None
+    assert source.votes.shape == (len(source.y), n_annotators)
+    assert (source.votes >= 0).any(1).all()
+    assert (source.votes == source.y[:, None]).any(1).all()
+    for part in ("X", "y", "y_clean", "X_test", "y_test"):
+        np.testing.assert_array_equal(getattr(source, part), getattr(one_each, part))
+
+
+@pytest.mark.data
 def test_load__trec__leaves_out_rows_without_a_label() -> None:
     source = load("trec")
     assert (source.y >= 0).all()

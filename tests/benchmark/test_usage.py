@@ -182,6 +182,7 @@ def test_stored_data__that_are_not_there__are_refused(
         ("--rows", ["0", "-5", "1.5", "nan", "x", "1", "9" * 30]),
         ("--test-rows", ["0", "-5", "nan"]),
         ("--trusted", ["0", "-5", "1.5"]),
+        ("--labels", ["0", "-5", "1.5", "nan", "x", "9", "1132"]),
         ("--jobs", ["0", "-1", "nan", "x", "9" * 30]),
         ("--epochs", ["0", "1", "-3", "nan", "2.5", "9" * 30]),
         ("--holdout", ["-0.1", "1", "nan", "x", "0.9999"]),
@@ -230,6 +231,17 @@ def test_values_given_twice__are_one(here: Path, capsys: pytest.CaptureFixture[s
     command += ["digits", "--seeds", "0", "0", "--rates", "0.4", "0.4", "auto", "--dry-run"]
     assert main([*command, "--rows", "100"]) == 0
     assert "1 cells" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("n", [9, 271])
+def test_labels__fewer_than_classes_or_more_than_rows__are_refused(
+    n: int, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = (
+        "--labels must be at least the number of classes, 10, and at most that of training rows, "
+        f"270. Got {n} for digits."
+    )
+    assert_refused(["benchmark", "--rows", "300", "--labels", "20", str(n)], message, capsys)
 
 
 def test_trusted_rows_of_data_without_true_labels__are_refused(
