@@ -13,7 +13,7 @@ from noisyfit.data.training import TrainingData
 from noisyfit.estimator.given import with_gaps
 from noisyfit.estimator.pilot import PILOT_MINIMUM, pilot_of
 from noisyfit.exceptions import warn
-from noisyfit.nn.annotators import Votes, agree, confusion_matrices, right_votes
+from noisyfit.nn.annotators import Votes, agree, confusion_matrices, right_votes, vote_counts
 
 AGGREGATIONS = {"dawid_skene": "DawidSkene", "glad": "GLAD", "mace": "MACE"}  # of crowd-kit
 OF_VOTES = ("consensus_", "annotators_", "votes_", "annotator_quality_", "annotator_confusion_")
@@ -24,8 +24,12 @@ class Annotators:
 
     At first all votes count alike, or as ``annotator_aggregation`` says. Networks trained on that
     for one half of the rows predict the other half (`noisyfit.estimator.pilot`). Votes and
-    predictions together give the confusion matrices of the annotators and the probabilities of the
-    true classes, in turns (`noisyfit.nn.annotators`). A method learns these as soft labels.
+    predictions together say how often each annotator is right and how probable each true class is,
+    in turns (`noisyfit.nn.annotators`).
+
+    A method learns these probabilities as soft labels, and on a row with n votes the votes as they
+    are to one part in n: a single vote is a label like any other, and whether it is right is for
+    the method to find out.
     """
 
     annotator_aggregation: str
@@ -42,7 +46,12 @@ class Annotators:
         state: dict[str, Tensor] = super()._whole_state(n, n_classes)  # type: ignore[misc]
         if self._run.data.votes is None:
             return state
-        return state | {"consensus": torch.zeros(n, n_classes)}
+        n_annotators = self._run.data.votes.shape[1]
+        return state | {
+            "consensus": torch.zeros(n, n_classes),
+            "annotator_quality": torch.zeros(n_annotators),
+            "annotator_confusion": torch.zeros(n_annotators, n_classes, n_classes),
+        }
 
     def _weigh_votes(self, data: TrainingData) -> None:
         """Find out what votes and predictions say together."""
@@ -58,8 +67,12 @@ class Annotators:
                 f"{int(data.has_label.sum())}: what networks predict for rows does not count."
             )
         joint = agree(beliefs, votes, data.given)
-        joint = torch.where(data.trusted[:, None], data.distributions(), joint)
-        self.state_.consensus.copy_(joint * data.has_label[:, None])
+        joint = torch.where(data.trusted[:, None], data.given, joint)
+        as_they_are = 1 / vote_counts(votes).clamp(min=1)[:, None]
+        learned = torch.lerp(joint, data.given, as_they_are) * data.has_label[:, None]
+        self.state_.consensus.copy_(learned)
+        self.state_.annotator_quality.copy_(right_votes(joint, votes))
+        self.state_.annotator_confusion.copy_(confusion_matrices(joint, votes))
 
     def _learn_consensus(self, data: TrainingData, everything: TrainingData) -> None:
         """Replace the labels of the training rows by what votes and predictions say together."""
@@ -76,15 +89,13 @@ class Annotators:
         found = torch.as_tensor(aggregated(self.annotator_aggregation, votes)).to(known)
         return torch.where((data.trusted | ~data.has_label)[:, None], known, found)
 
-    def _rate_annotators(self, data: TrainingData, everything: TrainingData) -> None:
-        """Write what was learned from the votes, and what it says about those who cast them."""
+    def _rate_annotators(self, everything: TrainingData) -> None:
+        """Write what the votes were taken for, and what that says about those who cast them."""
         codes = everything.labels.cpu().numpy()
         self.consensus_ = with_gaps(self.classes_, codes, self.missing_label)
         self.given_labels_ = self.consensus_
-        assert data.votes is not None
-        votes, beliefs = Votes.of(data.votes, data.n_classes), self.state_.consensus
-        self.annotator_quality_ = right_votes(beliefs, votes).cpu().numpy()
-        self.annotator_confusion_ = confusion_matrices(beliefs, votes).cpu().numpy()
+        self.annotator_quality_ = self.state_.annotator_quality.cpu().numpy()
+        self.annotator_confusion_ = self.state_.annotator_confusion.cpu().numpy()
 
 
 def aggregated(name: str, votes: Votes) -> NDArray[np.float64]:

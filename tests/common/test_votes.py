@@ -46,7 +46,7 @@ def test_annotators__of_known_quality__are_recovered() -> None:
     qualities = [0.9, 0.8, 0.7, 0.6, 0.45]
     votes, matrices = crowd(y, qualities, share=0.8)
     for seed in range(3):
-        clf = CrossEntropyClassifier(missing_label=-1, random_state=seed, device="cpu")
+        clf = quick(CrossEntropyClassifier, max_epochs=15, missing_label=-1, random_state=seed)
         clf.fit(X, votes)
         assert np.abs(clf.annotator_confusion_ - matrices).max() < 0.05
         np.testing.assert_allclose(clf.annotator_quality_, qualities, atol=0.05)
@@ -57,7 +57,7 @@ def test_consensus__is_right_more_often_than_the_majority() -> None:
     for seed in range(3):
         votes, _ = crowd(y, [0.9, 0.75, 0.5, 0.5, 0.4], share=0.6, seed=seed)
         counts = np.stack([(votes == k).sum(1) for k in range(3)], 1)
-        clf = CrossEntropyClassifier(missing_label=-1, random_state=seed, device="cpu")
+        clf = quick(CrossEntropyClassifier, max_epochs=15, missing_label=-1, random_state=seed)
         clf.fit(X, votes)
         right = (clf.consensus_ == y)[votes.max(1) >= 0].mean()
         assert right > (counts.argmax(1) == y)[votes.max(1) >= 0].mean() + 0.1

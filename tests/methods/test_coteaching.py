@@ -97,7 +97,7 @@ def test_forget_rate__no_epoch_after_the_warm_up__is_zero() -> None:
         quick(CoTeachingClassifier, max_epochs=2, warmup_epochs=2).fit(X, y)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_digits__symmetric__is_better_than_cross_entropy() -> None:
     methods = [CrossEntropyClassifier(max_epochs=30), CoTeachingClassifier(max_epochs=30)]
     plain, ours = digits_scores(methods)

@@ -298,7 +298,7 @@ def test_meta_model__images__are_learned() -> None:
 # Learning.
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_digits__is_far_better_than_cross_entropy() -> None:
     methods = [CrossEntropyClassifier(), DivideMixClassifier()]
     for kind, margin in (("symmetric", 0.02), ("pairflip", 0.05)):
@@ -306,7 +306,7 @@ def test_digits__is_far_better_than_cross_entropy() -> None:
         assert np.mean(ours - plain) > margin
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_digits__meta_models__are_far_better_than_cross_entropy() -> None:
     kinds = [DivideMixClassifier(max_epochs=30, meta_model=kind) for kind in ("wnet", "vri")]
     plain, *ours = digits_scores([CrossEntropyClassifier(max_epochs=30), *kinds])

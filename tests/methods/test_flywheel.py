@@ -143,7 +143,7 @@ def digit_images(n: int) -> tuple[NDArray[Any], NDArray[Any]]:
     return (X[:n].reshape(-1, 8, 8) * 15).astype(np.uint8), y[:n]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_warm_up__of_images_that_are_memorised__ends_before_the_last_epoch() -> None:
     X, y = digit_images(500)
     for seed in range(3):

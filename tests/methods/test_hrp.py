@@ -39,7 +39,7 @@ def quick(**params: Any) -> HRPClassifier:
     return HRPClassifier(**settings | {"device": "cpu"} | params)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("with_trusted", [True, False], ids=["trusted rows", "none"])
 def test_digits__pairflip__is_far_better_than_cross_entropy(with_trusted: bool) -> None:
     X, y = load_digits(return_X_y=True)

@@ -44,7 +44,7 @@ def plain_mlp(n_features: int, n_classes: int) -> nn.Module:
     return nn.Sequential(nn.Linear(n_features, 128), nn.ReLU(), nn.Linear(128, n_classes))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_digits__pairflip__is_far_better_than_cross_entropy_and_never_falls_back() -> None:
     X, y = load_digits(return_X_y=True)
     gained, found, fallen = [], [], []

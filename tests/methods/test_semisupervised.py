@@ -189,7 +189,7 @@ def test_averaged_network__predicts() -> None:
     np.testing.assert_allclose(clf.predict_proba(X), logits.detach().numpy(), atol=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_digits__hundred_labels_of_which_forty_percent_are_wrong__win_ten_points() -> None:
     X, y = load_digits(return_X_y=True)
     gains = []

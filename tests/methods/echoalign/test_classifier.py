@@ -440,7 +440,7 @@ def test_loss__sees_class_dependent_noise() -> None:
     assert np.mean(found) > 0.85
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("kind", [noise.symmetric, noise.pairflip])
 def test_default__digits__is_well_above_cross_entropy(kind: Any) -> None:
     X, y = load_digits(return_X_y=True)
