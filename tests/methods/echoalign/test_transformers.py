@@ -144,6 +144,27 @@ def test_similarity__is_the_cosine_of_the_features() -> None:
         assert echo.similarities_[i] == pytest.approx(cosine, abs=1e-5)
 
 
+def test_relative_similarity__is_the_lead_over_the_best_other_label() -> None:
+    X = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
+    y = np.repeat(["a", "b", "c"], 3)
+    shift = np.random.default_rng(1).normal(size=(3, 4)).astype(np.float32)
+
+    def toward(x: Any, labels: Any, generator: Any) -> Any:
+        return x + torch.tensor(shift[np.searchsorted(["a", "b", "c"], labels)])
+
+    echo = EchoSelect(toward, lambda rows: rows, relative=True, threshold=0.0).fit(X, y)
+    for i, code in enumerate(np.repeat([0, 1, 2], 3)):
+        cosines = []
+        for other in shift:
+            a, b = X[i].astype(float), X[i].astype(float) + other
+            cosines.append(sum(a * b) / (sum(a * a) ** 0.5 * sum(b * b) ** 0.5))
+        lead = cosines[code] - max(c for k, c in enumerate(cosines) if k != code)
+        assert echo.similarities_[i] == pytest.approx(lead, abs=1e-5)
+    assert ((echo.label_quality_ >= 0) & (echo.label_quality_ <= 1)).all()
+    np.testing.assert_allclose(echo.score_labels(X, y), echo.label_quality_, atol=1e-6)
+    np.testing.assert_array_equal(echo.support_, echo.similarities_ >= 0)
+
+
 def test_echo_mod__returns_modified_rows_and_predicts_on_originals() -> None:
     X, y = table()
     echo = EchoMod(lambda x, labels, generator: 2 * x)
