@@ -468,3 +468,11 @@ def test_losses__on_a_gpu__stay_there_and_wait_for_nothing() -> None:
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert all(result.is_cuda for result in results)
+
+
+@pytest.mark.parametrize("loss", ["generalized_cross_entropy", "reverse_cross_entropy"])
+def test_losses_of_labels__of_a_distribution__are_the_mean_over_its_classes(loss: str) -> None:
+    function = getattr(losses, loss)
+    logits, given = torch.randn(6, 4), torch.rand(6, 4).softmax(1)
+    each = torch.stack([function(logits, torch.full((6,), k)) for k in range(4)], 1)
+    torch.testing.assert_close(function(logits, given), (given * each).sum(1))

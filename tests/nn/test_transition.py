@@ -148,3 +148,18 @@ def test_mean__forms_count_by_their_likelihood() -> None:
         share = math.exp(-nats / 3) / (1 + math.exp(-nats / 3))
         expected = (1 - share) * right + share * wrong
         np.testing.assert_allclose(_mean(found, 200), expected, atol=1e-5)
+
+
+def test_posterior__of_a_distribution__is_the_mean_over_the_labels_it_may_be() -> None:
+    rng = np.random.default_rng(0)
+    beliefs, given = rng.dirichlet([1, 1, 1], 5), rng.dirichlet([1, 1, 1], 5)
+    matrix = rng.dirichlet([1, 1, 1], 3)
+    given[4] = 0  # without a label
+    expected = np.zeros((5, 3))
+    for row in range(5):
+        for label in range(3):
+            joint = beliefs[row] * matrix[:, label]
+            expected[row] += given[row, label] * joint / joint.sum()
+    expected[4] = beliefs[4]
+    found = posterior(*map(torch.tensor, (beliefs, given, matrix)))
+    np.testing.assert_allclose(found, expected)
