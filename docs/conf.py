@@ -39,6 +39,7 @@ sphinx_gallery_conf = {
         [
             "plot_find_wrong_labels.py",
             "plot_images.py",
+            "plot_votes.py",
             "plot_displays.py",
             "plot_choose_without_clean_labels.py",
             "plot_fine_tuning.py",
