@@ -269,9 +269,8 @@ class SemiSupervisedClassifier(MetaLearning):
             probs = logits.detach().float().softmax(1)
             earlier = self.state_.targets[idx].lerp(probs, 1 - ELR_MOMENTUM)
             self.state_.targets[idx] = earlier
-            loss = (
-                loss + ELR_WEIGHT * (~trusted * early_learning_regularizer(logits, earlier)).mean()
-            )
+            terms = early_learning_regularizer(logits, earlier)
+            loss = loss + ELR_WEIGHT * (~trusted * terms).mean()
         return loss
 
     def _consistency(self, logits: Tensor, idx: Tensor | None = None) -> Tensor:
@@ -301,8 +300,7 @@ class SemiSupervisedClassifier(MetaLearning):
     def _average(self) -> None:
         """Move the average of the weights; the first steps form a plain mean."""
         self.state_.n_steps += 1
-        share = torch.maximum(1 / self.state_.n_steps, torch.tensor(1 - self.ema))
-        follow(self.average_, self.module_, share)
+        follow(self.average_, self.module_, (1 / self.state_.n_steps).clamp(min=1 - self.ema))
 
     # ----------------------------------------------------------------- meta set, networks, beliefs
 
