@@ -44,9 +44,10 @@ class Annotators:
 
     def _whole_state(self, n: int, n_classes: int) -> dict[str, Tensor]:
         state: dict[str, Tensor] = super()._whole_state(n, n_classes)  # type: ignore[misc]
-        if self._run.data.votes is None:
+        run = vars(self).get("_run")  # none if the networks are made outside of a fit
+        if run is None or run.data.votes is None:
             return state
-        n_annotators = self._run.data.votes.shape[1]
+        n_annotators = run.data.votes.shape[1]
         return state | {
             "consensus": torch.zeros(n, n_classes),
             "annotator_quality": torch.zeros(n_annotators),
