@@ -107,8 +107,8 @@ def has_columns(y: Any) -> bool:
 
 def column_names(y: Any, n_columns: int) -> NDArray[Any]:
     """Return the names of the columns of a frame, else their positions."""
-    columns = getattr(y, "columns", None)
-    return np.arange(n_columns) if columns is None else np.asarray(columns)
+    names = getattr(y, "column_names", getattr(y, "columns", None))  # Arrow's columns are data
+    return np.arange(n_columns) if names is None else np.asarray(names)
 
 
 def with_gaps(classes: NDArray[Any], codes: NDArray[np.int64], missing_label: Any) -> NDArray[Any]:

@@ -65,7 +65,13 @@ class Reader(InputReader, LabelProtocol):
 
     def _read_given(self, y: Any, name: str = "y", classes: NDArray[Any] | None = None) -> Given:
         """Read what y says about the classes of rows, which are known unless it is for `fit`."""
-        if not (has_columns(y) or self.soft_labels):
+        if self.classes is not None and not self.soft_labels:
+            raise ValueError(
+                f"classes names the columns of soft labels. Got classes={self.classes!r} and "
+                "soft_labels=False. Leave it out, or pass soft_labels=True."
+            )
+        for_fit = classes is None
+        if not has_columns(y) and not (self.soft_labels and for_fit):
             return Given.one_each(y, self.missing_label, classes, name)
         columns = as_column(y)
         if not self.soft_labels:
@@ -78,7 +84,13 @@ class Reader(InputReader, LabelProtocol):
             )
         own = column_names(y, columns.shape[1])
         names = own if self.classes is None else np.asarray(self.classes)
-        return Given.of_probabilities(columns, self.missing_label, names, name)
+        given = Given.of_probabilities(columns, self.missing_label, names, name)
+        if classes is not None and given.classes.tolist() != classes.tolist():
+            raise ValueError(
+                f"The columns of {name} must be the classes seen in fit, {classes.tolist()}. Got "
+                f"{names.tolist()}. Pass a data frame with these names."
+            )
+        return given
 
     def _remember_labels(self, X: Any, y: Any, given: Given) -> None:
         """Store the labels as they were given, and the names of rows and of annotators."""
@@ -123,7 +135,7 @@ class Reader(InputReader, LabelProtocol):
         float
             In [0, 1].
         """
-        if not (has_columns(y) or self.soft_labels):
+        if not has_columns(y):
             return super().score(X, y, sample_weight)
         check_is_fitted(self)
         shares = self._read_given(y, classes=self.classes_).shares

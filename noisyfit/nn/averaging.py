@@ -20,6 +20,6 @@ def follow(average: nn.Module, newest: nn.Module, share: Tensor | float) -> None
     pairs = zip(average.state_dict().values(), newest.state_dict().values(), strict=True)
     for value, target in pairs:
         if value.is_floating_point():
-            value.lerp_(target, torch.as_tensor(share, dtype=value.dtype, device=value.device))
+            value.lerp_(target, share.to(value.dtype) if isinstance(share, Tensor) else share)
         else:
             value.copy_(target)

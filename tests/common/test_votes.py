@@ -86,13 +86,16 @@ def test_votes__become_one_label_a_row(cls: Estimator) -> None:
     assert not wrong[140:].any()
 
 
-def test_votes__echo_align__learns_their_consensus() -> None:
+def test_votes__echo_align__learns_their_consensus(tmp_path: Path) -> None:
     X, y = blobs(150)
     votes, _ = crowd(y, [0.9, 0.9, 0.6])
     clf = quick(EchoAlignClassifier).fit(X, votes)
     assert (clf.given_labels_ == clf.consensus_).all()
     assert clf.annotator_quality_.argmin() == 2
     assert {"n_votes", "disagreeing_annotators"} <= set(clf.label_issues().columns)
+    clf.save(tmp_path / "model")
+    loaded = EchoAlignClassifier.load(tmp_path / "model", device="cpu")
+    pd.testing.assert_frame_equal(loaded.label_issues(), clf.label_issues())
 
 
 def test_votes__saved_and_loaded__keep_what_is_known_of_the_annotators(tmp_path: Path) -> None:
@@ -189,6 +192,7 @@ BAD_COLUMNS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "rows of NaN": (np.full((30, 3), NAN), {"soft_labels": True}, "Set missing_label"),
     "text": (np.full((30, 3), "a"), {"soft_labels": True}, "must hold probabilities"),
     "one label a row": (np.arange(30) % 3, {"soft_labels": True}, "Got shape"),
+    "names of no columns": (np.arange(30) % 3, {"classes": [0, 1, 2]}, "soft_labels=False"),
     "names": (ONE_HOT, {"soft_labels": True, "classes": ["a", "a", "b"]}, "each of the 3 columns"),
 }
 
@@ -238,6 +242,9 @@ def test_soft_labels__columns_have_names() -> None:
     named = quick(CrossEntropyClassifier, soft_labels=True, classes=["c", "a", "b"])
     np.testing.assert_array_equal(named.fit(X, frame.to_numpy()).predict(X), clf.predict(X))
     assert clf.score(X, frame) > 0.95
+    assert clf.score(X, np.array(["c", "a", "b"])[y]) > 0.95  # labels, once the classes are known
+    with pytest.raises(ValueError, match="must be the classes seen in fit"):
+        clf.score(X, frame.to_numpy())
 
 
 def test_soft_labels__rows_of_nan__have_no_label() -> None:

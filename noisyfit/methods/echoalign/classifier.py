@@ -225,7 +225,12 @@ class EchoAlignClassifier(LabelProtocol, DelegatingClassifier, Savable, BaseEsti
 
     def _consensus(self, X: Any, y: Any, clean_mask: Any, seed: int) -> NDArray[Any]:
         """Return what votes stand for, as `CrossEntropyClassifier` finds it."""
-        found = CrossEntropyClassifier(missing_label=self.missing_label, random_state=seed)
+        selector = EchoSelect() if self.selector is None else self.selector
+        found = CrossEntropyClassifier(
+            image_layout=selector.image_layout,
+            missing_label=self.missing_label,
+            random_state=seed,
+        )
         found.fit(X, y, clean_mask=clean_mask)
         for name in OF_VOTES:
             setattr(self, name, getattr(found, name))
