@@ -67,13 +67,14 @@ class Annotators:
                 f"Votes are best weighed on {PILOT_MINIMUM} rows or more. Got "
                 f"{int(data.has_label.sum())}: what networks predict for rows does not count."
             )
+        beliefs = torch.where(data.trusted[:, None], data.given, beliefs)
         joint = agree(beliefs, votes, data.given)
         joint = torch.where(data.trusted[:, None], data.given, joint)
         as_they_are = 1 / vote_counts(votes).clamp(min=1)[:, None]
         learned = torch.lerp(joint, data.given, as_they_are) * data.has_label[:, None]
         self.state_.consensus.copy_(learned)
         self.state_.annotator_quality.copy_(right_votes(joint, votes))
-        self.state_.annotator_confusion.copy_(confusion_matrices(joint, votes))
+        self.state_.annotator_confusion.copy_(confusion_matrices(beliefs, votes, joint))
 
     def _learn_consensus(self, data: TrainingData, everything: TrainingData) -> None:
         """Replace the labels of the training rows by what votes and predictions say together."""

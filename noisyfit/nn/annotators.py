@@ -76,30 +76,35 @@ def agree(beliefs: Tensor, votes: Votes, start: Tensor) -> Tensor:
     -------
     Tensor of shape (n_samples, n_classes)
     """
-    prior = beliefs.clamp(min=SMALLEST).log()
     joint = start
     for _ in range(N_STEPS):
-        matrices = _with_shared_mistakes(_counts(joint, votes))
-        said = matrices.log()[votes.annotators, :, votes.labels]
-        joint = prior.index_add(0, votes.rows, said).softmax(1)
+        joint = _joined(beliefs, votes, _with_shared_mistakes(_counts(joint, votes)))
     return joint
 
 
-def confusion_matrices(beliefs: Tensor, votes: Votes) -> Tensor:
+def confusion_matrices(beliefs: Tensor, votes: Votes, joint: Tensor) -> Tensor:
     """Return the confusion matrix of each annotator, (n_annotators, n_classes, n_classes).
 
     True classes in rows, votes in columns; rows sum to 1. An annotator with few votes is taken to
-    make the mistakes of all.
+    make the mistakes of all. Where classes are joined as if all made the same mistakes, an
+    annotator looks more like the others than he is: they are joined once more with his own.
 
     Parameters
     ----------
     beliefs : Tensor of shape (n_samples, n_classes)
-        Probabilities of the true classes.
+        Predictions of networks that have not seen the rows.
     votes : Votes
+    joint : Tensor of shape (n_samples, n_classes)
+        What `agree` returned.
     """
-    counts = _counts(beliefs, votes)
-    expected = counts + PRIOR_VOTES * _with_shared_mistakes(counts)
-    return expected / expected.sum(2, keepdim=True)
+    own = _with_own_mistakes(_counts(joint, votes))
+    return _with_own_mistakes(_counts(_joined(beliefs, votes, own), votes))
+
+
+def _joined(beliefs: Tensor, votes: Votes, matrices: Tensor) -> Tensor:
+    """Return predictions and votes joined by Bayes' rule, (n_samples, n_classes)."""
+    said = matrices.log()[votes.annotators, :, votes.labels]
+    return beliefs.clamp(min=SMALLEST).log().index_add(0, votes.rows, said).softmax(1)
 
 
 def right_votes(beliefs: Tensor, votes: Votes) -> Tensor:
@@ -118,6 +123,12 @@ def _counts(beliefs: Tensor, votes: Votes) -> Tensor:
     counts = beliefs.new_zeros(n_annotators, n_classes, n_classes)
     counts.index_put_((votes.annotators, votes.labels), beliefs[votes.rows], accumulate=True)
     return counts.transpose(1, 2)
+
+
+def _with_own_mistakes(counts: Tensor) -> Tensor:
+    """Return the matrices of annotators who err as they did, and a little as all do."""
+    expected = counts + PRIOR_VOTES * _with_shared_mistakes(counts)
+    return expected / expected.sum(2, keepdim=True)
 
 
 def _with_shared_mistakes(counts: Tensor) -> Tensor:

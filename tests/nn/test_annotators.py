@@ -45,27 +45,33 @@ def example() -> tuple[NDArray[Any], NDArray[Any], Votes]:
     return beliefs, shares, Votes.of(torch.tensor(CODES), 3)
 
 
+def joined(beliefs: NDArray[Any], matrices: NDArray[Any]) -> NDArray[Any]:
+    turn = np.zeros((6, 3))
+    for row in range(6):
+        for true in range(3):
+            said = (matrices[a, true, v] for a, v in enumerate(CODES[row]) if v >= 0)
+            turn[row, true] = max(beliefs[row, true], 1e-3) * math.prod(said)
+    return turn / turn.sum(1, keepdims=True)
+
+
 def test_agree__is_bayes_rule_in_turns_with_the_annotators() -> None:
     beliefs, joint, votes = example()
-    start = torch.tensor(joint)
+    found = agree(torch.tensor(beliefs), votes, torch.tensor(joint))
     for _ in range(20):
-        matrices, turn = shared_mistakes(counts_of(joint)), np.zeros((6, 3))
-        for row in range(6):
-            for true in range(3):
-                said = (matrices[a, true, v] for a, v in enumerate(CODES[row]) if v >= 0)
-                turn[row, true] = max(beliefs[row, true], 1e-3) * math.prod(said)
-        joint = turn / turn.sum(1, keepdims=True)
-    found = agree(torch.tensor(beliefs), votes, start)
+        joint = joined(beliefs, shared_mistakes(counts_of(joint)))
     np.testing.assert_allclose(found.numpy(), joint, rtol=1e-8)
-    np.testing.assert_allclose(found[5], np.maximum(beliefs[5], 1e-3) / beliefs[5].sum(), rtol=1e-2)
 
 
-def test_confusion__adds_ten_votes_like_those_of_all() -> None:
-    beliefs, _, votes = example()
-    counts = counts_of(beliefs)
+def own_mistakes(counts: NDArray[Any]) -> NDArray[Any]:
     expected = counts + 10 * shared_mistakes(counts)
-    expected /= expected.sum(2, keepdims=True)
-    np.testing.assert_allclose(confusion_matrices(torch.tensor(beliefs), votes), expected)
+    return expected / expected.sum(2, keepdims=True)  # type: ignore[no-any-return]
+
+
+def test_confusion__joins_once_more_and_adds_ten_votes_like_those_of_all() -> None:
+    beliefs, shares, votes = example()
+    expected = own_mistakes(counts_of(joined(beliefs, own_mistakes(counts_of(shares)))))
+    found = confusion_matrices(torch.tensor(beliefs), votes, torch.tensor(shares))
+    np.testing.assert_allclose(found, expected)
 
 
 def test_right_votes__are_the_mean_belief_in_what_was_said() -> None:
