@@ -73,7 +73,8 @@ class Given:
         """Read the probabilities (n_samples, n_classes) of classes with these names."""
         _check_names(y, names, name)
         shares = _as_floats(y, name)
-        missing = np.isnan(shares).all(1) & (missing_label is not None and is_null(missing_label))
+        missing = np.all(np.isnan(shares), axis=1)
+        missing &= missing_label is not None and is_null(missing_label)
         shares[missing] = 0
         _check_probabilities(shares, missing, name)
         order = np.argsort(names)

@@ -142,7 +142,7 @@ class Reader(InputReader, LabelProtocol):
         assert shares is not None
         predicted = np.searchsorted(self.classes_, self.predict(X))
         check_lengths(len(predicted), len(shares))
-        labelled = shares.any(1)
+        labelled = np.any(shares, axis=1)
         self._check_some(labelled)
         weights = None if sample_weight is None else np.asarray(sample_weight)[labelled]
         agreeing = shares[np.arange(len(shares)), predicted][labelled]
