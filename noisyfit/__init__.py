@@ -7,8 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # read by type checkers and editors; `__getattr__` below imports them
-    from noisyfit.auditing.audit import Audit as Audit
     from noisyfit.auditing.audit import audit as audit
+    from noisyfit.auditing.findings import Audit as Audit
     from noisyfit.cleaning import LabelCleaner as LabelCleaner
     from noisyfit.displays.beliefs import BeliefTrajectoryDisplay as BeliefTrajectoryDisplay
     from noisyfit.displays.history import TrainingHistoryDisplay as TrainingHistoryDisplay
@@ -64,7 +64,7 @@ _HOME = {
     "EchoSelectSampler": "noisyfit.methods.echoalign.transformers",
     "ImageEmbedder": "noisyfit.embedding.embedder",
     "audit": "noisyfit.auditing.audit",
-    "Audit": "noisyfit.auditing.audit",
+    "Audit": "noisyfit.auditing.findings",
     "neg_clid": "noisyfit.metrics.divergence",
     "BeliefTrajectoryDisplay": "noisyfit.displays.beliefs",
     "LabelIssuesDisplay": "noisyfit.displays.label_issues",

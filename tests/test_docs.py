@@ -24,6 +24,7 @@ from noisyfit.benchmark.sources import NAMES, data_names
 from noisyfit.cli import _parser, main
 from noisyfit.noise import symmetric
 from tests.auditing.folders import write_audit
+from tests.helpers import blobs
 
 DOCS = Path(__file__).parents[1] / "docs"
 METHODS = {value.__name__: value for value in package_methods().values()}
@@ -298,6 +299,23 @@ def test_job__texts__classifier_learns(tmp_path: Path, monkeypatch: pytest.Monke
     texts, y = topics(0)
     pd.DataFrame({"body": texts, "spam": y}).to_csv("mails.csv", index=False)
     assert run("jobs/texts.rst", "")["clf"].score(*topics(1)) > 0.9
+
+
+@pytest.mark.slow
+def test_job__votes__people_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    X, y = blobs(150)
+    songs = pd.Index([f"a{i:03}" for i in range(150)], name="song")
+    pd.DataFrame(X, index=songs).to_csv("songs.csv")
+    says = {"kim": y, "lea": symmetric(y, 0.2, random_state=0).labels, "sam": (y + 1) % 3}
+    votes = pd.DataFrame(says, index=songs).rename_axis(columns="person").stack()
+    votes.sample(frac=0.8, random_state=0).rename("genre").to_csv("votes.csv")
+    ran = run("jobs/votes.rst", "")
+    for name in ("found", "clf"):
+        kim, _, sam = ran[name].annotator_quality_
+        assert kim > 0.9
+        assert sam < 0.2
+    assert (ran["found"].corrected_labels_ == y).mean() > 0.95
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

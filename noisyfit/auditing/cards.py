@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
-from noisyfit.auditing.audit import Audit
+from noisyfit.auditing.findings import Audit
 from noisyfit.auditing.page import MOST_CARDS, Card, Neighbour
 from noisyfit.auditing.subjects import Subject
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
-from noisyfit.auditing.audit import Audit
+from noisyfit.auditing.findings import Audit
 from noisyfit.auditing.page import Map
 
 MAPPED = 2000  # rows

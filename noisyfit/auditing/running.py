@@ -18,8 +18,10 @@ import torch
 
 from noisyfit import __version__
 from noisyfit.auditing import checks, known, page, reading
-from noisyfit.auditing.audit import Audit, audit, read_labels
+from noisyfit.auditing.audit import audit
 from noisyfit.auditing.cards import make_cards
+from noisyfit.auditing.findings import Audit
+from noisyfit.auditing.labels import read_labels
 from noisyfit.auditing.mapping import make_map
 from noisyfit.auditing.request import Request
 from noisyfit.auditing.source import LABELS, fingerprint

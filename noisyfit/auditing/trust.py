@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 from sklearn.metrics import roc_auc_score
 
+from noisyfit.nn import annotators
+from noisyfit.nn.annotators import Votes
 from noisyfit.nn.transition import calibrate, fit_transition, posterior
 
 _Floats = NDArray[np.float64]
@@ -69,8 +71,8 @@ class Injected(NamedTuple):
 
     Attributes
     ----------
-    quality : ndarray of shape (n_labelled,)
-        Their quality, sorted.
+    quality, given : ndarray of shape (n_labelled,)
+        Their quality and that of the given labels, by the detectors, sorted.
     auroc : float
         Probability that such a label is rated lower than a right one.
     found : float
@@ -78,11 +80,14 @@ class Injected(NamedTuple):
     """
 
     quality: _Floats
+    given: _Floats
     auroc: float
     found: float
 
 
-def weigh(beliefs: _Floats, codes: _Codes, trusted: NDArray[np.bool_]) -> Trust:
+def weigh(
+    beliefs: _Floats, codes: _Codes, trusted: NDArray[np.bool_], votes: _Codes | None = None
+) -> Trust:
     """Estimate the transition matrix and the true classes.
 
     Parameters
@@ -93,11 +98,18 @@ def weigh(beliefs: _Floats, codes: _Codes, trusted: NDArray[np.bool_]) -> Trust:
         Given classes; -1 for rows without a label.
     trusted : ndarray of bool of shape (n_samples,)
         Rows whose label is right. They do not tell how often labels are wrong.
+    votes : ndarray of shape (n_samples, n_annotators), default=None
+        What each annotator said, -1 for nothing, if the given class is the most frequent vote. Then
+        the true classes are what all votes say.
     """
     labels = torch.as_tensor(np.where(trusted, -1, codes))
     calibrated, _ = calibrate(torch.as_tensor(beliefs).float(), labels, TEMPERATURES)
     transition = fit_transition(calibrated, labels)
-    distribution = posterior(transition.beliefs, labels, transition.matrix).double().numpy()
+    believed = posterior(transition.beliefs, labels, transition.matrix)
+    if votes is not None:
+        cast = Votes.of(torch.as_tensor(votes), beliefs.shape[1])
+        believed = annotators.agree(transition.beliefs, cast, believed)
+    distribution = believed.double().numpy()
     distribution[trusted] = np.eye(beliefs.shape[1])[codes[trusted]]
     return Trust(
         transition.beliefs.double().numpy(),
@@ -108,30 +120,43 @@ def weigh(beliefs: _Floats, codes: _Codes, trusted: NDArray[np.bool_]) -> Trust:
 
 
 def inject(trust: Trust, codes: _Codes, rng: np.random.Generator) -> Injected:
-    """Give every labelled row a wrong label, drawn by the transition matrix, and rate it.
+    """Give every label that may be wrong a wrong one, drawn by the transition matrix, and rate it.
 
     Parameters
     ----------
     trust : Trust
     codes : ndarray of shape (n_samples,)
+        Given classes; -1 for rows without a label, or with one that is right.
     rng : Generator
     """
     rows = np.flatnonzero(codes >= 0)
-    wrong = _drawn_wrong(trust.transition, codes[rows], rng)
-    rated = posterior(*map(torch.as_tensor, (trust.unseen[rows], wrong, trust.transition)))
-    quality = _given(rated.numpy(), wrong)
-    given = label_quality(trust, codes)[rows]
+    unseen, given = trust.unseen[rows], codes[rows]
+
+    def rated(labels: _Codes) -> _Floats:
+        believed = posterior(*map(torch.as_tensor, (unseen, labels, trust.transition)))
+        return _given(believed.numpy(), labels)
+
+    wrong = rated(_drawn_wrong(trust.transition, given, rng))
+    right = rated(given)
     auroc = roc_auc_score(
         np.repeat([0, 1], len(rows)),
-        np.concatenate([quality, given]),
-        sample_weight=np.concatenate([np.ones(len(rows)), given]),
+        np.concatenate([wrong, right]),
+        sample_weight=np.concatenate([np.ones(len(rows)), right]),
     )
-    return Injected(np.sort(quality), float(auroc), float((quality < 0.5).mean()))
+    found = float((wrong < 0.5).mean())
+    return Injected(np.sort(wrong), np.sort(right), float(auroc), found)
 
 
-def label_quality(trust: Trust, codes: _Codes) -> _Floats:
+def label_quality(distribution: _Floats, codes: _Codes) -> _Floats:
     """Return the probability that each label is right; NaN without a label."""
-    return np.where(codes >= 0, _given(trust.distribution, codes.clip(min=0)), np.nan)
+    return np.where(codes >= 0, _given(distribution, codes.clip(min=0)), np.nan)
+
+
+def right_votes(distribution: _Floats, votes: _Codes) -> _Floats:
+    """Return the share of each annotator's votes that is right; NaN without a vote."""
+    cast = Votes.of(torch.as_tensor(votes), distribution.shape[1])
+    shares: _Floats = annotators.right_votes(torch.as_tensor(distribution), cast).numpy()
+    return shares
 
 
 def doubted(trust: Trust, codes: _Codes) -> NDArray[np.bool_]:

@@ -72,6 +72,8 @@ def compare_two(output: Path, epochs: int | None) -> None:
         draw_suspects(suspects, *lines).save(output, format="PNG")
     print(f"\n{lines[0]}: {n_wrong} are truly wrong, {n_repaired} suggestions are the truth.")
     print(f"Picture: {output.absolute()}")
+    print("\nYour own data: noisyfit audit people.csv --label COLUMN --out findings")
+    print("In Python: noisyfit.audit(X, y).issues_, or noisyfit.FlywheelClassifier().fit(X, y)")
 
 
 def compare_all(epochs: int | None) -> None:

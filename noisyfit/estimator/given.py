@@ -121,6 +121,18 @@ def with_gaps(classes: NDArray[Any], codes: NDArray[np.int64], missing_label: An
     return labels
 
 
+def votes_on(
+    predicted: NDArray[np.int64], votes: NDArray[np.int64], annotators: NDArray[Any]
+) -> dict[str, Any]:
+    """Return, for each row, the number of votes, and who voted for another class."""
+    voted = votes >= 0
+    others = voted & (votes != predicted[:, None])
+    return {
+        "n_votes": voted.sum(1),
+        "disagreeing_annotators": [annotators[row].tolist() for row in others],
+    }
+
+
 def _check_votes(y: NDArray[Any], missing: NDArray[np.bool_], name: str) -> None:
     nulls = find_nulls(y) & ~missing
     if nulls.any():

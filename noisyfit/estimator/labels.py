@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d
 from noisyfit import quality
 from noisyfit.estimator.bases import ClassifierMixin
 from noisyfit.estimator.fitted import FittedAttributes
+from noisyfit.estimator.given import votes_on
 from noisyfit.utils.validation import (
     as_column,
     check_given,
@@ -122,10 +123,8 @@ class LabelProtocol(FittedAttributes, ClassifierMixin):
             issue, self.label_quality_, self.given_labels_, predicted, index=self.sample_index_
         )
         if "votes_" in vars(self):
-            voted = self.votes_ >= 0
-            frame["n_votes"] = voted.sum(1)
-            others = voted & (self.votes_ != self.label_distribution_.argmax(1)[:, None])
-            frame["disagreeing_annotators"] = [self.annotators_[row].tolist() for row in others]
+            believed = self.label_distribution_.argmax(1)
+            frame = frame.assign(**votes_on(believed, self.votes_, self.annotators_))
         return frame
 
 

@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits, make_classification
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -19,6 +20,7 @@ from noisyfit import CrossEntropyClassifier, NoisyFitWarning, audit, noise
 from noisyfit.auditing.audit import boosted_trees
 from tests.helpers import blobs
 
+RATES = [0.1, 0.25, 0.5, 0.5, 0.6]  # of wrong votes
 QUICK: dict[str, Any] = {"detectors": [LogisticRegression(max_iter=1000)], "random_state": 0}
 
 
@@ -212,3 +214,35 @@ def test_audit__trusted_rows__array_of_the_user_is_left_as_it_is() -> None:
     found = audit(X, names, clean_mask=trusted, **QUICK)
     assert trusted.sum() == 4
     assert np.isnan(found.label_quality_[7])
+
+
+def test_audit__votes__knows_more_than_of_the_majority() -> None:
+    rng = np.random.default_rng(0)
+    X, y = digits(0)[:2]
+    votes = np.stack(
+        [noise.symmetric(y, rate, random_state=seed).labels for seed, rate in enumerate(RATES)], 1
+    )
+    votes[rng.random(votes.shape) < 0.4] = -1
+    counts = np.stack([(votes == k).sum(1) for k in range(10)], 1)
+    voted = counts.any(1)
+    majority = np.where(voted, counts.argmax(1), -1)
+    names = ["ann", "bob", "cid", "dan", "eve"]
+    found = audit(X, pd.DataFrame(votes, columns=names), missing_label=-1, **QUICK)
+    single = audit(X, majority, missing_label=-1, **QUICK)
+    np.testing.assert_array_equal(found.given_labels_, majority)
+    np.testing.assert_allclose(found.annotator_quality_[names], 1 - np.array(RATES), atol=0.03)
+    wrong = (majority != y)[voted]
+    assert found.wrong_share_.low < wrong.mean() < found.wrong_share_.high
+    assert (found.corrected_labels_ == y)[voted].mean() > 1 - wrong.mean() / 2
+    aurocs = [roc_auc_score(wrong, -a.label_quality_[voted]) for a in (found, single)]
+    assert aurocs[0] > aurocs[1] - 0.005
+    row = found.issues_.iloc[0]
+    against = [
+        name
+        for name, vote in zip(names, votes[row.name], strict=True)
+        if vote != row["suggested"] and vote >= 0
+    ]
+    assert row["disagreeing_annotators"] == against
+    assert row["n_votes"] == (votes[row.name] >= 0).sum()
+    with pytest.raises(AttributeError, match="annotator_quality_ needs the votes"):
+        _ = single.annotator_quality_

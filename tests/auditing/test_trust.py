@@ -43,7 +43,7 @@ def test_weigh__exact_beliefs__finds_the_share_of_wrong_labels(kind: Any, error:
         beliefs, y = beliefs_and_classes(seed)
         noisy = kind(y, 0.3, random_state=seed)
         known = weigh(beliefs, noisy.labels, NOBODY)
-        quality = label_quality(known, noisy.labels)
+        quality = label_quality(known.distribution, noisy.labels)
         assert abs(wrong_share(quality).value - noisy.flipped.mean()) < error
         lowest = np.argsort(quality)[:300]
         assert abs(precision_at(quality, 300).value - noisy.flipped[lowest].mean()) < 0.08
@@ -54,7 +54,7 @@ def test_weigh__right_labels__has_no_wrong_ones() -> None:
     for seed in range(3):
         beliefs, y = beliefs_and_classes(seed)
         known = weigh(beliefs, y, NOBODY)
-        assert np.mean(1 - label_quality(known, y)) < 0.05
+        assert np.mean(1 - label_quality(known.distribution, y)) < 0.05
 
 
 def test_weigh__trusted_rows__are_right() -> None:
@@ -62,7 +62,7 @@ def test_weigh__trusted_rows__are_right() -> None:
     given = noise.symmetric(y, 0.3, random_state=0).labels
     trusted = np.arange(2000) < 100
     known = weigh(beliefs, given, trusted)
-    assert (label_quality(known, given)[:100] == 1).all()
+    assert (label_quality(known.distribution, given)[:100] == 1).all()
 
 
 def test_inject__wrong_labels__are_rated_by_bayes_rule() -> None:

@@ -16,7 +16,7 @@ from noisyfit.benchmark.demo import (
     Suspects,
     draw_suspects,
 )
-from noisyfit.cli import main
+from noisyfit.cli import _parser, main
 from tests.helpers import all_estimators
 
 METHODS = [
@@ -54,6 +54,8 @@ def test_demo_prints_the_table_and_draws_24_cards(
             assert figures, out
             assert 50 < float(figures[1]) <= 100
     assert str(picture) in out
+    (command,) = re.findall(r"noisyfit (audit .+)", out)
+    assert _parser().parse_args(command.split()).label == "COLUMN"
     with Image.open(picture) as image:
         assert image.format == "PNG"
         assert image.width > 1000

@@ -1,0 +1,99 @@
+"""The labels of an audit, read and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from noisyfit.estimator.given import Given, column_names, has_columns, with_gaps
+from noisyfit.estimator.labels import as_labels
+from noisyfit.utils.validation import as_column, check_clean_mask, check_given
+
+NAMED = 5  # classes in a message
+
+
+class Labels(NamedTuple):
+    """What was given, and what of it can be rated.
+
+    Attributes
+    ----------
+    given : ndarray of shape (n_samples,)
+        Of votes the most frequent one.
+    classes : ndarray of shape (n_classes,)
+    is_rated : ndarray of bool of shape (n_classes,)
+        Classes of two labels or more: one to learn from, one to rate.
+    codes : ndarray of int64 of shape (n_samples,)
+        Places in the rated classes; -1 for no label, or one that is not rated.
+    trusted : ndarray of bool of shape (n_samples,)
+    votes : ndarray of int64 of shape (n_samples, n_annotators) or None
+        Codes of what each annotator said.
+    annotators : ndarray of shape (n_annotators,)
+    """
+
+    given: NDArray[Any]
+    classes: NDArray[Any]
+    is_rated: NDArray[np.bool_]
+    codes: NDArray[np.int64]
+    trusted: NDArray[np.bool_]
+    votes: NDArray[np.int64] | None
+    annotators: NDArray[Any]
+
+    @property
+    def single(self) -> list[Any]:
+        """Return the classes of one label."""
+        return self.classes[~self.is_rated].tolist()
+
+
+def read_labels(y: Any, missing_label: Any, n_splits: int, clean_mask: Any = None) -> Labels:
+    """Read what `audit` is given.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be audited.
+    """
+    check_given(y, "audit")
+    if has_columns(y):
+        read = Given.of_votes(as_column(y), missing_label, None)
+        given = with_gaps(read.classes, read.codes, missing_label)
+    else:
+        read = Given.one_each(y, missing_label, None)
+        given = as_labels(y)
+    counts = np.bincount(read.codes[read.codes >= 0], minlength=len(read.classes))
+    _check_counts(read.classes, counts, n_splits)
+    is_rated = counts > 1
+    renumbered = np.append(np.where(is_rated, is_rated.cumsum() - 1, -1), -1)  # -1 is the last
+    codes = renumbered[read.codes]
+    trusted = check_clean_mask(clean_mask, read.codes) & (codes >= 0)
+    if not ((codes >= 0) & ~trusted).any():
+        raise ValueError("clean_mask must leave labels to audit. Got none. Leave it away.")
+    votes, annotators = None, np.array([])
+    if read.votes is not None:
+        votes, annotators = renumbered[read.votes], column_names(y, read.votes.shape[1])
+    return Labels(given, read.classes, is_rated, codes, trusted, votes, annotators)
+
+
+def _check_counts(classes: NDArray[Any], counts: NDArray[np.int64], n_splits: int) -> None:
+    if len(classes) < 2:
+        raise ValueError(
+            f"y must have at least two classes. Got {classes.tolist()} only. Add rows of another, "
+            "or choose other labels."
+        )
+    if (counts > 1).sum() < 2:
+        raise ValueError(
+            "Two classes must have two labels or more, one to learn from and one to rate. Got one "
+            f"label of {named(classes[counts < 2].tolist())}. Add rows, or merge classes."
+        )
+    if not 2 <= n_splits <= counts.max():
+        raise ValueError(
+            f"There must be at least 2 folds (n_splits), and at most {counts.max()}, the number of "
+            f"labels of the largest class. Got {n_splits}. Choose another number."
+        )
+
+
+def named(classes: Sequence[Any]) -> str:
+    """Return the first classes, as in a message."""
+    return ", ".join(map(repr, classes[:NAMED])) + (", ..." if len(classes) > NAMED else "")
