@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d
 from noisyfit import quality
 from noisyfit.estimator.bases import ClassifierMixin
 from noisyfit.estimator.fitted import FittedAttributes
-from noisyfit.estimator.given import votes_on
+from noisyfit.estimator.given import has_columns, votes_on
 from noisyfit.utils.validation import (
     as_column,
     check_given,
@@ -129,5 +129,17 @@ class LabelProtocol(FittedAttributes, ClassifierMixin):
 
 
 def as_labels(y: Any) -> NDArray[Any]:
-    """Return labels from any container as a vector."""
-    return column_or_1d(as_column(y), warn=True)
+    """Return labels from any container as a vector.
+
+    Raises
+    ------
+    ValueError
+        If there are several columns.
+    """
+    column = as_column(y)
+    if has_columns(column):
+        raise ValueError(
+            f"y must be a 1d array, one label a row. Got an array of shape {column.shape} instead. "
+            "The votes of several people go to a classifier of the package; pass its consensus_."
+        )
+    return column_or_1d(column, warn=True)

@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 from sklearn.datasets import make_blobs
 from sklearn.model_selection import GridSearchCV
 
-from noisyfit import CrossEntropyClassifier, EchoAlignClassifier, NoisyFitWarning
+from noisyfit import (
+    CrossEntropyClassifier,
+    EchoAlignClassifier,
+    EchoMod,
+    EchoSelect,
+    LabelCleaner,
+    NoisyFitWarning,
+)
 from noisyfit.estimator import annotators as estimator_annotators
 from tests.common.zoo import Estimator, every_method, every_variant
 from tests.helpers import Doom, Fate, blobs, quick
@@ -254,3 +261,11 @@ def test_soft_labels__rows_of_nan__have_no_label() -> None:
     clf = quick(CrossEntropyClassifier, soft_labels=True, missing_label=NAN).fit(X, shares)
     assert np.isnan(clf.label_quality_[:20]).all()
     assert np.isfinite(clf.label_quality_[20:]).all()
+
+
+@pytest.mark.parametrize("taker", [LabelCleaner(), EchoSelect(), EchoMod()], ids=repr)
+def test_votes__where_one_label_is_needed__are_refused(taker: Any) -> None:
+    X, y = blobs(60)
+    votes, _ = crowd(y, [0.9, 0.8, 0.7])
+    with pytest.raises(ValueError, match=r"one label a row.*\(60, 3\).*consensus_"):
+        taker.fit(X, votes)
