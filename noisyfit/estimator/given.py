@@ -146,13 +146,13 @@ def _check_votes(y: NDArray[Any], missing: NDArray[np.bool_], name: str) -> None
         raise ValueError(
             f"{name} with several columns holds the votes of several people, which are classes. "
             f"Got {y[~missing][y[~missing] % 1 != 0][0]:g}. If the columns are the probabilities "
-            "of the classes, pass soft_labels=True."
+            "of the classes, give them to a classifier with soft_labels=True."
         )
     if y.dtype.kind in "biuf" and not missing.any() and _is_one_hot(y):
         raise ValueError(
             f"{name} with several columns holds the votes of several people. Got a 1 and otherwise "
-            f"zeros in each row, as if the columns were classes. Pass {name}.argmax(axis=1), or "
-            "soft_labels=True."
+            f"zeros in each row, as if the columns were classes. Pass {name}.argmax(axis=1), or a "
+            "classifier with soft_labels=True."
         )
 
 
