@@ -190,8 +190,8 @@ def test_votes__without_crowd_kit__say_what_to_install(monkeypatch: pytest.Monke
 ONE_HOT = np.eye(3, dtype=int)[blobs(30)[1]]
 BAD_COLUMNS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "gaps": (np.where(ONE_HOT, NAN, 1.0), {}, "Set missing_label=float"),
-    "probabilities": (ONE_HOT * 0.5 + 0.25, {}, "pass soft_labels=True"),
-    "one-hot": (ONE_HOT, {}, r"Pass y.argmax\(axis=1\), or soft_labels=True"),
+    "probabilities": (ONE_HOT * 0.5 + 0.25, {}, "a classifier with soft_labels=True"),
+    "one-hot": (ONE_HOT, {}, r"Pass y.argmax\(axis=1\), or a classifier with soft"),
     "no votes": (np.full((30, 2), -1), {"missing_label": -1}, "y must have labels"),
     "one class": (np.ones((30, 2)), {}, "only one class"),
     "counts": (ONE_HOT * 51, {"soft_labels": True}, "Divide counts by their sum"),
