@@ -48,6 +48,7 @@ sphinx_gallery_conf = {
             "plot_out_of_distribution.py",
         ]
     ),
+    "parallel": 2,
     "abort_on_example_error": True,
     "show_memory": False,
     "download_all_examples": False,
