@@ -90,7 +90,7 @@ def test_importing_the_command_line_loads_no_torch() -> None:
     [
         ["--help"],
         ["benchmark", "--methods", "sklearn+logistic", "--rows", "60", "--dry-run"],
-        pytest.param(["demo", "--all", "--epochs", "2"], marks=pytest.mark.slow),
+        pytest.param(["demo", "--all", "--epochs", "2"], marks=pytest.mark.long),
     ],
     ids=lambda arguments: arguments[0],
 )

@@ -29,7 +29,7 @@ def test_readme__five_lines__find_issues() -> None:
     assert run(README)["issues"]["is_label_issue"].any()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_guide__blocks_run_one_after_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,7 +65,7 @@ _REMEDIES = {
     "network, checkpoint_dir with a killed fit.": "warm_start",
     "It has none: networks are trained as they are.": "compile torch_compile jit jit_compile "
     "run_eagerly",
-    "It has none: classes are learned from y in fit, and stand in classes_.": "classes labels "
+    "It has none: classes are learned from y in fit, and stand in classes_.": "labels "
     "n_classes num_classes num_labels n_outputs output_dim out_features class_names",
     "It has none: shapes are learned from X in fit.": "n_features in_features in_channels "
     "input_dim input_shape input_size n_inputs num_features",

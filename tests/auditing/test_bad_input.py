@@ -383,6 +383,7 @@ def test_audit__interrupted__says_so_and_goes_on_the_next_time(tmp_path: Path) -
     np.savez(tmp_path / "rows.npz", X=X, y=(X[:, 0] > 0).astype(int))
     out = tmp_path / "out"
     argv = [*COMMAND, "audit", str(tmp_path / "rows.npz"), "--folds", "3", "--out", str(out)]
+    argv += ["--method", "cross_entropy"]
     first = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 300
     while not list(out.rglob("output.pkl")) and first.poll() is None:

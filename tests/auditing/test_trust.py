@@ -37,7 +37,13 @@ def some_trust() -> tuple[Trust, NDArray[Any]]:
     return Trust(unseen, unseen, transition, 0.9), codes
 
 
-@pytest.mark.parametrize(("kind", "error"), [(noise.symmetric, 0.05), (noise.pairflip, 0.12)])
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        pytest.param(noise.symmetric, 0.05, marks=pytest.mark.slow),
+        pytest.param(noise.pairflip, 0.12, marks=pytest.mark.long),
+    ],
+)
 def test_weigh__exact_beliefs__finds_the_share_of_wrong_labels(kind: Any, error: float) -> None:
     for seed in range(3):
         beliefs, y = beliefs_and_classes(seed)

@@ -33,7 +33,7 @@ def cards_of(picture: Image.Image) -> list[tuple[slice, ...]]:
     return list(ndimage.find_objects(labels))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_demo_prints_the_table_and_draws_24_cards(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -342,7 +342,6 @@ ELSEWHERE: dict[str, str] = {
     "train_split": "Did you mean 'validation_fraction'",
     "criterion": r"It has none: .*_fit\(data\)",
     "compile": "It has none",
-    "classes": "It has none: .*classes_",
     "epochs": "Did you mean 'max_epochs'",
     "n_epochs": "Did you mean 'max_epochs'",
     "max_iter": "Did you mean 'max_epochs'",

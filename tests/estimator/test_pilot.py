@@ -132,7 +132,13 @@ def test_pilot__trusted_rows__keep_their_labels_and_do_not_count_as_mistakes() -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cls", [CLIDMetaClassifier, FlywheelClassifier, RLDClassifier])
+@pytest.mark.parametrize(
+    "cls",
+    [
+        FlywheelClassifier,
+        *(pytest.param(c, marks=pytest.mark.long) for c in (CLIDMetaClassifier, RLDClassifier)),
+    ],
+)
 def test_class_dependent_noise_of_a_table__is_seen_through(cls: type) -> None:
     """Next class in order, two in five: cross-entropy cannot tell, the pilot finds the pattern."""
     gained = []

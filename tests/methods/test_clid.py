@@ -26,7 +26,7 @@ def quick(**params: Any) -> CLIDMetaClassifier:
     return CLIDMetaClassifier(**settings | {"device": "cpu"} | params)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("meta_model", ["wnet", "vri"])
 def test_digits__symmetric_noise__is_far_better_than_cross_entropy(meta_model: str) -> None:
     X, y = load_digits(return_X_y=True)

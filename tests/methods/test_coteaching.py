@@ -77,7 +77,7 @@ def test_each_network_learns_from_the_rows_the_other_one_keeps() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "rate",
-    [0.0, 0.2, 0.4],
+    [0.4, *(pytest.param(rate, marks=pytest.mark.long) for rate in (0.0, 0.2))],
 )
 def test_forget_rate_is_near_the_share_of_wrong_labels(rate: float) -> None:
     X, y = blobs(600, 4)

@@ -163,7 +163,7 @@ def test_denoising_off__learns_what_the_running_average_says_and_trains_no_diffu
 # The guard.
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("seed", SEEDS)
 def test_published_form__perceptron_without_normalisation__collapses_and_is_caught(
     seed: int,
@@ -257,7 +257,7 @@ def _cosine(a: Tensor, b: Tensor) -> float:
 # Denoising rows.
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_denoise__wrong_given_labels__walk_to_the_true_class() -> None:
     for seed in SEEDS:
         X, given, flipped = noisy_blobs(seed)

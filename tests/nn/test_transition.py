@@ -42,9 +42,9 @@ def problem(matrix: NDArray[np.float64], seed: int, n: int = 600) -> tuple[Tenso
 @pytest.mark.parametrize(
     "matrix",
     [
-        pytest.param(PAIRS, id="pairs"),
-        pytest.param(SPREAD, id="spread", marks=pytest.mark.slow),
-        pytest.param(NONE, id="none", marks=pytest.mark.slow),
+        pytest.param(PAIRS, id="pairs", marks=pytest.mark.slow),
+        pytest.param(SPREAD, id="spread", marks=pytest.mark.long),
+        pytest.param(NONE, id="none", marks=pytest.mark.long),
     ],
 )
 def test_fit_transition__known_matrix__is_found(matrix: NDArray[np.float64]) -> None:
@@ -56,6 +56,7 @@ def test_fit_transition__known_matrix__is_found(matrix: NDArray[np.float64]) -> 
         assert right > (given == true).float().mean() + 0.2 or matrix is NONE and right > 0.95
 
 
+@pytest.mark.long
 def test_fit_transition__many_rows_sorted_by_label__finds_the_mistakes_of_all() -> None:
     """Only the first 5,000 rows were read: of a folder of images, those of the first classes."""
     matrix = 0.6 * np.eye(3) + 0.4 * (1 - np.eye(3)) / 2
