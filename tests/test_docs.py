@@ -249,9 +249,12 @@ def test_every_script_that_is_told__exists() -> None:
 def test_audit__block__finds_and_mends_wrong_labels() -> None:
     X, y = make_classification(300, 8, n_informative=6, class_sep=2, random_state=0)
     noisy = symmetric(y, 0.2, random_state=0)
-    names = run("audit.rst", "found = audit(", X=X, y_noisy=noisy.labels)
+    names = run("audit.rst", "audit(X, y_noisy", X=X, y_noisy=noisy.labels)
     assert noisy.flipped[names["found"].issues_.index[:20]].mean() > 0.9
     assert (names["y_cleaned"] == y).mean() > (noisy.labels == y).mean() + 0.05
+    votes = pd.DataFrame({"kim": y, "sam": noisy.labels}).astype(float)
+    names = run("audit.rst", "audit(X, votes", X=X, votes=votes, audit=noisyfit.audit)
+    assert names["found"].annotator_quality_["kim"] > names["found"].annotator_quality_["sam"]
 
 
 def test_given__votes__say_who_is_unreliable() -> None:
