@@ -66,7 +66,8 @@ class Audit:
 
     ``decision`` is ``"change"`` where the suggested class is right more often than not by more than
     such estimates have been wrong by, provided that the detectors are right more often than the
-    labels, or three or more people voted; ``"look"`` for the other issues, ``"keep"`` elsewhere,
+    labels, or three or more people voted; never where all who voted know one class only, as rules
+    often do; ``"look"`` for the other issues, ``"keep"`` elsewhere,
     ``"none"`` without a quality.
     """
 
@@ -246,24 +247,29 @@ class Audit:
     def _decisions(self) -> NDArray[Any]:
         issue = self._is_issue()
         believed = self.label_distribution_.argmax(1) != self._codes
-        change = issue & believed & trust.is_sure(self.label_distribution_)
-        if self._detectors_are_worse():
-            change &= self._several_voted()
+        change = issue & believed & trust.is_sure(self.label_distribution_) & self._may_change()
         decisions = np.where(change, "change", np.where(issue, "look", "keep"))
         return np.where(self._codes < 0, "none", decisions)
 
-    def _several_voted(self) -> NDArray[np.bool_]:
-        votes = self._labels.votes
+    def _may_change(self) -> NDArray[np.bool_]:
+        """Return where detectors or votes know enough to change a label."""
+        worse, votes = self._detectors_are_worse(), self._labels.votes
         if votes is None:
-            return np.zeros(len(self._codes), bool)
-        several: NDArray[np.bool_] = (votes >= 0).sum(1) >= SEVERAL
-        return several
+            return np.full(len(self._codes), not worse)
+        counts = (votes >= 0)[:, self._tells_apart()].sum(1)
+        enough: NDArray[np.bool_] = counts >= (SEVERAL if worse else 1)
+        return enough
+
+    def _tells_apart(self) -> NDArray[np.bool_]:
+        """Return which annotators vote for several classes; rules often vote for one only."""
+        assert self._labels.votes is not None
+        return np.array([len(np.unique(cast[cast >= 0])) > 1 for cast in self._labels.votes.T])
 
     def _detectors_are_worse(self) -> bool:
         return self._accuracy < 1 - self.wrong_share_.value
 
     def _what_changes(self) -> str:
-        if self._several_voted().any():
+        if self._may_change().any():
             return f"labels change only where {SEVERAL} or more people voted"
         return "no label is changed"
 
@@ -281,6 +287,12 @@ class Audit:
                 f"right for {self._accuracy:.0%} of the rows, the labels for "
                 f"{1 - share.value:.0%}. So {self._what_changes()}, and the intervals reach up to "
                 "the case that every label they doubt is wrong. Look at the issues."
+            )
+        if self._labels.votes is not None and not self._tells_apart().all():
+            yield (
+                "Annotators should vote for more than one class, to show what they mistake for "
+                f"what. Got {(~self._tells_apart()).sum()} of {len(self._labels.annotators)} who "
+                "do not, such as rules: no label is changed where only they voted."
             )
         flagged = self._is_issue()[(self._codes >= 0) & ~self._trusted].mean()
         if not share.low <= flagged <= share.high:

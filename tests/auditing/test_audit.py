@@ -251,3 +251,14 @@ def test_audit__votes__knows_more_than_of_the_majority() -> None:
     assert row["n_votes"] == (votes[row.name] >= 0).sum()
     with pytest.raises(AttributeError, match="annotator_quality_ needs the votes"):
         _ = single.annotator_quality_
+
+
+def test_audit__rules_that_know_one_class_each__change_nothing_and_say_so() -> None:
+    X, y = blobs(240)
+    for seed in range(3):
+        fires = np.random.default_rng(seed).random((240, 6)) < 0.5
+        wrong = noise.symmetric(y, 0.4, random_state=seed).labels[:, None] == np.arange(6) % 3
+        votes = np.where(fires & wrong, np.arange(6) % 3, -1)
+        found = audit(X, votes, missing_label=-1, **QUICK)
+        assert (found.to_frame()["decision"] != "change").all()
+        assert any("Got 6 of 6 who do not" in caution for caution in found.cautions_)
