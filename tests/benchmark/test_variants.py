@@ -1,3 +1,4 @@
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from noisyfit.benchmark.variants import VARIANTS
 from noisyfit.nn.generators import ConditionalDiffusion
 
 
+@cache
 def fitted(name: str) -> tuple[Any, Any]:
     """Fit on 120 digits, 50 of which are trusted; return the estimator and predictions."""
     X, y = load_digits(return_X_y=True)
@@ -20,7 +22,7 @@ def fitted(name: str) -> tuple[Any, Any]:
     if "warmup_epochs" in clf.get_params():
         clf.set_params(warmup_epochs=1)
     if name.startswith("echo_align"):
-        quick = ConditionalDiffusion(n_train_steps=150, n_steps=5, width=64)
+        quick = ConditionalDiffusion(n_train_steps=60, n_steps=3, width=32)
         clf.set_params(selector__modifier=quick, estimator__max_epochs=4)
         if clf.selector.select_by != "similarity":
             clf.set_params(selector__select_by__max_epochs=2)

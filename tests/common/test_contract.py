@@ -2,8 +2,6 @@
 
 import copy
 import pickle
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,15 +46,19 @@ def test_scikit_learn(estimator: Any, check: Any) -> None:
 
 
 @every_variant
-@pytest.mark.parametrize("make", [blobs, partial(images, 150)], ids=["table", "image"])
+@pytest.mark.parametrize(
+    "data, network",
+    [(blobs(), {}), (images(150), {"module__width": 16})],
+    ids=["table", "image"],
+)
 @pytest.mark.filterwarnings("error")
 def test_whole_life__gives_no_warning(
-    cls: Estimator, make: Callable[[], Arrays], tmp_path: Path
+    cls: Estimator, data: Arrays, network: dict[str, Any], tmp_path: Path
 ) -> None:
-    X, y = make()
+    X, y = data
     X.setflags(write=False)
     y.setflags(write=False)
-    clf = quick(cls, max_epochs=8, validation_fraction=0.2).fit(X, y)
+    clf = quick(cls, max_epochs=8, validation_fraction=0.2, **network).fit(X, y)
     clf.predict(X), clf.transform(X), clf.score_labels(X, y), clf.label_issues()
     clf.save(tmp_path / "model")
     pickle.loads(pickle.dumps(cls.load(tmp_path / "model", device="cpu")))
