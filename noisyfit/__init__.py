@@ -40,6 +40,7 @@ if TYPE_CHECKING:  # read by type checkers and editors; `__getattr__` below impo
         SymmetricCrossEntropyClassifier as SymmetricCrossEntropyClassifier,
     )
     from noisyfit.metrics.divergence import neg_clid as neg_clid
+    from noisyfit.selection.auto import AutoClassifier as AutoClassifier
 
 __version__ = "0.1.0"
 
@@ -58,6 +59,7 @@ _HOME = {
     "DivideMixClassifier": "noisyfit.methods.dividemix",
     "SemiSupervisedClassifier": "noisyfit.methods.semisupervised",
     "EchoAlignClassifier": "noisyfit.methods.echoalign.classifier",
+    "AutoClassifier": "noisyfit.selection.auto",
     "LabelCleaner": "noisyfit.cleaning",
     "EchoMod": "noisyfit.methods.echoalign.transformers",
     "EchoSelect": "noisyfit.methods.echoalign.transformers",

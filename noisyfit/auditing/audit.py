@@ -17,7 +17,7 @@ from sklearn.preprocessing import normalize
 from sklearn.utils import check_random_state, indexable
 from sklearn.utils.parallel import Parallel, delayed
 
-from noisyfit.auditing import trust
+from noisyfit import trust
 from noisyfit.auditing.findings import Audit
 from noisyfit.auditing.labels import read_labels
 from noisyfit.estimator.delegation import beliefs_of, fit_on, seeded

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from noisyfit.auditing import trust
+from noisyfit import trust
 from noisyfit.auditing.labels import Labels, named
-from noisyfit.auditing.trust import Injected, Trust
 from noisyfit.estimator.given import votes_on
 from noisyfit.exceptions import warn
+from noisyfit.trust import Injected, Trust
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,11 +17,13 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 
 import noisyfit
+from noisyfit import AutoClassifier
 from noisyfit.benchmark.variants import VARIANTS
 from noisyfit.utils.synonyms import did_you_mean
 
 BASELINE = "cross_entropy"
 CLEAN = "cross_entropy_clean"  # the baseline on clean labels: the best one can hope for
+AUTO = "auto"  # which chooses among the package's
 CLEANLAB = ("cleanlab+mlp", "cleanlab+ce", "cleanlab+boosting", "cleanlab+logistic")
 SKLEARN = ("sklearn+logistic", "sklearn+forest", "sklearn+boosting", "sklearn+neighbors")
 EPOCHS = {"table": 60, "image": 30}  # the package's defaults, for other packages' methods
@@ -35,7 +37,7 @@ def package_methods() -> dict[str, type[Any]]:
         for value in public
         if isinstance(value, type) and issubclass(value, ClassifierMixin)
     }
-    for name in ("NoisyLabelClassifier", "LabelCleaner"):  # their base class, and what uses them
+    for name in ("NoisyLabelClassifier", "LabelCleaner", "AutoClassifier"):  # not methods
         del found[short_name(name)]
     return {BASELINE: found[BASELINE]} | found
 
@@ -62,7 +64,7 @@ def method_names(given: Iterable[str]) -> list[str]:
         If a name matches no method, or several.
     """
     package = list(package_methods())
-    every = [*package, CLEAN, *CLEANLAB, *SKLEARN]
+    every = [*package, AUTO, CLEAN, *CLEANLAB, *SKLEARN]
     groups = {"package": package, "all": every}
     found: list[str] = []
     for name in given:
@@ -117,6 +119,10 @@ def make(
         )
     if name in SKLEARN:
         return SklearnClassifier(name.removeprefix("sklearn+"), random_state=random_state)
+    if name == AUTO:
+        return AutoClassifier(
+            module=module, max_epochs=max_epochs, device=device, random_state=random_state
+        )
     clf = package_methods()[BASELINE if name == CLEAN else name.partition(":")[0]]()
     shared = {"module": module, "max_epochs": max_epochs, "device": device}
     wanted: dict[str, Any] = shared | {"random_state": random_state}

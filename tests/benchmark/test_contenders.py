@@ -9,6 +9,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from noisyfit.benchmark.contenders import (
+    AUTO,
     BASELINE,
     CLEAN,
     CLEANLAB,
@@ -41,7 +42,7 @@ def test_names__in_any_form__are_found_once() -> None:
     given = ["Flywheel", "flywheel", "FlywheelClassifier", "crossentropy", "clid", "cleanlab+ce"]
     assert method_names(given) == ["flywheel", BASELINE, "clid_meta", "cleanlab+ce"]
     assert method_names(["package"]) == list(package_methods())
-    assert method_names(["all"]) == [*package_methods(), CLEAN, *CLEANLAB, *SKLEARN]
+    assert method_names(["all"]) == [*package_methods(), AUTO, CLEAN, *CLEANLAB, *SKLEARN]
 
 
 def test_names__of_variants__are_found_once_or_all_of_a_method() -> None:

@@ -160,7 +160,8 @@ class ModelPacker(Packer):
         except TypeError as error:
             raise NoisyFitError(
                 f"Files hold numbers, text, dates, arrays and tensors. Got {error} in {name}. Take "
-                "it out, or write its parts as numbers or text, before save."
+                "it out, or write its parts as numbers or text, before save. If it is a classifier "
+                "of another package, write the whole model with joblib or skops."
             ) from error
 
 

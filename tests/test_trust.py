@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from noisyfit import noise
-from noisyfit.auditing.trust import (
+from noisyfit.trust import (
     Trust,
     inject,
     is_sure,

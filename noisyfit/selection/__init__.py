@@ -1,0 +1,1 @@
+"""One estimator that chooses among the others."""
