@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csc_array
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
@@ -357,7 +358,9 @@ def transition_matrix(labels: ArrayLike, distribution: ArrayLike) -> _Floats:
     """
     codes, probs = _check(labels, distribution)
     n_classes = probs.shape[1]
-    labelled = codes >= 0
-    joint = probs[labelled].astype(float).T @ np.eye(n_classes)[codes[labelled]]
+    rows = np.flatnonzero(codes >= 0)
+    shape = n_classes, len(codes)  # sparse: an array of ones and zeros is as large as the beliefs
+    has_label = csc_array((np.ones(len(rows)), (codes[rows], rows)), shape=shape)
+    joint = (has_label @ probs).T
     total = joint.sum(1, keepdims=True)
     return np.where(total > 0, joint / np.where(total > 0, total, 1), np.eye(n_classes))

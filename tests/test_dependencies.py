@@ -8,6 +8,7 @@ import pytest
 from tests.test_floors import MODULES, imports, path_in_package
 
 PRIVATE = {  # what no public name does, and the one module that lends it to the others
+    "estimator.bases": {"sklearn.utils.metaestimators._BaseComposition"},
     "utils.parameters": {
         "sklearn.utils._param_validation.HasMethods",
         "sklearn.utils._param_validation.Interval",

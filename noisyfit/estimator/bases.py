@@ -6,4 +6,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin as ClassNamePrefixFeatu
 from sklearn.base import MetaEstimatorMixin as MetaEstimatorMixin
 from sklearn.base import OneToOneFeatureMixin as OneToOneFeatureMixin
 from sklearn.base import TransformerMixin as TransformerMixin
+from sklearn.utils.metaestimators import _BaseComposition
 from skorch import NeuralNet as NeuralNet
+
+BaseComposition = _BaseComposition  # parameters of a list of named estimators

@@ -13,11 +13,10 @@ from joblib import Memory
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedKFold
 from sklearn.utils import check_random_state, get_tags, indexable
-from sklearn.utils.metaestimators import _BaseComposition
 from sklearn.utils.validation import check_is_fitted
 
 from noisyfit import quality, trust
-from noisyfit.estimator.bases import MetaEstimatorMixin
+from noisyfit.estimator.bases import BaseComposition, MetaEstimatorMixin
 from noisyfit.estimator.delegation import beliefs_of
 from noisyfit.estimator.fitted import all_or_nothing
 from noisyfit.estimator.labels import LabelProtocol, as_labels
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-class AutoClassifier(LabelProtocol, MetaEstimatorMixin, Savable, _BaseComposition):
+class AutoClassifier(LabelProtocol, MetaEstimatorMixin, Savable, BaseComposition):
     """Choose among many classifiers without clean labels, and let the best few vote.
 
     No method is best on all data, and which one is cannot be seen from held-out labels as they are:
