@@ -68,8 +68,8 @@ class AutoClassifier(LabelProtocol, MetaEstimatorMixin, Savable, BaseComposition
     cv : int >= 2, default=3
         Number of folds.
     time_budget : float > 0 or None, default=None
-        Seconds for `fit`. Candidates that would take too long leave the race. What is chosen then
-        depends on the speed of the machine.
+        Seconds for `fit`. What would take too long is not begun, and networks stop when the time
+        is up; other classifiers cannot be stopped. What is chosen then depends on the machine.
     n_jobs : int or None, default=None
         Number of fits at once, as in scikit-learn.
     memory : path, joblib.Memory or None, default=None

@@ -22,7 +22,7 @@ def _tried(auto: Any) -> list[str]:
     finalists = [row for row in standings if row["weight"] > 0]
     said = [
         f"{len(standings)} candidates were tried, each judged by labels of rows that it had not "
-        f"seen; {len(finalists)} of them were fitted on all folds.",
+        "seen.",
         f"{first['name']} won, and predicts {100 * first['accuracy']:.1f} % of the given labels.",
     ]
     if len(finalists) > 1:
