@@ -195,8 +195,8 @@ class AutoClassifier(LabelProtocol, MetaEstimatorMixin, Savable, BaseComposition
         Raises
         ------
         ValueError, TypeError
-            If a parameter or the data cannot be used; what the first candidate says of the data, if
-            none could be fitted. The estimator is left unchanged.
+            If a parameter or the data cannot be used; what a candidate says of the data, if none
+            could be fitted. The estimator is left unchanged.
         NoisyFitError
             If the time is up before any candidate was fitted.
         """

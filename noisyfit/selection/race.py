@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import ceil, inf, nan, sqrt
 from operator import attrgetter
+from traceback import walk_tb
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -264,7 +265,7 @@ class Race:
             self.bar.update()
         left = [c for c in candidates if self._take(c, outcomes[c], more=number == 2)]
         if is_first and not left:
-            raise candidates[0].failure or OutOfTimeError
+            raise _most_helpful([c.failure for c in candidates if c.failure is not None])
         for candidate in left:
             candidate.error = candidate.error_below(max(left, key=by_score))
         return left
@@ -296,6 +297,19 @@ def best(candidates: Sequence[Candidate], n: int) -> list[Candidate]:
         chosen.append(next(equal))
         left.remove(chosen[-1])
     return chosen
+
+
+def _most_helpful(failures: Sequence[Exception]) -> Exception:
+    """Choose the one to raise: that of a classifier of this package names the line to write."""
+    told = [failure for failure in failures if not isinstance(failure, OutOfTimeError)]
+    ours = [failure for failure in told if _raised_in(failure).startswith("noisyfit.")]
+    return (ours or told or failures)[0]
+
+
+def _raised_in(failure: Exception) -> str:
+    """Return the module in which an error arose; other processes do not tell."""
+    modules = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(failure.__traceback__)]
+    return modules[-1] if modules else ""
 
 
 def _part_of(rows: Rows, codes: NDArray[np.int64], seed: int) -> Rows:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 from numpy.typing import NDArray
@@ -216,6 +217,13 @@ def test_all_candidates_fail__the_first_one_says_why() -> None:
     np.testing.assert_array_equal(auto.predict(X), before)
 
 
+def test_table_with_words__the_line_to_write_is_named() -> None:
+    X, y, _ = noisy_table()
+    frame = pd.DataFrame({"x": X[:, 0], "town": np.array(["Ulm", "Bonn", "Kiel"])[y]})
+    with pytest.raises(ValueError, match=r"tables\.pipeline"):
+        AutoClassifier(max_epochs=1, random_state=0).fit(frame, y)
+
+
 @pytest.mark.parametrize(
     "candidates, words",
     [
@@ -289,6 +297,15 @@ def test_save__other_classifiers__are_left_to_joblib(tmp_path: Path) -> None:
     auto = AutoClassifier([("tree", DecisionTreeClassifier())], random_state=0).fit(X, y)
     with pytest.raises(NoisyFitError, match="DecisionTreeClassifier.*joblib"):
         auto.save(tmp_path / "model")
+
+
+def test_two_processes__find_the_same() -> None:
+    X, y, _ = noisy_table()
+    auto = AutoClassifier(BAYES_AND_TREE, random_state=0)
+    alone = auto.fit(X, y).predict_proba(X)
+    np.testing.assert_array_equal(auto.set_params(n_jobs=2).fit(X, y).predict_proba(X), alone)
+    with pytest.raises(ValueError, match="Input X contains infinity"):
+        auto.fit(np.full_like(X, np.inf), y)
 
 
 def test_sparse_rows__are_taken(tmp_path: Path) -> None:
