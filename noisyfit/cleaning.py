@@ -33,13 +33,9 @@ from noisyfit.exceptions import warn
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 from noisyfit.utils.parameters import HasMethods, Interval, StrOptions
 from noisyfit.utils.validation import (
-    check_clean_mask,
     check_lengths,
     check_sample_weight,
-    check_several_classes,
     count_rows,
-    find_classes,
-    present_labels,
     take_rows,
 )
 
@@ -267,16 +263,8 @@ class LabelCleaner(LabelProtocol, DelegatingClassifier, Savable, BaseEstimator):
         return name
 
     def _read_training(self, X: Any, y: Any, sample_weight: Any, clean_mask: Any) -> Training:
-        n = count_rows(X)
-        if n == 0:
-            raise ValueError("X must have rows. Got 0 samples.")
-        missing = self._read_labels(X, y)
-        check_lengths(n, len(missing))
-        self.classes_ = find_classes(present_labels(self.given_labels_, missing))
-        check_several_classes(self.classes_)
-        codes = self._encoded(self.given_labels_)
-        trusted = check_clean_mask(clean_mask, codes)
-        return Training(codes, trusted, check_sample_weight(sample_weight, n))
+        codes, trusted = self._read_training_labels(X, y, clean_mask)
+        return Training(codes, trusted, check_sample_weight(sample_weight, len(codes)))
 
     def _rate_out_of_fold(self, X: Any, data: Training, seed: int) -> None:
         """Fit the detectors, and write what they believe of the rows that they have not seen."""

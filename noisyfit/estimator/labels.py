@@ -15,9 +15,13 @@ from noisyfit.estimator.fitted import FittedAttributes
 from noisyfit.estimator.given import has_columns, votes_on
 from noisyfit.utils.validation import (
     as_column,
+    check_clean_mask,
     check_given,
     check_lengths,
+    check_several_classes,
+    count_rows,
     encode,
+    find_classes,
     is_missing,
     present_labels,
     row_names,
@@ -45,6 +49,20 @@ class LabelProtocol(FittedAttributes, ClassifierMixin):
         missing = self._lacks_label(self.given_labels_)
         self._check_some(~missing)
         return missing
+
+    def _read_training_labels(
+        self, X: Any, y: Any, clean_mask: Any
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Store classes and given labels; return these as codes, and which are trusted."""
+        n = count_rows(X)
+        if n == 0:
+            raise ValueError("X must have rows. Got 0 samples.")
+        missing = self._read_labels(X, y)
+        check_lengths(n, len(missing))
+        self.classes_ = find_classes(present_labels(self.given_labels_, missing))
+        check_several_classes(self.classes_)
+        codes = self._encoded(self.given_labels_)
+        return codes, check_clean_mask(clean_mask, codes)
 
     def _check_some(self, labelled: NDArray[np.bool_]) -> None:
         if len(labelled) and not labelled.any():

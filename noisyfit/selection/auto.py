@@ -29,12 +29,8 @@ from noisyfit.selection.words import in_words
 from noisyfit.utils.parameters import AT_LEAST_ONE, POSITIVE, Interval
 from noisyfit.utils.progress import progress_bar
 from noisyfit.utils.validation import (
-    check_clean_mask,
     check_lengths,
-    check_several_classes,
     count_rows,
-    find_classes,
-    present_labels,
     take_rows,
 )
 
@@ -212,21 +208,15 @@ class AutoClassifier(LabelProtocol, MetaEstimatorMixin, Savable, BaseComposition
         return self
 
     def _read_training(self, X: Any, y: Any, clean_mask: Any) -> Data:
-        n = count_rows(X)
-        if n == 0:
-            raise ValueError("X must have rows. Got 0 samples.")
-        missing = self._read_labels(X, y)
-        check_lengths(n, len(missing))
-        self.classes_ = find_classes(present_labels(self.given_labels_, missing))
-        check_several_classes(self.classes_)
-        codes = self._encoded(self.given_labels_)
+        codes, trusted = self._read_training_labels(X, y, clean_mask)
         most = int(np.bincount(codes + 1, minlength=len(self.classes_) + 1)[1:].max())
         if most < self.cv:
             raise ValueError(
                 "cv must be at most the number of labels of the largest class. Got "
-                f"cv={self.cv} and {most} of {n} rows (n_samples={n}). Lower cv."
+                f"cv={self.cv} and {most} of {len(codes)} rows (n_samples={len(codes)}). Lower "
+                "cv."
             )
-        return Data(X, codes, check_clean_mask(clean_mask, codes), self.classes_)
+        return Data(X, codes, trusted, self.classes_)
 
     def _make_candidates(self, X: Any) -> list[Candidate]:
         chosen = self.candidates
