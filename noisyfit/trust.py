@@ -20,10 +20,17 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 from sklearn.metrics import roc_auc_score
+from torch import Tensor
 
 from noisyfit.nn import annotators
 from noisyfit.nn.annotators import Votes
-from noisyfit.nn.transition import calibrate, fit_transition, posterior
+from noisyfit.nn.transition import (
+    Transition,
+    calibrate,
+    deconvolve,
+    fit_transition,
+    posterior,
+)
 
 _Floats = NDArray[np.float64]
 _Codes = NDArray[np.int64]
@@ -58,12 +65,29 @@ class Trust(NamedTuple):
         True classes in rows, given classes in columns; rows sum to 1.
     accuracy : float
         Share of rows whose most likely class, without the label, is expected to be the true one.
+    labels_right : float
+        Share of the labels, before any decisions, that are expected to be right.
     """
 
     unseen: _Floats
     distribution: _Floats
     transition: _Floats
     accuracy: float
+    labels_right: float
+
+
+class Before(NamedTuple):
+    """What there was before anybody decided about labels.
+
+    Attributes
+    ----------
+    beliefs : ndarray of shape (n_samples, n_classes)
+    codes : ndarray of shape (n_samples,)
+        Given classes; -1 for none, or where it is not known.
+    """
+
+    beliefs: _Floats
+    codes: _Codes
 
 
 class Injected(NamedTuple):
@@ -86,7 +110,11 @@ class Injected(NamedTuple):
 
 
 def weigh(
-    beliefs: _Floats, codes: _Codes, trusted: NDArray[np.bool_], votes: _Codes | None = None
+    beliefs: _Floats,
+    codes: _Codes,
+    trusted: NDArray[np.bool_],
+    votes: _Codes | None = None,
+    before: Before | None = None,
 ) -> Trust:
     """Estimate the transition matrix and the true classes.
 
@@ -97,14 +125,19 @@ def weigh(
     codes : ndarray of shape (n_samples,)
         Given classes; -1 for rows without a label.
     trusted : ndarray of bool of shape (n_samples,)
-        Rows whose label is right. They do not tell how often labels are wrong.
+        Rows whose label is right.
     votes : ndarray of shape (n_samples, n_annotators), default=None
         What each annotator said, -1 for nothing, if the given class is the most frequent vote. Then
         the true classes are what all votes say.
+    before : Before or None, default=None
+        If rows are trusted because somebody has decided about what seemed wrong, what there was
+        before. Labels without the worst ones seem better than they are, and so do detectors that
+        have learned from decisions; how often labels are wrong shows in what there was before.
     """
-    labels = torch.as_tensor(np.where(trusted, -1, codes))
-    calibrated, _ = calibrate(torch.as_tensor(beliefs).float(), labels, TEMPERATURES)
-    transition = fit_transition(calibrated, labels)
+    first = Before(beliefs, np.where(trusted, -1, codes)) if before is None else before
+    labels = torch.as_tensor(first.codes)
+    matrix = fit_transition(_calibrated(first.beliefs, labels), labels).matrix
+    transition = Transition(matrix, deconvolve(_calibrated(beliefs, labels), matrix))
     believed = posterior(transition.beliefs, labels, transition.matrix)
     if votes is not None:
         cast = Votes.of(torch.as_tensor(votes), beliefs.shape[1])
@@ -116,7 +149,12 @@ def weigh(
         distribution,
         transition.matrix.double().numpy(),
         float(_given(distribution, beliefs.argmax(1)).mean()),
+        float(np.nanmean(label_quality(distribution, first.codes))),
     )
+
+
+def _calibrated(beliefs: _Floats, labels: Tensor) -> Tensor:
+    return calibrate(torch.as_tensor(beliefs).float(), labels, TEMPERATURES)[0]
 
 
 def inject(trust: Trust, codes: _Codes, rng: np.random.Generator) -> Injected:

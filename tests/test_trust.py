@@ -11,6 +11,7 @@ from scipy.special import softmax
 
 from noisyfit import noise
 from noisyfit.trust import (
+    Before,
     Trust,
     inject,
     is_sure,
@@ -34,7 +35,7 @@ def some_trust() -> tuple[Trust, NDArray[Any]]:
     unseen = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.3, 0.3, 0.4]])
     transition = np.array([[0.8, 0.2, 0.0], [0.1, 0.6, 0.3], [0.0, 0.1, 0.9]])
     codes = np.array([0, 2, -1])
-    return Trust(unseen, unseen, transition, 0.9), codes
+    return Trust(unseen, unseen, transition, 0.9, 0.8), codes
 
 
 @pytest.mark.parametrize(
@@ -69,6 +70,19 @@ def test_weigh__trusted_rows__are_right() -> None:
     trusted = np.arange(2000) < 100
     known = weigh(beliefs, given, trusted)
     assert (label_quality(known.distribution, given)[:100] == 1).all()
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_weigh__the_worst_labels_were_decided__the_rest_is_not_taken_for_better(seed: int) -> None:
+    beliefs, y = beliefs_and_classes(seed)
+    noisy = noise.symmetric(y, 0.3, random_state=seed)
+    given, trusted = noisy.labels.copy(), np.zeros(2000, bool)
+    first = weigh(beliefs, given, NOBODY)
+    trusted[np.argsort(label_quality(first.distribution, given))[:300]] = True
+    given[trusted] = y[trusted]
+    known = weigh(beliefs, given, trusted, before=Before(beliefs, noisy.labels))
+    share = 1 - label_quality(known.distribution, given)[~trusted].mean()
+    assert abs(share - noisy.flipped[~trusted].mean()) < 0.05
 
 
 def test_inject__wrong_labels__are_rated_by_bayes_rule() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -19,7 +20,7 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from noisyfit import trust
 from noisyfit.auditing.findings import Audit
-from noisyfit.auditing.labels import read_labels
+from noisyfit.auditing.labels import read_decisions, read_labels
 from noisyfit.estimator.delegation import beliefs_of, fit_on, seeded
 from noisyfit.exceptions import NoisyFitWarning
 from noisyfit.methods.coteaching import CoTeachingClassifier
@@ -42,6 +43,7 @@ def audit(
     detectors: Sequence[Any] | None = None,
     pred_probs: Any = None,
     clean_mask: Any = None,
+    decided: Mapping[Any, Any] | None = None,
     missing_label: Any = None,
     n_splits: int = 5,
     memory: str | Memory | None = None,
@@ -71,7 +73,11 @@ def audit(
         Probabilities of the sorted classes by classifiers that have not seen the row, if you have
         them already, as for cleanlab. Then nothing is fitted, and X may be None.
     clean_mask : array-like of bool of shape (n_samples,), default=None
-        Rows whose label is known to be right.
+        Rows whose label is known to be right, whatever they were chosen by.
+    decided : mapping or None, default=None
+        Right labels that people have found in an earlier audit, by the name of the row. y keeps
+        what was given first: what turned out to be wrong tells how often labels are. Twice the
+        cost, but with ``memory`` only the new fits.
     missing_label : scalar or None, default=None
         Marks rows without a label. They get a suggestion.
     n_splits : int >= 2, default=5
@@ -103,24 +109,29 @@ def audit(
     >>> bool(noisy.flipped[found.issues_.index[:20]].mean() > 0.8)
     True
     """
-    labels = read_labels(y, missing_label, n_splits, clean_mask)
-    codes, trusted = labels.codes, labels.trusted
+    first = labels = read_labels(y, missing_label, n_splits, clean_mask)
+    names = row_names(X, y, len(labels.codes))
+    if decided:
+        rated = labels.classes[labels.is_rated]
+        labels = labels.after(read_decisions(decided, names, rated))
     seed = check_random_state(random_state).randint(2**31 - 1)
     if pred_probs is None:
-        check_lengths(count_rows(X), len(codes))
+        check_lengths(count_rows(X), len(labels.codes))
         (rows,) = indexable(X)
-        beliefs = _beliefs(
+        believe = partial(
+            _beliefs,
             _default_detectors(rows) if detectors is None else detectors,
-            rows, codes, trusted, n_splits=n_splits, memory=memory, n_jobs=n_jobs, seed=seed,
-            verbose=verbose,
+            rows, n_splits=n_splits, memory=memory, n_jobs=n_jobs, seed=seed, verbose=verbose,
         )  # fmt: skip
+        beliefs = believe(labels.codes, labels.trusted)
+        at_first = believe(first.codes, first.trusted) if decided else beliefs
     else:
-        given = check_probabilities(pred_probs, len(codes), labels.classes)
-        beliefs = normalize(given[:, labels.is_rated], "l1")
-    known = trust.weigh(beliefs, codes, trusted, labels.votes)
-    rng = np.random.default_rng(seed)
-    injected = trust.inject(known, np.where(trusted, -1, codes), rng)
-    return Audit(labels, row_names(X, y, len(codes)), known, injected)
+        given = check_probabilities(pred_probs, len(labels.codes), labels.classes)
+        beliefs = at_first = normalize(given[:, labels.is_rated], "l1")
+    before = trust.Before(at_first, first.judged)
+    known = trust.weigh(beliefs, labels.codes, labels.trusted, labels.votes, before)
+    injected = trust.inject(known, labels.judged, np.random.default_rng(seed))
+    return Audit(labels, names, known, injected)
 
 
 def boosted_trees() -> HistGradientBoostingClassifier:

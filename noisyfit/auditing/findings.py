@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noisyfit import trust
-from noisyfit.auditing.labels import Labels, named
+from noisyfit.auditing.labels import Labels, named, read_decisions
 from noisyfit.estimator.given import votes_on
 from noisyfit.exceptions import warn
 from noisyfit.trust import Injected, Trust
@@ -82,7 +82,7 @@ class Audit:
         self.label_quality_ = trust.label_quality(known.distribution, codes)
         self.n_trusted_ = int(trusted.sum())
         self._labels, self._codes, self._trusted = labels, codes, trusted
-        self._accuracy = known.accuracy
+        self._known = known
         self._decided: dict[int, int] = {}
         judged = self._judged_quality()
         self.wrong_share_ = trust.wrong_share(judged)
@@ -199,22 +199,7 @@ class Audit:
         labels : mapping
             From the name of a row, as in the index of `to_frame`, to its label.
         """
-        places = {name: row for row, name in enumerate(self.sample_index_.tolist())}
-        known = {label: code for code, label in enumerate(self.classes_.tolist())}
-        if len(places) < len(self.sample_index_):
-            raise ValueError(
-                "Rows must have different names for decisions about them. Got an index with "
-                f"{len(self.sample_index_) - len(places)} repetitions. Reset the index of X."
-            )
-        unknown = [name for name in labels if name not in places]
-        if unknown:
-            raise ValueError(f"Rows must be in the audit. Got {unknown[:5]}, which are not.")
-        strange = [label for label in labels.values() if label not in known]
-        if strange:
-            raise ValueError(
-                f"Labels must be among {self.classes_[:10].tolist()}. Got {strange[:5]}."
-            )
-        self._decided |= {places[name]: known[label] for name, label in labels.items()}
+        self._decided |= read_decisions(labels, self.sample_index_, self.classes_)
         return self
 
     def apply(self, only: str = "confident") -> NDArray[Any]:
@@ -266,7 +251,7 @@ class Audit:
         return np.array([len(np.unique(cast[cast >= 0])) > 1 for cast in self._labels.votes.T])
 
     def _detectors_are_worse(self) -> bool:
-        return self._accuracy < 1 - self.wrong_share_.value
+        return self._known.accuracy < self._known.labels_right
 
     def _what_changes(self) -> str:
         if self._may_change().any():
@@ -284,9 +269,9 @@ class Audit:
         if self._detectors_are_worse():
             yield (
                 "Detectors should be right more often than the labels. They are expected to be "
-                f"right for {self._accuracy:.0%} of the rows, the labels for "
-                f"{1 - share.value:.0%}. So {self._what_changes()}, and the intervals reach up to "
-                "the case that every label they doubt is wrong. Look at the issues."
+                f"right for {self._known.accuracy:.0%} of the rows, the labels for "
+                f"{self._known.labels_right:.0%}. So {self._what_changes()}, and the intervals "
+                "reach up to the case that every label they doubt is wrong. Look at the issues."
             )
         if self._labels.votes is not None and not self._tells_apart().all():
             yield (

@@ -68,12 +68,12 @@ def named_rows(file: Path, index: pd.Index) -> NDArray[np.bool_]:
     return np.asarray(names.isin(named))
 
 
-def decided(folder: Path, y: pd.Series) -> dict[int, Any]:
-    """Return the labels that people gave to rows or confirmed, by the number of the row."""
+def decided(folder: Path, y: pd.Series) -> dict[Any, Any]:
+    """Return the labels that people gave to rows or confirmed, by the name of the row."""
     standing = decisions.standing(decisions.read(folder / decisions.NAME))
     spelled: Mapping[str, Any] = {str(label): label for label in y.dropna().unique()}
     return {
-        row: spelled[decision.label]
-        for row, name in enumerate(y.index.astype(str))
-        if (decision := standing.get(name)) and decision.decision in (KEEP, ACCEPT, OTHER)
+        name: spelled[decision.label]
+        for name in y.index.tolist()
+        if (decision := standing.get(str(name))) and decision.decision in (KEEP, ACCEPT, OTHER)
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,9 +42,24 @@ class Labels(NamedTuple):
     annotators: NDArray[Any]
 
     @property
+    def judged(self) -> NDArray[np.int64]:
+        """Return the codes of labels that may be wrong, else -1."""
+        return np.where(self.trusted, -1, self.codes)
+
+    @property
     def single(self) -> list[Any]:
         """Return the classes of one label."""
         return self.classes[~self.is_rated].tolist()
+
+    def after(self, decided: Mapping[int, int]) -> Labels:
+        """Return the labels after decisions, codes by row, as ones that are right."""
+        rows, codes, given = [*decided], self.codes.copy(), self.given.copy()
+        codes[rows] = [*decided.values()]
+        given[rows] = self.classes[self.is_rated][codes[rows]]
+        trusted = self.trusted.copy()
+        trusted[rows] = True
+        _check_some_left(codes, trusted, "decided")
+        return self._replace(codes=codes, given=given, trusted=trusted)
 
 
 def read_labels(y: Any, missing_label: Any, n_splits: int, clean_mask: Any = None) -> Labels:
@@ -68,12 +83,42 @@ def read_labels(y: Any, missing_label: Any, n_splits: int, clean_mask: Any = Non
     renumbered = np.append(np.where(is_rated, is_rated.cumsum() - 1, -1), -1)  # -1 is the last
     codes = renumbered[read.codes]
     trusted = check_clean_mask(clean_mask, read.codes) & (codes >= 0)
-    if not ((codes >= 0) & ~trusted).any():
-        raise ValueError("clean_mask must leave labels to audit. Got none. Leave it away.")
+    _check_some_left(codes, trusted, "clean_mask")
     votes, annotators = None, np.array([])
     if read.votes is not None:
         votes, annotators = renumbered[read.votes], column_names(y, read.votes.shape[1])
     return Labels(given, read.classes, is_rated, codes, trusted, votes, annotators)
+
+
+def read_decisions(
+    decided: Mapping[Any, Any], names: NDArray[Any], classes: NDArray[Any]
+) -> dict[int, int]:
+    """Read labels by the name of a row; return their codes by its number.
+
+    Raises
+    ------
+    ValueError
+        If a row or a class is not known, or names are not unique.
+    """
+    places = {name: row for row, name in enumerate(names.tolist())}
+    known = {label: code for code, label in enumerate(classes.tolist())}
+    if len(places) < len(names):
+        raise ValueError(
+            "Rows must have different names for decisions about them. Got an index with "
+            f"{len(names) - len(places)} repetitions. Reset the index of X."
+        )
+    unknown = [name for name in decided if name not in places]
+    if unknown:
+        raise ValueError(f"Rows must be in the audit. Got {unknown[:5]}, which are not.")
+    strange = [label for label in decided.values() if label not in known]
+    if strange:
+        raise ValueError(f"Labels must be among {classes[:10].tolist()}. Got {strange[:5]}.")
+    return {places[name]: known[label] for name, label in decided.items()}
+
+
+def _check_some_left(codes: NDArray[np.int64], trusted: NDArray[np.bool_], by: str) -> None:
+    if not ((codes >= 0) & ~trusted).any():
+        raise ValueError(f"{by} must leave labels to audit. Got none. Leave it away.")
 
 
 def _check_counts(classes: NDArray[Any], counts: NDArray[np.int64], n_splits: int) -> None:

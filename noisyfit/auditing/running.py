@@ -72,19 +72,15 @@ def rate(request: Request, subject: Subject) -> Audit:
     OSError
         If what is finished cannot be kept.
     """
-    y, trusted = subject.y.copy(), subject.trusted
-    decided = known.decided(request.out, y) if request.again else {}
-    if decided:
-        y.iloc[list(decided)] = list(decided.values())
-        trusted = np.zeros(len(y), bool) if trusted is None else trusted.copy()
-        trusted[list(decided)] = True
+    y = subject.y
     try:
         with noticed_interrupts() as pressed:  # joblib passes over some
             found = audit(
                 subject.X,
                 y,
                 detectors=subject.detectors(request.method, request.device),
-                clean_mask=trusted,
+                clean_mask=subject.trusted,
+                decided=known.decided(request.out, y) if request.again else None,
                 missing_label=_missing_label(y),
                 n_splits=request.folds,
                 memory=request.memory,

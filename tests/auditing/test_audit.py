@@ -131,6 +131,42 @@ def test_audit__stopped_and_called_again__keeps_the_folds_it_has(tmp_path: Path)
     np.testing.assert_array_equal(first.label_quality_, again.label_quality_)
 
 
+def test_decided__rows_of_an_earlier_audit__are_trusted_and_fitted_on_what_was_there(
+    tmp_path: Path,
+) -> None:
+    X, y = blobs(300)
+    noisy = noise.symmetric(y, 0.25, random_state=0)
+    frame = pd.DataFrame(X, index=[f"row{k}" for k in range(300)])
+    options: dict[str, Any] = QUICK | {"memory": str(tmp_path)}
+    first = audit(frame, noisy.labels, **options)
+    looked_at = first.issues_.index[:30]
+    truth = pd.Series(y, index=frame.index)
+    again = audit(frame, noisy.labels, decided=truth[looked_at].to_dict(), **options)
+    assert len([*tmp_path.rglob("output.pkl")]) == 2 * 5  # those of the first one are at hand
+    assert again.n_trusted_ == 30
+    np.testing.assert_array_equal(again.transition_matrix_, first.transition_matrix_)
+    table = again.to_frame()
+    assert (table.loc[looked_at, "given"] == truth[looked_at]).all()
+    assert (table.loc[looked_at, "quality"] == 1).all()
+    assert (again.corrected_labels_ == y).mean() > (first.corrected_labels_ == y).mean()
+    rest = ~frame.index.isin(looked_at)
+    assert again.wrong_share_.low <= noisy.flipped[rest].mean() <= again.wrong_share_.high
+
+
+@pytest.mark.parametrize(
+    "decided, says",
+    [
+        ({-1: 0}, "Rows must be in the audit"),
+        ({0: "zebra"}, "Labels must be among"),
+        (dict.fromkeys(range(150), 0), "decided must leave labels to audit"),
+    ],
+)
+def test_decided__that_cannot_be__is_refused(decided: Any, says: str) -> None:
+    X, y = blobs(150)
+    with pytest.raises(ValueError, match=says):
+        audit(X, y, decided=decided, **QUICK)
+
+
 def test_decide__names_that_are_not_unique__are_refused() -> None:
     X, y = blobs(150)
     found = audit(pd.DataFrame(X, index=[0, *range(149)]), y, **QUICK)
