@@ -257,6 +257,13 @@ def test_audit__block__finds_and_mends_wrong_labels() -> None:
     assert names["found"].annotator_quality_["kim"] > names["found"].annotator_quality_["sam"]
 
 
+@pytest.mark.long
+def test_auto__block__chooses_and_says_why() -> None:
+    names = run("auto.rst", "AutoClassifier(")
+    assert names["accuracy"] > 0.8
+    assert f"{names['table'].index[0]} won" in names["reasons"]
+
+
 def test_given__votes__say_who_is_unreliable() -> None:
     X, y = make_classification(120, 6, n_informative=4, class_sep=2, random_state=0)
     votes = pd.DataFrame({"ann": y, "bob": y, "eve": 1 - y}, dtype=float)
