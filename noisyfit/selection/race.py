@@ -40,7 +40,7 @@ Fold = tuple[Rows, Rows]
 
 FIRST_PART = 1 / 3  # of the rows of a fold
 FEWEST_ROWS = 150  # of that part; with fewer there is no such round
-ROUND_ENDS = (0.35, 0.65, 1.0)  # of the time there is
+ROUND_ENDS = (0.3, 0.6, 0.9)  # of the time there is; the rest is for the vote
 ABOUT_A_FIT = (NoisyFitWarning, ConvergenceWarning)
 
 
@@ -205,9 +205,9 @@ class Race:
         self.fit = memory.cache(_fit, ignore=["deadline"])
         self.seed = seed
         self.n_jobs = n_jobs
-        self.began = time.time()  # which other processes know as well
         self.bar = bar
-        self.budget = inf if time_budget is None else time_budget
+        began, budget = time.time(), inf if time_budget is None else time_budget
+        self.ends = [began + part * budget for part in ROUND_ENDS]  # so in all processes
 
     def run(self, candidates: Sequence[Candidate], n_finalists: int) -> list[Candidate]:
         """Return the finalists, the best one first.
@@ -215,7 +215,7 @@ class Race:
         Raises
         ------
         Exception
-            What the first candidate raised, if none could be fitted.
+            What a candidate raised, if none could be fitted.
         """
         (seen, unseen), others = self.folds[0], self.folds[1:]
         left, first = list(candidates), _part_of(seen, self.data.codes, self.seed)
@@ -230,7 +230,7 @@ class Race:
         self, candidates: Sequence[Candidate], folds: Sequence[Fold], n: int
     ) -> list[Candidate]:
         """Choose the first candidates that can be fitted on folds in the time that is left."""
-        left, chosen = self.began + self.budget - time.time(), list[Candidate]()
+        left, chosen = self.ends[-1] - time.time(), list[Candidate]()
         for candidate in candidates:
             cost = candidate.pace * sum(len(seen) for seen, _ in folds)
             if cost <= left and len(chosen) < n:
@@ -245,10 +245,9 @@ class Race:
 
         The first candidate that is fitted at all may take all the time there is.
         """
-        ends = [self.began + part * self.budget for part in ROUND_ENDS]
         is_first = bool(candidates) and not any(candidate.parts for candidate in candidates)
         tasks = [
-            (candidate, fold, ends[-1] if is_first and candidate is candidates[0] else ends[number])
+            (candidate, fold, self.ends[-1 if is_first and candidate is candidates[0] else number])
             for candidate in candidates
             for fold in folds
         ]
