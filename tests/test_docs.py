@@ -311,7 +311,7 @@ def test_job__texts__classifier_learns(tmp_path: Path, monkeypatch: pytest.Monke
     assert run("jobs/texts.rst", "")["clf"].score(*topics(1)) > 0.9
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_job__votes__people_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     X, y = blobs(150)
@@ -396,7 +396,7 @@ def test_job__export__images_move_and_come_back(
     assert Path("photos/cat/001.png").is_file()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_job__export__decisions_in_python() -> None:
     X, codes = make_classification(300, 8, n_informative=6, class_sep=2, random_state=0)
     y = np.array(["no", "yes"])[symmetric(codes, 0.2, random_state=0).labels]

@@ -88,13 +88,20 @@ class AutoClassifier(LabelProtocol, MetaEstimatorMixin, Savable, BaseComposition
         error of its difference to the best one of the same rounds), ``accuracy`` on held-out given
         labels, ``seconds`` of all its fits, ``agreement`` (share of held-out rows where it predicts
         what the vote predicts), its ``weight`` in the vote, and why it left (``failure``).
+    members_ : list of lists of classifiers
+        Those of each finalist, one a fold.
+    weights_, temperatures_ : ndarray of shape (n_finalists,)
+        Of the finalists in the vote, and by which their beliefs are softened first.
     best_estimator_ : classifier
-        That of the best finalist, fitted on all folds but the last one.
+        That of the best finalist, fitted on all folds but the first one.
     label_quality_ : ndarray of shape (n_samples,)
-        Mean rank of the label among all labels, by the finalists that have not seen the row, in
-        (0, 1]; 1 for trusted rows, NaN without a label. Low means suspicious.
+        Probability that the label is right, by the vote of classifiers that have not seen the row
+        and the transition matrix that explains all labels. In [0, 1]; 1 for trusted rows, NaN
+        without a label. Low means suspicious.
     label_distribution_ : ndarray of shape (n_samples, n_classes)
-        Vote of classifiers that have not seen the row; 1 for the label of a trusted row.
+        Probabilities of the true classes by the same vote, given the label too.
+    held_out_vote_ : ndarray of shape (n_samples, n_classes)
+        The vote alone.
     corrected_labels_, given_labels_ : ndarray of shape (n_samples,)
     transition_matrix_ : ndarray of shape (n_classes, n_classes)
 
@@ -115,7 +122,9 @@ class AutoClassifier(LabelProtocol, MetaEstimatorMixin, Savable, BaseComposition
     """
 
     __metadata_request__fit: ClassVar = {"clean_mask": True}
-    _needed: ClassVar[tuple[str, ...]] = ("classes_", "members_", "weights_", "n_features_in_")
+    _needed: ClassVar[tuple[str, ...]] = (
+        "classes_", "members_", "temperatures_", "weights_", "n_features_in_",
+    )  # fmt: skip
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "candidates": [list, None],
         "n_candidates": [AT_LEAST_ONE],
