@@ -11,7 +11,6 @@ import numpy as np
 from cleanlab.count import get_confident_thresholds
 from numpy.typing import NDArray
 from sklearn.base import is_classifier
-from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import StratifiedKFold, check_cv
 from sklearn.utils import check_random_state, get_tags, indexable
 from sklearn.utils.parallel import Parallel, delayed
@@ -22,6 +21,7 @@ from noisyfit.estimator.bases import BaseEstimator
 from noisyfit.estimator.delegation import (
     DelegatingClassifier,
     beliefs_of,
+    boosted_trees,
     fit_argument,
     fit_on,
     seeded,
@@ -185,7 +185,7 @@ class LabelCleaner(LabelProtocol, DelegatingClassifier, Savable, BaseEstimator):
         return tags
 
     def _default_estimator(self) -> Any:
-        return HistGradientBoostingClassifier(early_stopping=False)  # which refuses rare classes
+        return boosted_trees()
 
     def _chosen_detector(self) -> Any:
         return CrossEntropyClassifier() if self.detector is None else self.detector

@@ -5,14 +5,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
-from math import inf
 from typing import Any
 
 import numpy as np
 from joblib import Memory
 from numpy.typing import NDArray
-from scipy.sparse import issparse
-from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import normalize
 from sklearn.utils import check_random_state, indexable
@@ -21,7 +18,7 @@ from sklearn.utils.parallel import Parallel, delayed
 from noisyfit import trust
 from noisyfit.auditing.findings import Audit
 from noisyfit.auditing.labels import read_decisions, read_labels
-from noisyfit.estimator.delegation import beliefs_of, fit_on, seeded
+from noisyfit.estimator.delegation import beliefs_of, boosted_trees, fit_on, seeded, suits_trees
 from noisyfit.exceptions import NoisyFitWarning
 from noisyfit.methods.coteaching import CoTeachingClassifier
 from noisyfit.utils.progress import progress_bar
@@ -32,8 +29,6 @@ from noisyfit.utils.validation import (
     row_names,
     take_rows,
 )
-
-MANY_COLUMNS = 256  # on which trees are slow, and no better
 
 
 def audit(
@@ -134,14 +129,8 @@ def audit(
     return Audit(labels, names, known, injected)
 
 
-def boosted_trees() -> HistGradientBoostingClassifier:
-    """Return the second of the default detectors; early stopping refuses rare classes."""
-    return HistGradientBoostingClassifier(early_stopping=False)
-
-
 def _default_detectors(X: Any) -> list[Any]:
-    n_columns = X.shape[1] if getattr(X, "ndim", 0) == 2 and not issparse(X) else inf
-    trees = [boosted_trees()] if n_columns <= MANY_COLUMNS else []
+    trees = [boosted_trees()] if suits_trees(X) else []
     return [CoTeachingClassifier(), *trees]
 
 

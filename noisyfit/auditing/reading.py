@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noisyfit.auditing import known
-from noisyfit.auditing.audit import MANY_COLUMNS, boosted_trees
 from noisyfit.auditing.request import Request
 from noisyfit.auditing.subjects import ImageSubject, Subject, TableSubject, TextSubject
 from noisyfit.auditing.texts import Wording
+from noisyfit.estimator.delegation import boosted_trees, suits_trees
 from noisyfit.methods.coteaching import CoTeachingClassifier
 from noisyfit.utils.validation import check_finite_rows
 
@@ -193,7 +193,7 @@ def _embeddings(file: Path, n_rows: int) -> NDArray[np.float32]:
 
 def _trees(features: NDArray[Any]) -> list[Any]:
     """Return the second detector for a table of numbers; trees are slow on many columns."""
-    return [boosted_trees()] if features.shape[1] <= MANY_COLUMNS else []
+    return [boosted_trees()] if suits_trees(features) else []
 
 
 def _check_finite(X: pd.DataFrame, data: Path) -> None:

@@ -7,13 +7,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 from sklearn.base import clone
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from noisyfit.estimator.bases import MetaEstimatorMixin
 from noisyfit.utils.validation import count_rows, take_rows
+
+MANY_COLUMNS = 256  # on which trees are slow, and no better
 
 
 def _has(method: str) -> Any:
@@ -59,6 +63,17 @@ class DelegatingClassifier(MetaEstimatorMixin):
         """Return the classifier's decision values."""
         check_is_fitted(self)
         return self.estimator_.decision_function(self._read(X))
+
+
+def boosted_trees() -> HistGradientBoostingClassifier:
+    """Return what is often best on a table; early stopping refuses rare classes."""
+    return HistGradientBoostingClassifier(early_stopping=False)
+
+
+def suits_trees(X: Any) -> bool:
+    """Whether rows are a dense table, of not too many columns."""
+    is_table = getattr(X, "ndim", 0) == 2 and not issparse(X)
+    return bool(is_table and X.shape[1] <= MANY_COLUMNS)
 
 
 def seeded(estimator: Any, seed: int) -> Any:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from scipy.sparse import issparse
-from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from noisyfit.estimator.delegation import boosted_trees, suits_trees
 from noisyfit.methods.clid import CLIDMetaClassifier
 from noisyfit.methods.coteaching import CoTeachingClassifier
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
@@ -22,8 +22,6 @@ from noisyfit.methods.gce import GCEClassifier
 from noisyfit.methods.hrp import HRPClassifier
 from noisyfit.methods.rld import RLDClassifier
 from noisyfit.utils.validation import count_rows
-
-MANY_COLUMNS = 256  # on which trees are slow, and no better
 
 METHODS: dict[str, type[Any]] = {  # from cheap to costly
     "cross_entropy": CrossEntropyClassifier,
@@ -66,6 +64,6 @@ def _of_tables(X: Any) -> dict[str, Any]:
         name: make_pipeline(StandardScaler(with_mean=not sparse), classifier)
         for name, classifier in found.items()
     }
-    if not sparse and X.shape[1] <= MANY_COLUMNS:
-        found["boosting"] = HistGradientBoostingClassifier(early_stopping=False)
+    if suits_trees(X):
+        found["boosting"] = boosted_trees()
     return found

@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from noisyfit import CrossEntropyClassifier, NoisyFitWarning, audit, noise
-from noisyfit.auditing.audit import boosted_trees
+from noisyfit.estimator.delegation import boosted_trees
 from tests.helpers import blobs
 
 RATES = [0.1, 0.25, 0.5, 0.5, 0.6]  # of wrong votes
