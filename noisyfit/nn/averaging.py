@@ -17,9 +17,11 @@ def follow(average: nn.Module, newest: nn.Module, share: Tensor | float) -> None
     share : float or tensor of shape () in [0, 1]
         How far; 1 copies.
     """
-    pairs = zip(average.state_dict().values(), newest.state_dict().values(), strict=True)
+    pairs = list(zip(average.state_dict().values(), newest.state_dict().values(), strict=True))
+    moved = [(value, target) for value, target in pairs if value.is_floating_point()]
     for value, target in pairs:
-        if value.is_floating_point():
-            value.lerp_(target, share.to(value.dtype) if isinstance(share, Tensor) else share)
-        else:
+        if not value.is_floating_point():
             value.copy_(target)
+    if moved:
+        weights = [share.to(v.dtype) for v, _ in moved] if isinstance(share, Tensor) else share
+        torch._foreach_lerp_(*map(list, zip(*moved, strict=True)), weights)

@@ -104,7 +104,7 @@ class Denoiser(nn.Module):
     Parameters
     ----------
     n_classes : int
-    hidden : int, default=256
+    hidden : int, default=128
         Units of each hidden layer.
     n_features : int, default=0
         Size of the conditioning features; 0 for none, as in the paper.
@@ -112,7 +112,7 @@ class Denoiser(nn.Module):
 
     frequencies: Tensor
 
-    def __init__(self, n_classes: int, hidden: int = 256, n_features: int = 0) -> None:
+    def __init__(self, n_classes: int, hidden: int = 128, n_features: int = 0) -> None:
         super().__init__()
         self.register_buffer("frequencies", torch.logspace(0, -4, TIME_EMBEDDING_SIZE // 2))
         self.time = nn.Linear(TIME_EMBEDDING_SIZE, hidden, bias=False)
@@ -314,7 +314,7 @@ def denoise(
     """Walk from noisy labels back to clean ones, guided by the target, without gradient.
 
     The loop has the same length for all batches and does not wait for the device, so one captured
-    graph serves them all. A row keeps its value until the loop reaches its start.
+    graph serves them all. A row that has no step to take keeps its value.
 
     Parameters
     ----------
@@ -325,12 +325,12 @@ def denoise(
     start : integer tensor of shape (n_samples,)
         In ``0..t_max``; a row that starts at 0 is unchanged.
     rule : {"ddim", "ddpm_mean"}, default="ddim"
-        "ddpm_mean" is the paper's rule: every step, and the mean of each (Eq. 10). "ddim" takes a
-        few long steps; the first step of a row goes from `start` to the next one on the grid.
+        "ddpm_mean" is the paper's rule: every step, and the mean of each (Eq. 10). "ddim" divides
+        the way of each row into a few long steps.
     n_steps : int >= 1, default=10
-        Number of steps from `t_max` down to 0 with "ddim", at most `t_max`; "ddpm_mean" ignores it.
+        Number of steps of a row with "ddim", at most `t_max`; "ddpm_mean" ignores it.
     t_max : int >= 1 or None, default=None
-        Where the loop begins; None for the last step of the schedule.
+        The largest start; None for the last step of the schedule.
     return_trajectory : bool, default=False
 
     Returns
@@ -339,12 +339,14 @@ def denoise(
         Standardised labels at step 0, or all those along the way, starting with `z`.
     """
     t_max = schedule.n_steps if t_max is None else t_max
-    n_steps = min(n_steps, t_max) if rule == "ddim" else t_max
-    grid = [t_max * k // n_steps for k in range(n_steps, -1, -1)]
+    if rule == "ddim":
+        n_steps = min(n_steps, t_max)
+        path = [start * k // n_steps for k in range(n_steps, -1, -1)]
+    else:
+        path = [start.clamp(max=k) for k in range(t_max, -1, -1)]
     z = _at_least_single(z)
     trajectory = [z]
-    for step, next_step in pairwise(grid):
-        t, t_next = start.clamp(max=step), start.clamp(max=next_step)
+    for t, t_next in pairwise(path):
         noise = guided_noise(
             denoiser, schedule, scale, z, t, target, condition, guidance_scale=guidance_scale
         )

@@ -16,12 +16,14 @@ from torch import Tensor, nn
 from noisyfit import CrossEntropyClassifier, NoisyFitWarning, RLDClassifier, noise
 from noisyfit.methods.rld import (
     Label,
+    Noised,
     agreement,
     entropy,
     predicted_label,
     standardized_one_hot,
 )
 from noisyfit.metrics import detection_auroc
+from noisyfit.nn.diffusion import label_contrastive
 from tests.helpers import blobs, noisy_blobs
 
 SEEDS = (0, 1, 2)
@@ -216,19 +218,24 @@ def test_no_anchor__all_rows_count_alike_and_trusted_ones_keep_their_label() -> 
             np.testing.assert_allclose(target, onehot[i] if trusted[i] else probs, atol=1e-7)
 
 
-def test_contrast__step_and_noise_are_one_for_the_batch() -> None:
+def contrast(clf: RLDClassifier, label: Label, other: Label) -> float:
+    means = [mean.detach() for _, mean in clf.diffusion_.step_back(clf._two_views(label, other))]
+    return float(label_contrastive(*means, temperature=0.1))
+
+
+def test_two_views__step_and_noise_are_one_for_the_batch() -> None:
     """Each row had its own noise and shared it with its other view: noise gave the view away."""
     X, given, _ = noisy_blobs()
     clf = quick(max_epochs=2, t_max=50, warmup_epochs=1).fit(X, given)
     label = predicted_label(clf.teacher_, torch.as_tensor(X[:6]))
     same = Label(*(part[:1].expand_as(part) for part in label))
     torch.manual_seed(0)
-    alike = float(clf._contrast(same, same).detach())
+    alike = contrast(clf, same, same)
     # Rows alike in all but their noise: each is told from the other five by chance.
     assert alike == pytest.approx(math.log(5), abs=1e-4)
 
     torch.manual_seed(1)
-    found = float(clf._contrast(label, Label(*(part.flip(0) for part in label))).detach())
+    found = contrast(clf, label, Label(*(part.flip(0) for part in label)))
     torch.manual_seed(1)
     t = int(torch.randint(1, 51, (6,))[0])
     noise_row = torch.randn(1, 3).double()
@@ -239,7 +246,9 @@ def test_contrast__step_and_noise_are_one_for_the_batch() -> None:
         z = (label.logits[i : i + 1].double() - float(scale.mean)) / float(scale.std)
         z_t = alpha_bar[t].sqrt() * z + (1 - alpha_bar[t]).sqrt() * noise_row
         row = Label(*(part[i : i + 1] for part in label))
-        guess, _ = clf.diffusion_.step_back(row, noise_row.float(), torch.tensor([t]))
+        ((guess, _),) = clf.diffusion_.step_back(
+            [Noised(row, noise_row.float(), torch.tensor([t]))]
+        )
         alpha = alpha_bar[t] / alpha_bar[t - 1]
         moved = z_t - (1 - alpha) / (1 - alpha_bar[t]).sqrt() * guess.double()
         means.append((moved / alpha.sqrt())[0])

@@ -389,13 +389,13 @@ def test_denoise__ddpm_mean__is_equation_10_row_by_row(seed: int, n_features: in
 
 
 @every_seed
-def test_denoise__ddim__steps_from_each_start_along_the_grid(seed: int) -> None:
+def test_denoise__ddim__divides_the_way_of_each_row(seed: int) -> None:
     denoiser, schedule, scale = some_denoiser(seed=seed), Schedule(T).double(), some_scale()
     z, target = make(N, K, seed=seed), some_target(seed)
-    start = torch.tensor([20, 19, 15, 13, 10, 5, 1])
+    start = torch.tensor([20, 19, 15, 13, 10, 3, 1])
     paths = [
-        [20, 15, 10, 5, 0], [19, 15, 10, 5, 0], [15, 10, 5, 0], [13, 10, 5, 0], [10, 5, 0], [5, 0],
-        [1, 0],
+        [20, 15, 10, 5, 0], [19, 14, 9, 4, 0], [15, 11, 7, 3, 0], [13, 9, 6, 3, 0],
+        [10, 7, 5, 2, 0], [3, 2, 1, 0], [1, 0],
     ]  # fmt: skip
     expected = []
     for i, path in enumerate(paths):
@@ -409,19 +409,27 @@ def test_denoise__ddim__steps_from_each_start_along_the_grid(seed: int) -> None:
     assert_exact(got, torch.cat(expected))
 
 
-@pytest.mark.parametrize("rule", ["ddim", "ddpm_mean"])
-def test_denoise__rows_keep_their_value_until_their_start(rule: Rule) -> None:
+def test_denoise__ddpm_mean__rows_keep_their_value_until_their_start() -> None:
     start, z = torch.tensor([0, 1, 10, 11, 25, 49, 50]), make(N, K)
     trajectory = denoise(
         some_denoiser(), Schedule(T).double(), some_scale(), z, start, some_target(0),
-        rule=rule, return_trajectory=True,
+        rule="ddpm_mean", return_trajectory=True,
     )  # fmt: skip
-    grid = torch.arange(50, -1, -5 if rule == "ddim" else -1)
-    assert trajectory.shape == (len(grid), N, K)
+    assert trajectory.shape == (51, N, K)
     for i in range(N):
-        waiting = int((grid >= start[i]).sum())
+        waiting = 51 - int(start[i])
         assert (trajectory[:waiting, i] == z[i]).all()
         assert (trajectory[waiting:, i] != z[i]).all()
+
+
+def test_denoise__ddim__only_rows_with_a_step_to_take_move() -> None:
+    start, z = torch.tensor([0, 1, 2, 3, 4, 9, 50]), make(N, K)
+    trajectory = denoise(
+        some_denoiser(), Schedule(T).double(), some_scale(), z, start, some_target(0),
+        n_steps=4, return_trajectory=True,
+    )  # fmt: skip
+    moved = (trajectory[1:] != trajectory[:-1]).any(2)
+    assert moved.sum(0).tolist() == [0, 1, 2, 3, 4, 4, 4]
 
 
 @every_seed

@@ -238,7 +238,7 @@ class ConditionalDiffusion(Part):
         """Return the average of the weights over training."""
         lr = float(self.lr)
         network.to(self._device).train()
-        average = AveragedModel(network, avg_fn=_moving_average)
+        average = AveragedModel(network, multi_avg_fn=_moving_average)
         optimizer = torch.optim.AdamW(network.parameters(), lr=lr)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, lr, total_steps=n_steps + 1, pct_start=0.05
@@ -333,9 +333,10 @@ class ConditionalDiffusion(Part):
         return (edge_map(x),) if self.control and x.ndim == 4 else ()
 
 
-def _moving_average(average: Tensor, current: Tensor, n_averaged: Tensor | int) -> Tensor:
+@torch.no_grad()
+def _moving_average(average: Any, current: Any, n_averaged: Tensor | int) -> None:
     """Average the weights, forgetting the first steps sooner than a fixed decay would."""
-    return average.lerp(current, max(1 - EMA_DECAY, 9 / (10 + float(n_averaged))))
+    torch._foreach_lerp_(average, current, max(1 - EMA_DECAY, 9 / (10 + float(n_averaged))))
 
 
 def _along(values: Tensor, x: Tensor) -> Tensor:
