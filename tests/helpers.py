@@ -103,7 +103,7 @@ def quick(cls: type[Any], **params: Any) -> Any:
         share = 1 / 2 if issubclass(cls, DivideMixClassifier) else 1 / 6  # it learns little later
         settings["warmup_epochs"] = max(1, round(params.get("max_epochs", 6) * share))
     if issubclass(cls, SemiSupervisedClassifier):
-        settings |= {"meta_every": 8, "unlabelled_ratio": 1}
+        settings |= {"meta_every": 8, "unlabelled_ratio": 1, "min_steps": 8}
     return cls(**settings | params)
 
 

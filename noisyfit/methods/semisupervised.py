@@ -24,7 +24,6 @@ from noisyfit.nn.metagrad import frozen_batch_norm
 from noisyfit.nn.mixing import mixup
 from noisyfit.utils.parameters import Interval, StrOptions
 
-STEPS_PER_EPOCH = 32  # at least
 CUTOFFS = {"fixmatch": 0.95, "flexmatch": 0.95, "uda": 0.8}
 ELR_WEIGHT, ELR_MOMENTUM = 7.0, 0.9
 MIXUP_ALPHA = 8.0
@@ -80,6 +79,8 @@ class SemiSupervisedClassifier(MetaLearning):
         Rows that judge a step.
     unlabelled_ratio : int >= 1, default=7
         Rows for consistency per labelled row of a full batch.
+    min_steps : int >= 1, default=32
+        Training steps of an epoch, at least.
     unlabelled_weight : float >= 0, default=1.0
         Weight of the consistency. 0 learns from the labels only.
     cutoff : float in [0, 1] or None, default=None
@@ -111,8 +112,8 @@ class SemiSupervisedClassifier(MetaLearning):
     Differences from the paper:
 
     1. An epoch is one pass over the rows, in batches of ``unlabelled_ratio * batch_size``, and at
-       least 32 steps; both kinds of rows are repeated as often as needed. The paper has 30,000
-       steps.
+       least ``min_steps``; both kinds of rows are repeated as often as needed. The paper has
+       30,000 steps.
     2. The rows for consistency are all rows: labelled ones take part without their labels, as in
        the released code.
     3. The learning rate falls to 0 along a cosine; the paper has a constant 0.03. Networks, weak
@@ -166,6 +167,7 @@ class SemiSupervisedClassifier(MetaLearning):
         "meta_lr": [Interval(Real, 0, None, closed="left")],
         "meta_batch_size": [Interval(Integral, 2, None, closed="left")],
         "unlabelled_ratio": [Interval(Integral, 1, None, closed="left")],
+        "min_steps": [Interval(Integral, 1, None, closed="left")],
         "unlabelled_weight": [Interval(Real, 0, None, closed="left")],
         "cutoff": [Interval(Real, 0, 1, closed="both"), None],
         "temperature": [Interval(Real, 0, None, closed="neither")],
@@ -184,6 +186,7 @@ class SemiSupervisedClassifier(MetaLearning):
         meta_lr: float = 3e-3,
         meta_batch_size: int = META_BATCH,
         unlabelled_ratio: int = 7,
+        min_steps: int = 32,
         unlabelled_weight: float = 1.0,
         cutoff: float | None = None,
         temperature: float = 0.4,
@@ -199,6 +202,7 @@ class SemiSupervisedClassifier(MetaLearning):
         self.meta_lr = meta_lr
         self.meta_batch_size = meta_batch_size
         self.unlabelled_ratio = unlabelled_ratio
+        self.min_steps = min_steps
         self.unlabelled_weight = unlabelled_weight
         self.cutoff = cutoff
         self.temperature = temperature
@@ -240,7 +244,7 @@ class SemiSupervisedClassifier(MetaLearning):
                 yield idx, x
             return
         everything = replace(data, batch_size=self.unlabelled_ratio * data.batch_size)
-        n_steps = max(STEPS_PER_EPOCH, ceil(len(data) / everything.batch_size))
+        n_steps = max(self.min_steps, ceil(len(data) / everything.batch_size))
         labelled = _repeated(data, "weak", labelled=True)
         others = _repeated(everything, "weak", "strong")
         for _ in range(n_steps):

@@ -135,7 +135,7 @@ def test_progress_bar__shows_the_batches(
     bar = ProgressBar(detect_notebook=False)
     quick(cls, batch_size=20, callbacks=[bar]).fit(X, y)
     assert "0/3" in capsys.readouterr().err
-    n_batches = 32 if cls is SemiSupervisedClassifier else 3  # it repeats its rows
+    n_batches = 8 if cls is SemiSupervisedClassifier else 3  # it repeats its rows
     assert bar.pbar_.n == n_batches
 
 
