@@ -152,6 +152,18 @@ def test_load_cifar10n__each_set_of_labels__is_that_of_the_file(tmp_path: Path) 
         assert bunch.label_sets[name].tolist() == bunch.target.tolist()
 
 
+def test_load_cifar10n__features__are_of_the_first_rows(tmp_path: Path) -> None:
+    arrays = small_cifar10n(tmp_path)
+    seen = {"X_train": np.ones((5, 7), np.float16), "X_test": np.zeros((4, 7), np.float16)}
+    np.savez(tmp_path / "cifar10n_features.npz", **seen)
+    bunch = load_cifar10n(features=True, data_home=tmp_path)
+    assert bunch.data.shape == (5, 7)
+    assert bunch.data_test.shape == (4, 7)
+    assert bunch.data.dtype == np.float32
+    assert bunch.target.tolist() == arrays["y_worst"][:5].tolist()
+    assert bunch.target_clean.tolist() == arrays["y_clean"][:5].tolist()
+
+
 def test_load__return_X_y__gives_the_rows_of_the_subset(tmp_path: Path) -> None:
     arrays = small_cifar10n(tmp_path)
     X, y = load_cifar10n(data_home=str(tmp_path), return_X_y=True)

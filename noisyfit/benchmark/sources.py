@@ -172,15 +172,17 @@ def digits() -> Source:
     return _split(*load_digits(return_X_y=True))
 
 
-def synthetic() -> Source:
-    """Return 3,000 rows of five classes in twenty columns, with two clusters per class."""
+def synthetic(n_classes: int = 5, n_columns: int = 20, class_sep: float = 1.5) -> Source:
+    """Return 3,000 rows with two clusters per class; half of the columns tell them apart."""
     from sklearn.datasets import make_classification
 
+    n_informative, n_redundant = n_columns // 2, n_columns // 4
     return _split(
         *make_classification(
-            3000, 20, n_informative=10, n_redundant=5, n_classes=5, class_sep=1.5, random_state=0
+            3000, n_columns, n_informative=n_informative, n_redundant=n_redundant,
+            n_classes=n_classes, class_sep=class_sep, random_state=0,
         )
-    )
+    )  # fmt: skip
 
 
 def _table(name: str) -> Source:
@@ -219,10 +221,12 @@ def _trec_votes() -> Source:
 NAMES: dict[str, Callable[[], Source]] = {
     "digits": digits,
     "synthetic": synthetic,
+    "synthetic_letters": partial(synthetic, n_classes=26, n_columns=32, class_sep=3.0),
     "fashion_mnist": lambda: _stored(datasets.load_fashion_mnist()),
     "cifar10n": lambda: _stored(datasets.load_cifar10n()),
     "cifar10n_aggre": lambda: _stored(datasets.load_cifar10n("aggre")),
     "cifar10n_random1": lambda: _stored(datasets.load_cifar10n("random1")),
+    "cifar10n_features": lambda: _stored(datasets.load_cifar10n(features=True)),
     "trec": lambda: _stored(datasets.load_weak_text("trec")),
     "trec_votes": _trec_votes,
     "hausa_news": lambda: _stored(datasets.load_weak_text("hausa_news")),

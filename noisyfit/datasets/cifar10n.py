@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import numpy as np
 from sklearn.utils import Bunch
 
 from noisyfit.datasets.files import PathLike, choose, names, read_archive, rows_of
@@ -19,6 +20,7 @@ KEYS = (
 def load_cifar10n(
     labels: str = "worst",
     *,
+    features: bool = False,
     subset: str = "train",
     data_home: PathLike | None = None,
     return_X_y: bool = False,
@@ -40,22 +42,27 @@ def load_cifar10n(
     labels : {"worst", "aggre", "random1", "random2", "random3", "clean"}, default="worst"
         ``"random1"`` to ``"random3"`` are the votes of the three people, ``"aggre"`` is their
         majority, and ``"worst"`` is a wrong vote if there is one.
+    features : bool, default=False
+        Whether rows are what a pretrained network, EfficientNet-Lite0, sees in the first 10,000
+        training images and all test images, and not the images themselves.
     subset : {"train", "test"}, default="train"
         Rows returned with ``return_X_y``. The Bunch holds both.
     data_home : str, path or None, default=None
-        Folder with ``cifar10n.npz``. None: the folder named by ``NOISYFIT_DATA``.
+        Folder with ``cifar10n.npz`` and, with ``features``, ``cifar10n_features.npz``. None: the
+        folder named by ``NOISYFIT_DATA``.
     return_X_y : bool, default=False
         Return ``(data, target)`` instead of a Bunch.
 
     Returns
     -------
     Bunch or tuple
-        - ``data`` : ndarray of uint8, shape (25000, 32, 32, 3). Training images.
+        - ``data`` : ndarray of uint8, shape (25000, 32, 32, 3), or of float32, shape (10000, 1280).
+          Training images, or their features.
         - ``target``, ``target_clean`` : ndarray of int64, shape (25000,). The requested labels,
           and the true classes.
         - ``label_sets`` : dict of ndarray. All six sets of labels by name.
         - ``index``, ``index_test`` : ndarray of int64. Positions of the rows in CIFAR-10.
-        - ``data_test`` : ndarray of uint8, shape (5000, 32, 32, 3)
+        - ``data_test`` : ndarray of uint8, shape (5000, 32, 32, 3), or of float32, (5000, 1280)
         - ``target_test`` : ndarray of int64, shape (5000,). True classes.
         - ``votes_test`` : ndarray of int64, shape (5000, 10). How many of about 51 people chose
           each class (CIFAR-10H [2]_).
@@ -67,7 +74,7 @@ def load_cifar10n(
     ValueError
         If the set of labels or rows is unknown, or no folder is named.
     FileNotFoundError
-        If the folder holds no ``cifar10n.npz``.
+        If the folder does not hold the files.
 
     Notes
     -----
@@ -89,14 +96,18 @@ def load_cifar10n(
     choose("labels", labels, LABELS)
     choose("subset", subset, ("train", "test"))
     file = read_archive("cifar10n", data_home, KEYS)
-    label_sets = {name: file[f"y_{name}"] for name in LABELS}
+    X, X_test = file["x_train"], file["x_test"]
+    if features:
+        seen = read_archive("cifar10n_features", data_home, ("X_train", "X_test"))
+        X, X_test = seen["X_train"].astype(np.float32), seen["X_test"].astype(np.float32)
+    label_sets = {name: file[f"y_{name}"][: len(X)] for name in LABELS}
     bunch = Bunch(
-        data=file["x_train"],
+        data=X,
         target=label_sets[labels],
         target_clean=label_sets["clean"],
         label_sets=label_sets,
-        index=file["train_index"],
-        data_test=file["x_test"],
+        index=file["train_index"][: len(X)],
+        data_test=X_test,
         target_test=file["y_test"],
         index_test=file["test_index"],
         votes_test=file["test_human_counts"],
