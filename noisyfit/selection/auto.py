@@ -47,10 +47,9 @@ class AutoClassifier(LabelProtocol, MetaEstimatorMixin, Savable, BaseComposition
     with the transition matrix that explains these labels best.
 
     Successive halving (`noisyfit.selection.race`) keeps the cost low: all candidates are fitted on
-    a part of the rows, the better half on two thirds of them, and the best few on all folds. Of
-    candidates that cannot be told apart, the cheaper one goes on (the rule of one standard error).
-    The classifiers of the finalists, one for each fold, vote with weights that make the held-out
-    labels most probable.
+    a part of the rows, the better half on two thirds of them, and the best few on all folds. The
+    classifiers of the finalists, one for each fold, vote with weights that make the held-out labels
+    most probable.
 
     Parameters
     ----------

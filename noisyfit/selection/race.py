@@ -221,10 +221,10 @@ class Race:
         left, first = list(candidates), _part_of(seen, self.data.codes, self.seed)
         if len(first) >= FEWEST_ROWS:
             left = self._round(left, [(first, unseen)], 0)
-            left = best(left, max(n_finalists, (len(left) + 1) // 2))
+            left = best_first(left)[: max(n_finalists, (len(left) + 1) // 2)]
         left = self._round(left, [(seen, unseen)], 1) or left
-        finalists = self._affordable(best(left, len(left)), others, n_finalists)
-        return best(self._round(finalists, others, 2) or left, n_finalists)
+        finalists = self._affordable(best_first(left), others, n_finalists)
+        return best_first(self._round(finalists, others, 2) or left)[:n_finalists]
 
     def _affordable(
         self, candidates: Sequence[Candidate], folds: Sequence[Fold], n: int
@@ -283,19 +283,9 @@ class Race:
 by_score = attrgetter("score")
 
 
-def best(candidates: Sequence[Candidate], n: int) -> list[Candidate]:
-    """Choose candidates one after the other, by the rule of one standard error.
-
-    Of those that are not below the best one by more than the error of their difference, the first
-    one is chosen: candidates are listed from cheap to costly.
-    """
-    left, chosen = list(candidates), list[Candidate]()
-    while left and len(chosen) < n:
-        leader = max(left, key=by_score)
-        equal = (c for c in left if leader.score - c.score <= c.error_below(leader))
-        chosen.append(next(equal))
-        left.remove(chosen[-1])
-    return chosen
+def best_first(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Order candidates by their scores; of equal ones, the cheaper one is listed first."""
+    return sorted(candidates, key=by_score, reverse=True)
 
 
 def _most_helpful(failures: Sequence[Exception]) -> Exception:
