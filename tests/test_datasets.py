@@ -155,7 +155,7 @@ def test_load_cifar10n__each_set_of_labels__is_that_of_the_file(tmp_path: Path) 
 def test_load_cifar10n__features__are_of_the_first_rows(tmp_path: Path) -> None:
     arrays = small_cifar10n(tmp_path)
     seen = {"X_train": np.ones((5, 7), np.float16), "X_test": np.zeros((4, 7), np.float16)}
-    np.savez(tmp_path / "cifar10n_features.npz", **seen)
+    np.savez(tmp_path / "cifar10n_features.npz", **seen)  # type: ignore[arg-type]
     bunch = load_cifar10n(features=True, data_home=tmp_path)
     assert bunch.data.shape == (5, 7)
     assert bunch.data_test.shape == (4, 7)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from math import ceil
 from typing import Any
 
 import numpy as np
@@ -227,12 +226,15 @@ def best_of_each_class(rating: Tensor, labels: Tensor, share: float, n_classes: 
     share : float in [0, 1]
     n_classes : int
     """
-    kept = []
-    for code in range(n_classes):
-        rows = (labels == code).nonzero()[:, 0]
-        best = rating[rows].argsort(descending=True)
-        kept.append(rows[best[: ceil(share * len(rows))]])
-    return torch.cat(kept)
+    codes = labels + 1  # 0 for none
+    rows = rating.argsort(descending=True)
+    rows = rows[codes[rows].argsort(stable=True)]  # class by class
+    n_rows = codes.bincount(minlength=n_classes + 1)
+    first = n_rows.cumsum(0) - n_rows
+    place = torch.arange(len(rows), device=rows.device) - first[codes[rows]]
+    n_kept = (share * n_rows.double()).ceil()
+    n_kept[0] = 0
+    return rows[place < n_kept[codes[rows]]]
 
 
 def scaled_weights(weights: np.ndarray[Any, Any] | None, data: TrainingData) -> Tensor | None:

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from noisyfit.embedding.images import BYTE
 from noisyfit.nn.backbones.weights import (
     LITE,
-    TORCHVISION,
     load_pretrained,
     load_weights,
     not_a_file,
+    torchvision_names,
     weights_file,
 )
 from noisyfit.nn.features import embeddings
@@ -118,7 +118,7 @@ def find_backbone(backbone: Any, weights: Any) -> Backbone:
     if not isinstance(backbone, str):
         return _own(backbone, weights)
     name = "efficientnet_lite0" if backbone == "auto" else backbone
-    if name in LITE or name in TORCHVISION:
+    if name in LITE or name in torchvision_names():
         default = "DEFAULT" if name in LITE and weights is None else weights
         network, preprocessing = load_pretrained(name, default)
         return Backbone(network.eval(), **preprocessing._asdict())
@@ -127,7 +127,7 @@ def find_backbone(backbone: Any, weights: Any) -> Backbone:
 
         if timm.is_model(name):
             return _from_timm(name, weights)
-    known = ["auto", *LITE, *TORCHVISION]
+    known = ["auto", *LITE, *torchvision_names()]
     raise ValueError(
         f"backbone must be 'auto', one of {list(LITE)}, a name of torchvision, a name of timm if "
         f"it is installed, a module or a callable. Got {backbone!r}.{did_you_mean(name, known)}"

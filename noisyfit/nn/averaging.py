@@ -17,11 +17,15 @@ def follow(average: nn.Module, newest: nn.Module, share: Tensor | float) -> None
     share : float or tensor of shape () in [0, 1]
         How far; 1 copies.
     """
-    pairs = list(zip(average.state_dict().values(), newest.state_dict().values(), strict=True))
-    moved = [(value, target) for value, target in pairs if value.is_floating_point()]
+    values, targets = [], []
+    pairs = zip(average.state_dict().values(), newest.state_dict().values(), strict=True)
     for value, target in pairs:
-        if not value.is_floating_point():
+        if value.is_floating_point():
+            values.append(value)
+            targets.append(target)
+        else:
             value.copy_(target)
-    if moved:
-        weights = [share.to(v.dtype) for v, _ in moved] if isinstance(share, Tensor) else share
-        torch._foreach_lerp_(*map(list, zip(*moved, strict=True)), weights)
+    if isinstance(share, Tensor):
+        torch._foreach_lerp_(values, targets, [share.to(value.dtype) for value in values])
+    else:
+        torch._foreach_lerp_(values, targets, share)

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from noisyfit.nn.backbones import BACKBONES, KNOWN, default_backbone
+from noisyfit.nn.backbones import BACKBONES, KNOWN, OWN, default_backbone
 from noisyfit.utils.synonyms import did_you_mean, remedy
 
 PROJECTION_SIZE = 128
@@ -82,8 +82,11 @@ def _factory(module: ModuleLike, row_shape: tuple[int, ...]) -> Callable[..., nn
 
 
 def parameter_names(module: Any) -> set[str]:
-    """Return the names that may follow ``module__``; for None, those of all named networks."""
-    named = list(BACKBONES) if module is None else [module]
+    """Return the names that may follow ``module__``; for None, those of all named networks.
+
+    Networks of torchvision have the parameters of EfficientNet-Lite.
+    """
+    named = OWN if module is None else [module]
     factories = [BACKBONES.get(name) if isinstance(name, str) else name for name in named]
     return {name for f in factories if callable(f) for name in inspect.signature(f).parameters}
 

@@ -1,4 +1,6 @@
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -229,3 +231,14 @@ def test_default_backbone__neither_table_nor_image__says_what_to_do(shape: tuple
     with pytest.raises(ValueError, match="Reshape the data, or pass a network") as error:
         default_backbone(shape)
     assert str(shape) in str(error.value)
+
+
+def test_torchvision__whose_import_takes_seconds__waits_until_it_is_asked_for() -> None:
+    code = (
+        "import sys, numpy as np, noisyfit\n"
+        "X, y = np.random.default_rng(0).normal(size=(60, 4)), np.arange(60) % 3\n"
+        "noisyfit.CrossEntropyClassifier(max_epochs=1, device='cpu').fit(X, y).predict(X)\n"
+        "print('torchvision' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "False\n"

@@ -1,6 +1,8 @@
 """Networks by name, and the default for each kind of data."""
 
-from collections.abc import Callable, Sequence
+from collections import ChainMap
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from torch import nn
 
@@ -8,22 +10,23 @@ from noisyfit.nn.backbones.cnn import CNN
 from noisyfit.nn.backbones.mlp import MLP
 from noisyfit.nn.backbones.preact_resnet import preact_resnet18, preact_resnet34
 from noisyfit.nn.backbones.pretrained import PRETRAINED
-from noisyfit.nn.backbones.weights import TORCHVISION
+from noisyfit.nn.backbones.weights import LITE
 from noisyfit.nn.backbones.wide_resnet import wrn_28_2, wrn_28_10
 
-__all__ = ["BACKBONES", "KNOWN", "default_backbone"]
+__all__ = ["BACKBONES", "KNOWN", "OWN", "default_backbone"]
 
-# Called with the number of features (tables) or channels (images) and the number of classes.
-BACKBONES: dict[str, Callable[..., nn.Module]] = {
+_FROM_NOTHING: dict[str, Callable[..., nn.Module]] = {
     "mlp": MLP,
     "cnn": CNN,
     "preact_resnet18": preact_resnet18,
     "preact_resnet34": preact_resnet34,
     "wrn_28_2": wrn_28_2,
     "wrn_28_10": wrn_28_10,
-    **PRETRAINED,
 }
-OWN = sorted({*BACKBONES} - {*TORCHVISION})
+_ALL: Any = _FROM_NOTHING, PRETRAINED  # asked in this order, so that torchvision is asked last
+# Called with the number of features (tables) or channels (images) and the number of classes.
+BACKBONES: Mapping[str, Callable[..., nn.Module]] = ChainMap(*_ALL)
+OWN = sorted((*_FROM_NOTHING, *LITE))
 KNOWN = f"one of {OWN} or a classifier of images in torchvision, such as 'resnet18'"
 
 

@@ -1,14 +1,13 @@
 """torchvision's networks and EfficientNet-Lite, with or without pretraining, for any images."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torchvision import models
 
-from noisyfit.nn.backbones.weights import LITE, TORCHVISION, load_pretrained, new_network
+from noisyfit.nn.backbones.weights import LITE, load_pretrained, new_network, torchvision_names
 from noisyfit.nn.input_layer import Preprocessing, freeze
 from noisyfit.utils.parameters import AT_LEAST_ONE, StrOptions, check_parameters
 
@@ -116,6 +115,8 @@ def _change_channels(network: nn.Module, n: int, *, is_pretrained: bool) -> None
 
 
 def _make_stem_small(name: str, network: Any, in_channels: int) -> None:
+    from torchvision import models
+
     if isinstance(network, models.ResNet):
         network.conv1 = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
         network.maxpool = nn.Identity()
@@ -153,6 +154,19 @@ def _named(name: str) -> Callable[..., nn.Module]:
     return factory  # type: ignore[no-any-return]
 
 
-PRETRAINED: Mapping[str, Callable[..., nn.Module]] = {
-    name: _named(name) for name in (*LITE, *TORCHVISION)
-}
+class _Pretrained(Mapping[str, Callable[..., nn.Module]]):
+    """Networks by name; torchvision is asked only for names that are not EfficientNet-Lite's."""
+
+    def __getitem__(self, name: str) -> Callable[..., nn.Module]:
+        if name not in LITE and name not in torchvision_names():
+            raise KeyError(name)
+        return _named(name)
+
+    def __iter__(self) -> Iterator[str]:
+        yield from (*LITE, *torchvision_names())
+
+    def __len__(self) -> int:
+        return len(list(self))
+
+
+PRETRAINED = _Pretrained()

@@ -6,13 +6,13 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision import models
 
 from noisyfit.nn.backbones.efficientnet_lite import (
     EfficientNetLite,
@@ -27,13 +27,20 @@ LITE: dict[str, Callable[[int, int], EfficientNetLite]] = {
     "efficientnet_lite1": efficientnet_lite1,
     "efficientnet_lite2": efficientnet_lite2,
 }
-TORCHVISION = models.list_models(module=models)
 LITE_IMAGES = Preprocessing(160, (0.498,) * 3, (0.502,) * 3)
 INCEPTION_SCALE = (0.5,) * 3  # mean and deviation
 N_CLASSES = 1000  # of ImageNet
 INSTALL = 'pip install "noisyfit[images]"'
 
 _reads_weights: ContextVar[bool] = ContextVar("reads_weights", default=True)
+
+
+@cache
+def torchvision_names() -> list[str]:
+    """Return the names of torchvision's classifiers of images. Its import takes seconds."""
+    from torchvision import models
+
+    return models.list_models(module=models)
 
 
 @contextmanager
@@ -52,7 +59,7 @@ def load_pretrained(name: str, weights: Any) -> tuple[nn.Module, Preprocessing]:
     Parameters
     ----------
     name : str
-        A key of `LITE` or one of `TORCHVISION`.
+        A key of `LITE` or one of `torchvision_names`.
     weights : str, path or torchvision weights
         ``"DEFAULT"``, the name of other weights that torchvision has stored, or a file.
 
@@ -106,12 +113,20 @@ def new_network(name: str) -> nn.Module:
     if name in LITE:
         return LITE[name](3, N_CLASSES)
     own = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
-    network: nn.Module = models.get_model(name, weights=None, **own)
+    return _get_model(name, weights=None, **own)
+
+
+def _get_model(name: str, **params: Any) -> nn.Module:
+    from torchvision import models
+
+    network: nn.Module = models.get_model(name, **params)
     return network
 
 
 def _entry_and_file(name: str, weights: Any) -> tuple[Any, Path | None]:
     """Return torchvision's description of weights, and their file if the user has named it."""
+    from torchvision import models
+
     entries = models.get_model_weights(name)
     known, given = list(entries.__members__), getattr(weights, "name", weights)
     file = None if given in known else weights_file(weights)
@@ -127,8 +142,7 @@ def _stored(name: str, entry: Any) -> nn.Module:
             f"The weights {entry.name} of {name} must be on the disk. Got no file {str(file)!r}. "
             f"Nothing is downloaded here: put {entry.url} there, or pass its path as weights."
         )
-    network: nn.Module = models.get_model(name, weights=entry)
-    return network
+    return _get_model(name, weights=entry)
 
 
 def weights_file(weights: Any) -> Path | None:
