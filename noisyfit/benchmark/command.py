@@ -61,7 +61,14 @@ def add_benchmark(commands: Any) -> None:
     )
     _add_grid(parser)
     _add_settings(parser)
-    parser.add_argument("--jobs", type=usage.count, default=1, help="processes, of one thread each")
+    parser.add_argument("--jobs", type=usage.count, default=1, help="workers, of one thread each")
+    parser.add_argument(
+        "--backend",
+        choices=["loky", "threading", "dask", "ray"],
+        default="loky",
+        help="what runs them: processes or threads of this machine, or a cluster, which "
+        "DASK_SCHEDULER_ADDRESS or RAY_ADDRESS names",
+    )
     parser.add_argument("--device", type=usage.device, default="auto")
     parser.add_argument("--out", type=Path, default=Path("noisyfit-benchmark"), help="folder")
     parser.add_argument(
@@ -170,7 +177,14 @@ def run_benchmark(options: argparse.Namespace) -> int:
         if options.dry_run:
             say_cost(grid, options.out, jobs=options.jobs, say=say_at_once)
             return 0
-        failures = run_grid(grid, options.out, again=again, jobs=options.jobs, say=say_at_once)
+        failures = run_grid(
+            grid,
+            options.out,
+            again=again,
+            jobs=options.jobs,
+            backend=options.backend,
+            say=say_at_once,
+        )
     except KeyboardInterrupt:
         print("Stopped. The same command resumes.")
         return usage.INTERRUPTED

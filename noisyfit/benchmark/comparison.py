@@ -16,8 +16,15 @@ from sklearn.utils.validation import check_consistent_length
 from noisyfit.benchmark.cells import Problem, held_out
 from noisyfit.benchmark.contenders import CLEAN, make, method_names
 from noisyfit.benchmark.measuring import measure, one_thread
+from noisyfit.benchmark.workers import check_backend, results
 from noisyfit.utils.devices import resolve_device
-from noisyfit.utils.parameters import AT_LEAST_ONE, Interval, check_number, check_parameters
+from noisyfit.utils.parameters import (
+    AT_LEAST_ONE,
+    Interval,
+    StrOptions,
+    check_number,
+    check_parameters,
+)
 from noisyfit.utils.validation import take_rows
 
 if TYPE_CHECKING:
@@ -27,6 +34,8 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "cv": [Interval(Integral, 2, None, closed="left"), None],
     "max_epochs": [AT_LEAST_ONE, None],
     "random_state": ["random_state"],
+    "n_jobs": [AT_LEAST_ONE],
+    "backend": [StrOptions({"loky", "threading", "dask", "ray"})],
 }
 
 
@@ -42,6 +51,8 @@ def compare(
     max_epochs: int | None = None,
     device: str = "auto",
     random_state: Any = None,
+    n_jobs: int = 1,
+    backend: str = "loky",
 ) -> pd.DataFrame:
     """Fit several methods on the same noisy labels and compare how well they do.
 
@@ -73,6 +84,11 @@ def compare(
         Device of the methods given by name.
     random_state : int, RandomState instance or None, default=None
         Seed of the folds, and of every classifier that has none of its own.
+    n_jobs : int >= 1, default=1
+        Number of fits at once, each with one thread.
+    backend : {"loky", "threading", "dask", "ray"}, default="loky"
+        What runs them: processes or threads of this machine, or the cluster that this process is
+        connected to or that ``DASK_SCHEDULER_ADDRESS`` or ``RAY_ADDRESS`` names.
 
     Returns
     -------
@@ -95,6 +111,8 @@ def compare(
     ------
     ValueError
         If a method does not exist, or if a parameter or the data cannot be used.
+    ImportError
+        If the package of the backend is not installed.
 
     Examples
     --------
@@ -113,9 +131,11 @@ def compare(
 
     check_parameters(
         CONSTRAINTS,
-        {"cv": cv, "max_epochs": max_epochs, "random_state": random_state},
+        {"cv": cv, "max_epochs": max_epochs, "random_state": random_state, "n_jobs": n_jobs,
+         "backend": backend},
         "compare",
-    )
+    )  # fmt: skip
+    check_backend(backend)
     check_number("holdout", holdout)
     resolve_device(device)
     seed = int(check_random_state(random_state).randint(2**31 - 1))
@@ -125,20 +145,23 @@ def compare(
     check_consistent_length(rows, labels)
     if (X_test is None) != (y_test is None):
         raise ValueError("X_test and y_test must be given together. Got one of them. Pass both.")
-    measured = []
+    test = (X_test, None if y_test is None else np.asarray(y_test))
+    tasks = {
+        (fold, name): (clf, rows, labels, *divided, *test)
+        for fold, divided in enumerate(_splits(labels, holdout, cv, seed))
+        for name, clf in contenders.items()
+    }
+    shared = [rows, labels, *test]
+    fits: dict[int, dict[str, Any]] = {fold: dict.fromkeys(contenders) for fold, _ in tasks}
     with one_thread():
-        for fit, held in _splits(labels, holdout, cv, seed):
-            problem = Problem(
-                take_rows(rows, fit),
-                labels[fit],
-                X_val=take_rows(rows, held),
-                y_val=labels[held],
-                X_test=X_test,
-                y_test=None if y_test is None else np.asarray(y_test),
-            )
-            measured.append(_one_fold(contenders, problem))
-    folds = pd.concat(measured, keys=range(len(measured)), names=["fold", "method"])
-    by_method = folds.dropna(axis=1, how="all").groupby(level="method", sort=False)
+        found = results(_fit_one, tasks, backend=backend, jobs=n_jobs, shared=shared)
+        for (fold, name), fit in found:
+            if isinstance(fit, Exception):
+                raise fit
+            fits[fold][name] = fit
+    measured = [_one_fold(fold) for fold in fits.values()]
+    every = pd.concat(measured, keys=range(len(measured)), names=["fold", "method"])
+    by_method = every.dropna(axis=1, how="all").groupby(level="method", sort=False)
     table = by_method.mean()
     return table if cv is None else table.join(by_method.std(ddof=1).add_suffix("_std"))
 
@@ -190,26 +213,49 @@ def _splits(
     return list(kind(cv, shuffle=True, random_state=seed).split(labels[:, None], labels))
 
 
-def _one_fold(contenders: dict[str, Any], problem: Problem) -> pd.DataFrame:
-    """Fit all methods on the same rows; return one row per method."""
+def _fit_one(
+    unfitted: Any,
+    X: Any,
+    y: NDArray[Any],
+    fit: NDArray[Any],
+    held: NDArray[Any],
+    X_test: Any,
+    y_test: NDArray[Any] | None,
+) -> tuple[dict[str, Any], NDArray[Any]] | Exception:
+    """Fit a method on some rows; return its scores, and what it predicts for the others."""
+    clf = clone(unfitted)
+    problem = Problem(
+        take_rows(X, fit),
+        y[fit],
+        X_val=take_rows(X, held),
+        y_val=y[held],
+        X_test=X_test,
+        y_test=y_test,
+    )
+    try:
+        row = measure(clf, problem)
+    except Exception as error:
+        return error
+    quality = getattr(clf, "label_quality_", None)
+    scores = {
+        "noisy_validation": row["noisy_validation"],
+        "neg_clid": row["neg_clid"],
+        "agreement": np.nan,
+        "accuracy": row["accuracy_last"],
+        "accuracy_clid": row.get("accuracy_clid"),
+        "accuracy_noisy_validation": row.get("accuracy_noisy_validation"),
+        "suspicious": None if quality is None else float(np.mean(np.asarray(quality) < 0.5)),
+        "seconds": row["seconds"],
+    }
+    return scores, np.asarray(clf.predict(problem.X_val))
+
+
+def _one_fold(fits: Mapping[str, Any]) -> pd.DataFrame:
+    """Return one row per method, with how far it agrees with the others."""
     import pandas as pd
 
-    table, predicted = {}, {}
-    for name, unfitted in contenders.items():
-        clf = clone(unfitted)
-        row = measure(clf, problem)
-        quality = getattr(clf, "label_quality_", None)
-        table[name] = {
-            "noisy_validation": row["noisy_validation"],
-            "neg_clid": row["neg_clid"],
-            "agreement": np.nan,
-            "accuracy": row["accuracy_last"],
-            "accuracy_clid": row.get("accuracy_clid"),
-            "accuracy_noisy_validation": row.get("accuracy_noisy_validation"),
-            "suspicious": None if quality is None else float(np.mean(np.asarray(quality) < 0.5)),
-            "seconds": row["seconds"],
-        }
-        predicted[name] = np.asarray(clf.predict(problem.X_val))
+    table = {name: scores for name, (scores, _) in fits.items()}
+    predicted = {name: classes for name, (_, classes) in fits.items()}
     for name, own in predicted.items():
         others = [np.mean(own == other) for key, other in predicted.items() if key != name]
         table[name]["agreement"] = float(np.mean(others)) if others else np.nan

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +28,8 @@ from noisyfit.benchmark.measuring import COLUMNS, Measured, run_cell
 from noisyfit.benchmark.sources import Source
 from noisyfit.benchmark.table import Row, Table, one_line, only_writer
 from noisyfit.benchmark.usage import as_usage_errors
+from noisyfit.benchmark.workers import check_backend, results
+from noisyfit.utils.devices import all_like
 
 TABLE = "results.csv"
 QUALITY = "quality"  # folder of histograms, one file per cell
@@ -138,7 +137,13 @@ def _check_labels(cell: Cell, y: NDArray[Any]) -> None:
 
 
 def run_grid(
-    grid: Grid, folder: Path, *, again: Sequence[str] = (), jobs: int = 1, say: Say = print
+    grid: Grid,
+    folder: Path,
+    *,
+    again: Sequence[str] = (),
+    jobs: int = 1,
+    backend: str = "loky",
+    say: Say = print,
 ) -> int:
     """Run the cells that a folder does not hold yet, and record each as it finishes.
 
@@ -150,7 +155,9 @@ def run_grid(
     again : sequence of str, default=()
         Full names of methods whose rows are discarded first.
     jobs : int, default=1
-        Number of processes, each with one thread.
+        Number of workers, each with one thread. Several GPUs take turns.
+    backend : {"loky", "threading", "dask", "ray"}, default="loky"
+        What runs them; see `noisyfit.benchmark.workers.results`.
     say : callable, default=print
         Receives the lines of progress.
 
@@ -159,13 +166,15 @@ def run_grid(
     int
         The number of cells that failed. They are not recorded, so the next run tries them again.
     """
+    with as_usage_errors((ImportError,)):
+        check_backend(backend)
     grid = replace(grid, settings=replace(grid.settings, memory=str(folder / FEATURES)))
     with _opened(folder) as table:
         if again:
             table.rewrite([row for row in table.rows if row["method"] not in again])
         todo, clock = _plan(grid, table.rows, jobs, say)
-        failures = 0
-        for number, (cell, row, histogram, error) in enumerate(_run(todo, grid, jobs), start=1):
+        failures, outcomes = 0, _run(todo, grid, jobs, backend)
+        for number, (cell, row, histogram, error) in enumerate(outcomes, start=1):
             clock.finished(cell, row)
             left = f"about {in_words(clock.left() / jobs)} left" if number < len(todo) else "done"
             if row is None:
@@ -237,38 +246,16 @@ def _check_comparable(grid: Grid, rows: Sequence[Row]) -> None:
                 )
 
 
-def _run(todo: dict[str, Cell], grid: Grid, jobs: int) -> Iterator[Outcome]:
+def _run(todo: dict[str, Cell], grid: Grid, jobs: int, backend: str) -> Iterator[Outcome]:
     """Yield the outcomes of cells as they finish."""
-    if jobs == 1 or not todo:
-        yield from (_attempt(cell, grid.settings) for cell in todo.values())
-        return
-    from joblib import Parallel, delayed, parallel_config
-
-    with parallel_config("loky", inner_max_num_threads=1):
-        parallel = Parallel(
-            min(jobs, len(todo)), return_as="generator_unordered", pre_dispatch=jobs, batch_size=1
-        )
-        here = os.getpid()
-        yield from parallel(delayed(_work)(cell, grid.settings, here) for cell in todo.values())
-
-
-def _work(cell: Cell, settings: Settings, parent: int) -> Outcome:
-    """Run a cell in a process that does not outlive the one that started it."""
-    _follow(parent)
-    return _attempt(cell, settings)
-
-
-@lru_cache
-def _follow(parent: int) -> None:
-    """End this process soon after its parent is killed: the next run needs its core."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    if os.getppid() == parent:
-        threading.Thread(target=watch, daemon=True).start()
+    devices = cycle(all_like(grid.settings.device))
+    tasks = {
+        key: (cell, replace(grid.settings, device=device))
+        for (key, cell), device in zip(todo.items(), devices, strict=False)
+    }
+    for key, outcome in results(_attempt, tasks, backend=backend, jobs=jobs):
+        died = isinstance(outcome, Exception)
+        yield (todo[key], None, {}, f"its worker died: {outcome!r}") if died else outcome
 
 
 def _attempt(cell: Cell, settings: Settings) -> Outcome:

@@ -36,6 +36,12 @@ def _devices() -> list[str]:
     return ["'auto'", "'cpu'", *(["'cuda'"] if gpus else []), *gpus]
 
 
+def all_like(device: str) -> list[str]:
+    """Return all GPUs by number if the device stands for any of them, else the device."""
+    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    return gpus if gpus and device in ("auto", "cuda") else [device]
+
+
 def device_name(device: str | torch.device) -> str:
     """Return ``"cpu"`` or the name of the GPU, to tell which times are comparable."""
     resolved = resolve_device(device)
