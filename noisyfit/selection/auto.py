@@ -24,7 +24,7 @@ from noisyfit.estimator.persistence.savable import Savable
 from noisyfit.exceptions import NoisyFitError, warn
 from noisyfit.nn.held_out import mixture_weights, softened
 from noisyfit.selection.candidates import default_candidates
-from noisyfit.selection.race import Candidate, Data, OutOfTimeError, Race
+from noisyfit.selection.race import Candidate, Data, OutOfTimeError, Race, n_kept
 from noisyfit.selection.words import in_words
 from noisyfit.utils.parameters import AT_LEAST_ONE, POSITIVE, Interval
 from noisyfit.utils.progress import progress_bar
@@ -47,9 +47,9 @@ class AutoClassifier(LabelProtocol, MetaEstimatorMixin, Savable, BaseComposition
     with the transition matrix that explains these labels best.
 
     Successive halving (`noisyfit.selection.race`) keeps the cost low: all candidates are fitted on
-    a part of the rows, the better half on two thirds of them, and the best few on all folds. The
-    classifiers of the finalists, one for each fold, vote with weights that make the held-out labels
-    most probable.
+    a part of the rows, the better ones on two thirds of them, and the best few on all folds. Of
+    candidates that are hardly apart the cheaper one goes on. The classifiers of the finalists, one
+    for each fold, vote with weights that make the held-out labels most probable.
 
     Parameters
     ----------
@@ -250,7 +250,8 @@ class AutoClassifier(LabelProtocol, MetaEstimatorMixin, Savable, BaseComposition
             warnings.filterwarnings("ignore", "The least populated class")  # one label is enough
             folds = list(splitter.split(data.codes, data.codes))
         memory = self.memory if isinstance(self.memory, Memory) else Memory(self.memory, verbose=0)
-        n_fits = len(candidates) + -(-len(candidates) // 2) + (self.cv - 1) * self.n_candidates
+        n_fits = len(candidates) + n_kept(len(candidates), self.n_candidates)
+        n_fits += (self.cv - 1) * self.n_candidates
         with progress_bar(n_fits, "fit", self.verbose) as bar:
             race = Race(
                 data, folds, memory=memory, seed=seed, n_jobs=self.n_jobs,

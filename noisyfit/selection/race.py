@@ -2,7 +2,7 @@
 
 Each candidate is judged by rows that it has not seen: by how probable it makes their given labels
 (`noisyfit.nn.held_out`). The first round takes a part of the rows of one fold, the second all rows
-of that fold, the last one the other folds. About half of the candidates go on to the second round,
+of that fold, the last one the other folds. Two fifths of the candidates go on to the second round,
 as many as are asked for to the last.
 
 References
@@ -40,6 +40,8 @@ Fold = tuple[Rows, Rows]
 
 FIRST_PART = 1 / 3  # of the rows of a fold
 FEWEST_ROWS = 150  # of that part; with fewer there is no such round
+KEPT = 0.4  # of the candidates, after that round
+TOLERANCE = 0.5  # of a standard error, within which a cheaper candidate is preferred
 ROUND_ENDS = (0.3, 0.6, 0.9)  # of the time there is; the rest is for the vote
 ABOUT_A_FIT = (NoisyFitWarning, ConvergenceWarning)
 
@@ -221,10 +223,10 @@ class Race:
         left, first = list(candidates), _part_of(seen, self.data.codes, self.seed)
         if len(first) >= FEWEST_ROWS:
             left = self._round(left, [(first, unseen)], 0)
-            left = best_first(left)[: max(n_finalists, (len(left) + 1) // 2)]
+            left = best(left, n_kept(len(left), n_finalists))
         left = self._round(left, [(seen, unseen)], 1) or left
-        finalists = self._affordable(best_first(left), others, n_finalists)
-        return best_first(self._round(finalists, others, 2) or left)[:n_finalists]
+        finalists = self._affordable(best(left, len(left)), others, n_finalists)
+        return best(self._round(finalists, others, 2) or left, n_finalists)
 
     def _affordable(
         self, candidates: Sequence[Candidate], folds: Sequence[Fold], n: int
@@ -283,9 +285,24 @@ class Race:
 by_score = attrgetter("score")
 
 
-def best_first(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Order candidates by their scores; of equal ones, the cheaper one is listed first."""
-    return sorted(candidates, key=by_score, reverse=True)
+def n_kept(n: int, n_finalists: int) -> int:
+    """Return how many of n candidates go on after the first round."""
+    return max(n_finalists, int(KEPT * n))
+
+
+def best(candidates: Sequence[Candidate], n: int) -> list[Candidate]:
+    """Choose candidates one after the other; of those that are hardly apart, the cheapest.
+
+    These are not below the best one by more than a part of the standard error of their difference.
+    Candidates are listed from cheap to costly.
+    """
+    left, chosen = list(candidates), list[Candidate]()
+    while left and len(chosen) < n:
+        leader = max(left, key=by_score)
+        equal = (c for c in left if leader.score - c.score <= TOLERANCE * c.error_below(leader))
+        chosen.append(next(equal))
+        left.remove(chosen[-1])
+    return chosen
 
 
 def _most_helpful(failures: Sequence[Exception]) -> Exception:

@@ -119,7 +119,7 @@ def test_cost__halving__takes_less_than_half_of_all_fits(tmp_path: Path) -> None
     AutoClassifier(candidates, random_state=0).fit(X, y)
     fits = [int(line) for line in (tmp_path / "fits").read_text().split()]
     assert sum(n < 300 for n in fits) == 12
-    assert fits.count(600) == len(fits) - 12 == 6 + 2 * 3
+    assert fits.count(600) == len(fits) - 12 == 4 + 2 * 3
     assert sum(fits) < 12 * 3 * 600 / 2
 
 

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from sklearn.naive_bayes import GaussianNB
 
 from noisyfit import AutoClassifier, NoisyFitWarning, noise
 from noisyfit.selection import race
+from noisyfit.selection.race import Candidate, best
 from tests.helpers import blobs
 
 
@@ -88,3 +90,22 @@ def test_first_candidate_takes_all_the_time__the_others_are_named() -> None:
         auto = fitted(100, a=0.2, b=0.2)
     assert fits(auto) == {"a": 1, "b": 0}
     assert "Without a result: b." in auto.explain()
+
+
+def candidate(name: str, likelihoods: NDArray[np.float64]) -> Candidate:
+    return Candidate(name, None, likelihoods=likelihoods)
+
+
+def test_best__within_half_a_standard_error__the_first_one_is_chosen() -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=400)
+    apart = rng.normal(size=400)
+    apart -= apart.mean()
+    error = apart.std() / 20
+    leader = candidate("leader", rows)
+    near, far = (
+        candidate(name, rows + apart - gap * error) for name, gap in (("near", 0.4), ("far", 0.6))
+    )
+    assert [c.name for c in best([near, leader], 1)] == ["near"]
+    assert [c.name for c in best([far, leader], 1)] == ["leader"]
+    assert [c.name for c in best([far, leader], 2)] == ["leader", "far"]
