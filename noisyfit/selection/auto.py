@@ -23,6 +23,7 @@ from noisyfit.estimator.labels import LabelProtocol, as_labels
 from noisyfit.estimator.persistence.savable import Savable
 from noisyfit.exceptions import NoisyFitError, warn
 from noisyfit.nn.held_out import mixture_weights, softened
+from noisyfit.selection.agreement import in_agreed_order
 from noisyfit.selection.candidates import default_candidates
 from noisyfit.selection.race import Candidate, Data, OutOfTimeError, Race, n_kept
 from noisyfit.selection.words import in_words
@@ -95,8 +96,10 @@ class AutoClassifier(LabelProtocol, MetaEstimatorMixin, Savable, BaseComposition
         That of the best finalist, fitted on all folds but the first one.
     label_quality_ : ndarray of shape (n_samples,)
         Probability that the label is right, by the vote of classifiers that have not seen the row
-        and the transition matrix that explains all labels. In [0, 1]; 1 for trusted rows, NaN
-        without a label. Low means suspicious.
+        and the transition matrix that explains all labels. Which row has which of these
+        probabilities is decided together with the finalists that rate what they have learned from
+        (`noisyfit.selection.agreement`). In [0, 1]; 1 for trusted rows, NaN without a label. Low
+        means suspicious.
     label_distribution_ : ndarray of shape (n_samples, n_classes)
         Probabilities of the true classes by the same vote, given the label too.
     held_out_vote_ : ndarray of shape (n_samples, n_classes)
@@ -286,6 +289,8 @@ class AutoClassifier(LabelProtocol, MetaEstimatorMixin, Savable, BaseComposition
         self.held_out_vote_ = np.einsum("m,mnk->nk", self.weights_, beliefs)
         known = trust.weigh(self.held_out_vote_, data.codes, data.trusted)
         rating = trust.label_quality(known.distribution, data.codes)
+        doubtful = (data.codes >= 0) & ~data.trusted
+        rating = in_agreed_order(rating, doubtful, finalists)
         self._write_beliefs(data.codes, rating, known.distribution)
 
     def _out_of_fold(self, candidate: Candidate, data: Data) -> NDArray[np.float64]:

@@ -70,19 +70,18 @@ class Part(NamedTuple):
     Attributes
     ----------
     classifier : classifier
-    unseen : ndarray of int
+    seen, unseen : ndarray of int
+        Those with a label that it was fitted on, and the others.
     beliefs : ndarray of shape (n_unseen, n_classes)
-    n_rows : int
-        That it was fitted on.
     seconds : float
     said : list of str
         Its warnings.
     """
 
     classifier: Any
+    seen: Rows
     unseen: Rows
     beliefs: NDArray[np.float64]
-    n_rows: int
     seconds: float
     said: list[str]
 
@@ -131,7 +130,7 @@ class Candidate:
     @property
     def pace(self) -> float:
         """Seconds for a row."""
-        return self.parts[-1].seconds / self.parts[-1].n_rows if self.parts else 0.0
+        return self.parts[-1].seconds / len(self.parts[-1].seen) if self.parts else 0.0
 
     @property
     def unseen(self) -> Rows:
@@ -141,7 +140,7 @@ class Candidate:
     @property
     def n_fitted(self) -> int:
         """Rows of the largest fit."""
-        return max((part.n_rows for part in self.parts), default=0)
+        return max((len(part.seen) for part in self.parts), default=0)
 
     @property
     def said(self) -> list[str]:
@@ -353,7 +352,7 @@ def _fit(estimator: Any, data: Data, fold: Fold, deadline: float) -> Part:
             warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
     said = [str(it.message) for it in caught if issubclass(it.category, ABOUT_A_FIT)]
     seconds = time.perf_counter() - began
-    return Part(estimator, unseen, beliefs, len(rows), seconds, list(dict.fromkeys(said)))
+    return Part(estimator, rows, unseen, beliefs, seconds, list(dict.fromkeys(said)))
 
 
 def _stop_at(deadline: float, estimator: Any) -> None:
