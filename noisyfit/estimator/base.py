@@ -130,7 +130,8 @@ class NoisyLabelClassifier(
         ``"auto"`` is a CUDA GPU if there is one, else the CPU. ``fit`` stores its choice in
         ``device_``.
     precision : {"auto", "fp32", "bf16"}, default="auto"
-        Precision of the forward passes during training; prediction is always in float32.
+        Precision of the forward passes during training; prediction is always in float32. A warning
+        says if the CPU has no instructions for ``"bf16"``, which then takes several times as long.
     deterministic : bool, default=False
         Use only deterministic CUDA kernels.
     random_state : int, RandomState instance or None, default=None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from noisyfit.exceptions import warn
+
 
 def resolve_device(device: str | torch.device) -> torch.device:
     """Return a device; ``"auto"`` is a CUDA GPU if there is one, else the CPU.
@@ -62,6 +64,15 @@ def resolve_precision(
         # torch 2.15: on CPUs, strided bfloat16 convolutions over maps 2 wide and taller than wide
         # read uninitialised memory.
         square = len(row_shape) == 3 and row_shape[1] == row_shape[2]
-        has_bf16 = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
-        return torch.bfloat16 if square and has_bf16 else None
+        return torch.bfloat16 if square and cpu_has_bf16() else None
+    if precision == "bf16" and device.type == "cpu" and not cpu_has_bf16():
+        warn(
+            "precision='bf16' needs instructions for it to be fast. Got a CPU without them, on "
+            "which training takes several times as long. Leave precision at 'auto'."
+        )
     return torch.bfloat16 if precision == "bf16" else None
+
+
+def cpu_has_bf16() -> bool:
+    """Return whether this CPU has instructions for bfloat16."""
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())

@@ -31,6 +31,7 @@ from noisyfit.nn import features
 from noisyfit.nn.backbones.mlp import MLP
 from noisyfit.nn.build import parameter_names
 from noisyfit.noise import symmetric
+from noisyfit.utils import devices
 from noisyfit.utils.devices import resolve_device, resolve_precision
 from noisyfit.utils.synonyms import NAMES, REMEDIES
 from tests.helpers import LearningRates, Linear, Perceptron, blobs, images, optimizers, quick
@@ -142,6 +143,18 @@ def test_resolve_precision__on_a_cpu__is_bfloat16_only_where_it_is_safe(
     precision: str, row_shape: tuple[int, ...], expected: torch.dtype | None
 ) -> None:
     assert resolve_precision(precision, torch.device("cpu"), row_shape) == expected
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_resolve_precision__bf16_on_a_cpu__is_said_to_be_slow_without_instructions(
+    monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    monkeypatch.setattr(devices, "cpu_has_bf16", lambda: known)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert resolve_precision("bf16", torch.device("cpu"), (8,)) == torch.bfloat16
+    assert [w for w in said if "Leave precision at 'auto'" in str(w.message)] == said
+    assert len(said) == (not known)
 
 
 def test_device_is_resolved_at_fit_and_the_parameter_kept() -> None:
