@@ -39,6 +39,7 @@ from noisyfit.estimator.run import Run, scored_by_callbacks
 from noisyfit.exceptions import NoisyFitError, warn
 from noisyfit.nn import features
 from noisyfit.nn.beliefs import given_probability
+from noisyfit.nn.parallel import all_processes, check_same_rows, from_first, is_first
 from noisyfit.utils.devices import resolve_device, resolve_precision
 from noisyfit.utils.parameters import Interval, StrOptions
 from noisyfit.utils.torch_state import seeded_generators, torch_defaults
@@ -371,7 +372,7 @@ class NoisyLabelClassifier(
         """
         with all_or_nothing(self, private=OF_SKORCH, keeps=self._has_concluded):
             self._check_parameters()
-            with torch_defaults():
+            with torch_defaults(), all_processes():
                 yield
 
     def _has_concluded(self, error: BaseException) -> bool:
@@ -396,12 +397,13 @@ class NoisyLabelClassifier(
         X, X_val = unwrapped(X), unwrapped(X_val)
         everything = self._read_training_rows(X, y, clean_mask)
         weights = check_sample_weight(sample_weight, len(everything))
+        check_same_rows(self.row_shape_, everything.labels)
         self._resolve_epochs()
         meta = self._read_meta(len(everything), X_meta, y_meta)
         given_validation = self._read_validation(X_val, y_val)
         with self._claimed(everything, weights, meta, given_validation) as checkpoint:
-            stored = checkpoint.read() if checkpoint else None
-            seed = check_random_state(self.random_state).randint(2**31 - 1)
+            stored = from_first(checkpoint.read() if checkpoint else None)
+            seed = from_first(check_random_state(self.random_state).randint(2**31 - 1))
             self.seed_ = int(stored["seed"] if stored else seed)
             data, held_out = self._split(everything)
             self.n_rows_ = len(data)
@@ -495,7 +497,7 @@ class NoisyLabelClassifier(
     @contextmanager
     def _claimed(self, everything: TrainingData, *known: Any) -> Iterator[Checkpoint | None]:
         """Own the folder of the run defined by these rows and all else that decides its result."""
-        if self.checkpoint_dir is None:
+        if self.checkpoint_dir is None or not is_first():
             yield None
             return
         cosmetic = ("verbose", "checkpoint_dir", "checkpoint_every")

@@ -24,6 +24,7 @@ from noisyfit.exceptions import NoisyFitError
 from noisyfit.nn.backbones.weights import without_weights
 from noisyfit.nn.build import build_network
 from noisyfit.nn.input_layer import Preprocessing, Standardized
+from noisyfit.nn.parallel import average, average_statistics
 from noisyfit.utils.devices import resolve_device
 from noisyfit.utils.interrupts import noticed_interrupts
 from noisyfit.utils.synonyms import remedy
@@ -257,6 +258,7 @@ class Engine(Net):
             self.notify("on_batch_begin", batch=None, training=True)
         optimizer.zero_grad()
         loss.backward()
+        average([parameter.grad for _, parameter in self._run.parameters[network]])
         self.notify(
             "on_grad_computed", named_parameters=self._run.parameters[network], training=True
         )
@@ -291,6 +293,7 @@ class Engine(Net):
         """Map all rows with the network in evaluation mode, then restore its mode."""
         was_training = network.training
         network.eval()
+        average_statistics(network)
         try:
             parts = [function(_padded(x))[: len(x)] for x in data.in_order(view)]
         finally:

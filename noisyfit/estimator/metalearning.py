@@ -14,7 +14,8 @@ from noisyfit.estimator.base import NoisyLabelClassifier
 from noisyfit.nn.features import embedding_size, logits_and_embeddings
 from noisyfit.nn.losses import clid, cross_entropy
 from noisyfit.nn.meta import Batch, MetaModel, Rectifier, WeightNet, meta_loss
-from noisyfit.nn.metagrad import head_jvp, logit_jvp, meta_parameter_names, replayed, rng_state
+from noisyfit.nn.metagrad import head_jvp, logit_jvp, meta_parameter_names, replayed
+from noisyfit.utils.torch_state import rng_state
 
 META_BATCH = 100
 DIVERGENCE_WEIGHT = 0.01

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from noisyfit.data.training import TrainingData
 from noisyfit.nn.beliefs import newest_share
 from noisyfit.nn.losses import cross_entropy
+from noisyfit.nn.parallel import average
 from noisyfit.nn.transition import calibrate, fit_transition
 
 PILOT_MINIMUM = 100  # labelled rows
@@ -118,4 +119,5 @@ def _train(network: nn.Module, optimizer: torch.optim.Optimizer, data: TrainingD
         loss = data.weighed(cross_entropy(network(x), data.targets(idx)), idx).mean()
         optimizer.zero_grad()
         loss.backward()
+        average([parameter.grad for parameter in network.parameters()])
         optimizer.step()

@@ -18,6 +18,7 @@ from noisyfit.nn.build import projection_head
 from noisyfit.nn.features import embedding_size, logits_and_embeddings
 from noisyfit.nn.losses import clid, cross_entropy, reliability_contrastive
 from noisyfit.nn.metagrad import logit_jvp
+from noisyfit.nn.parallel import average
 from noisyfit.utils.parameters import Interval, StrOptions
 
 META_BATCH = 100
@@ -362,6 +363,7 @@ class HRPClassifier(WarmUp, Peers):
             outer = outer + clid(embeddings, logits.float().softmax(1)).mean()
         moving = {n: p for n, p in network.named_parameters() if p.requires_grad}
         gradients = torch.autograd.grad(outer, list(moving.values()), materialize_grads=True)
+        average(gradients)
         network.train()
         return dict(zip(moving, gradients, strict=True))
 

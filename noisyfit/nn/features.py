@@ -7,12 +7,14 @@ pre_logits=False)``; otherwise it is the input of the last ``nn.Linear`` in the 
 """
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from noisyfit.nn.input_layer import Standardized
+from noisyfit.nn.parallel import shared
 
 __all__ = ["embedding_size", "embeddings", "logits_and_embeddings"]
 
@@ -36,6 +38,10 @@ def logits_and_embeddings(module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]
     ValueError
         If the module has neither timm's pair nor an ``nn.Linear`` that its forward pass calls.
     """
+    return shared(partial(_logits_and_embeddings, module), x)
+
+
+def _logits_and_embeddings(module: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     with _autocast(module, x):
         module, x = _without_wrappers(module, x)
         if _follows_timm(module):
@@ -58,6 +64,10 @@ def embeddings(module: nn.Module, x: Tensor) -> Tensor:
     -------
     tensor of shape (n_samples, n_dims)
     """
+    return shared(partial(_embeddings, module), x)
+
+
+def _embeddings(module: nn.Module, x: Tensor) -> Tensor:
     with _autocast(module, x):
         module, x = _without_wrappers(module, x)
         if _follows_timm(module):

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from noisyfit.nn.parallel import shared
+
 __all__ = ["Preprocessing", "Standardized", "freeze", "resized"]
 
 IMAGENET_SIZE = 224
@@ -99,6 +101,10 @@ class Standardized(nn.Module):
         """Logits of shape (n_samples, n_classes)."""
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
             return self.network(self.standardize(x))  # type: ignore[no-any-return]
+        return shared(self._forward, x)
+
+    @torch.jit.unused
+    def _forward(self, x: Tensor) -> Tensor:
         with self.autocast(x.device):
             logits: Tensor = self.network(self.standardize(x))
         return logits

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from noisyfit.nn.losses import cross_entropy
 from noisyfit.nn.metagrad import call_with
+from noisyfit.nn.parallel import average
 from noisyfit.nn.virtual_step import VirtualStep
 
 __all__ = ["Batch", "MetaModel", "Rectifier", "WeightNet", "meta_loss"]
@@ -244,6 +245,7 @@ def meta_loss(
     resting = {name: p.detach() for name, p in network.named_parameters()}
     outer_loss = call_with(network, resting | step.parameters, outer)
     gradients = torch.autograd.grad(outer_loss, list(step.parameters.values()))
+    average(gradients)
     direction = step.direction(dict(zip(step.parameters, gradients, strict=True)))
     change = -(logit_gradient * tangents(direction)).sum()
     return outer_loss.detach() + change - change.detach()

@@ -14,7 +14,7 @@ This is exact and builds no second-order graph: z and its derivative zdot come f
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any, TypeVar
 
 import torch
@@ -27,6 +27,8 @@ from torch.nn.utils.parametrizations import _SpectralNorm
 
 from noisyfit.exceptions import NoisyFitError
 from noisyfit.nn.features import _last_linear
+from noisyfit.nn.parallel import shared
+from noisyfit.utils.torch_state import rng_state, set_rng_state
 
 __all__ = [
     "call_with",
@@ -36,8 +38,6 @@ __all__ = [
     "meta_parameter_names",
     "norm_fp32",
     "replayed",
-    "rng_state",
-    "set_rng_state",
 ]
 
 T = TypeVar("T")
@@ -76,6 +76,12 @@ def logit_jvp(
     Costs as much as a forward and a backward pass, and somewhat more if a layer has no forward-mode
     rule, such as weight normalisation.
     """
+    return shared(partial(_logit_jvp, network, direction), x)
+
+
+def _logit_jvp(
+    network: nn.Module, direction: Mapping[str, Tensor], x: Tensor
+) -> tuple[Tensor, Tensor]:
     parameters = dict(network.named_parameters())
     primals = {name: parameters[name].detach() for name in direction}
     tangents = {name: direction[name].detach().to(primals[name].dtype) for name in direction}
@@ -177,14 +183,6 @@ def norm_fp32(network: nn.Module) -> Iterator[None]:
             if isinstance(module, norms):
                 undo.enter_context(module.register_forward_pre_hook(_single_precision))
         yield
-
-
-def rng_state(device: torch.device) -> dict[torch.device, Tensor]:
-    """Return the global random state that a network on the device uses, for `replayed`."""
-    state = {torch.device("cpu"): torch.get_rng_state()}
-    if device.type == "cuda":
-        state[device] = torch.cuda.get_rng_state(device)
-    return state
 
 
 @contextmanager
@@ -344,12 +342,3 @@ def _single_precision(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         x.float() if isinstance(x, Tensor) and torch.is_autocast_enabled(x.device.type) else x
         for x in inputs
     )
-
-
-def set_rng_state(state: Mapping[torch.device, Tensor]) -> None:
-    """Restore the states that `rng_state` returned."""
-    for device, value in state.items():
-        if device.type == "cuda":
-            torch.cuda.set_rng_state(value, device)
-        else:
-            torch.set_rng_state(value)

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from noisyfit.nn.parallel import average
+
 __all__ = ["VirtualStep"]
 
 Options = Mapping[str, Any]
@@ -59,6 +61,7 @@ class VirtualStep:
             names = [name for name, parameter in found.items() if parameter.requires_grad]
         moving = [found[name] for name in names]
         gradients = torch.autograd.grad(loss, moving, retain_graph=retain_graph, allow_unused=True)
+        average(gradients)
         groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
         rule = _RULES.get(type(optimizer), _plain)
         self.parameters: dict[str, Tensor] = {}

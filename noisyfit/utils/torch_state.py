@@ -6,11 +6,12 @@ Whatever the caller has set is put aside while the package works, and restored a
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from threading import Lock, RLock
 
 import torch
+from torch import Tensor
 
 
 class _Shared:
@@ -87,3 +88,20 @@ def seeded_generators(
             yield
         finally:
             torch.use_deterministic_algorithms(before)
+
+
+def rng_state(device: torch.device) -> dict[torch.device, Tensor]:
+    """Return the global random state that a network on the device uses."""
+    state = {torch.device("cpu"): torch.get_rng_state()}
+    if device.type == "cuda":
+        state[device] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def set_rng_state(state: Mapping[torch.device, Tensor]) -> None:
+    """Restore the states that `rng_state` returned."""
+    for device, value in state.items():
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(value, device)
+        else:
+            torch.set_rng_state(value)

@@ -26,9 +26,9 @@ from noisyfit.nn.metagrad import (
     meta_parameter_names,
     norm_fp32,
     replayed,
-    rng_state,
 )
 from noisyfit.nn.virtual_step import VirtualStep
+from noisyfit.utils.torch_state import rng_state
 
 MakeOptimizer = Callable[[list[nn.Parameter]], Optimizer]
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]

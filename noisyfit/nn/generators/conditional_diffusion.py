@@ -18,7 +18,6 @@ from torch.optim.swa_utils import AveragedModel
 from noisyfit.nn.generators.denoisers import GROUPS, TableDenoiser, UNet
 from noisyfit.nn.generators.edges import edge_map
 from noisyfit.nn.generators.protocol import Progress
-from noisyfit.nn.metagrad import rng_state, set_rng_state
 from noisyfit.utils.devices import named_device, resolve_device
 from noisyfit.utils.parameters import (
     AT_LEAST_ONE,
@@ -29,7 +28,7 @@ from noisyfit.utils.parameters import (
     check_parameters,
 )
 from noisyfit.utils.parts import Part
-from noisyfit.utils.torch_state import seeded_generators
+from noisyfit.utils.torch_state import rng_state, seeded_generators, set_rng_state
 from noisyfit.utils.validation import encode
 
 LABEL_DROPOUT = 0.2  # share of rows that are denoised without their label
