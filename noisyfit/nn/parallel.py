@@ -107,7 +107,7 @@ def shared(function: Callable[[Tensor], T], x: Tensor) -> T:
         The same on all processes. With fewer than two rows for each, all compute everything.
     """
     n = _processes.n
-    if len(x) < 2 * n or n == 1:
+    if n == 1 or len(x) < 2 * n:
         return function(x)
     own = x.tensor_split(n)[distributed.get_rank()]
     _processes.n = 1
