@@ -115,16 +115,25 @@ def _on_dask(
     jobs: int,
     shared: Sequence[Any],
 ) -> Iterator[tuple[Key, Any]]:
-    from dask.distributed import as_completed
+    from dask.distributed import KilledWorker, as_completed
 
     with _dask_client(jobs) as client:
         sent = {id(part): client.scatter(part, broadcast=True) for part in shared}
-        futures = {
-            client.submit(function, *(sent.get(id(part), part) for part in given), pure=False): key
-            for key, given in tasks.items()
-        }
+
+        def begun(key: Key) -> Any:
+            given = (sent.get(id(part), part) for part in tasks[key])
+            return client.submit(function, *given, pure=False)
+
+        futures, suspects = {begun(key): key for key in tasks}, list[Key]()
         for future, result in as_completed(futures, with_results=True, raise_errors=False):
-            yield futures[future], future.exception() or result
+            death = future.exception()
+            if isinstance(death, KilledWorker):  # or it waited where another one killed
+                suspects.append(futures[future])
+            else:
+                yield futures[future], death or result
+        for key in suspects:
+            alone = begun(key)
+            yield key, alone.exception() or alone.result()
 
 
 @contextmanager

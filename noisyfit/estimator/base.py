@@ -39,7 +39,7 @@ from noisyfit.estimator.run import Run, scored_by_callbacks
 from noisyfit.exceptions import NoisyFitError, warn
 from noisyfit.nn import features
 from noisyfit.nn.beliefs import given_probability
-from noisyfit.nn.parallel import all_processes, check_same_rows, from_first, is_first
+from noisyfit.nn.parallel import all_processes, check_same, from_first, is_first
 from noisyfit.utils.devices import resolve_device, resolve_precision
 from noisyfit.utils.parameters import Interval, StrOptions
 from noisyfit.utils.torch_state import seeded_generators, torch_defaults
@@ -48,6 +48,7 @@ from noisyfit.utils.validation import (
 )
 
 DEFAULT_EPOCHS = {"table": 60, "image": 30}
+COSMETIC = ("verbose", "checkpoint_dir", "checkpoint_every")  # what a fit learns does not depend on
 OF_SKORCH = ("_modules", "_criteria", "_optimizers")  # lists of what a fit has created
 WARMUP_PART = 6  # by default the warm-up is one sixth of the epochs
 
@@ -397,7 +398,7 @@ class NoisyLabelClassifier(
         X, X_val = unwrapped(X), unwrapped(X_val)
         everything = self._read_training_rows(X, y, clean_mask)
         weights = check_sample_weight(sample_weight, len(everything))
-        check_same_rows(self.row_shape_, everything.labels)
+        check_same(partial(self._describe, everything))
         self._resolve_epochs()
         meta = self._read_meta(len(everything), X_meta, y_meta)
         given_validation = self._read_validation(X_val, y_val)
@@ -416,6 +417,18 @@ class NoisyLabelClassifier(
                 self._train_networks(X, y, stored)
             if checkpoint:
                 checkpoint.remove()
+
+    def _describe(self, everything: TrainingData) -> dict[str, Any]:
+        """Return what must be the same on all processes, by what it is."""
+        params = self._params_but(*COSMETIC, "callbacks", "device")
+        return {
+            "rows": (len(everything), self.row_shape_),
+            "labels": fingerprint(everything.labels.cpu().numpy()),
+            "parameters": fingerprint(type(self).__qualname__, params),
+        }
+
+    def _params_but(self, *names: str) -> dict[str, Any]:
+        return {k: v for k, v in self.get_params(deep=False).items() if k not in names}
 
     def _train_networks(self, X: Any, y: Any, stored: dict[str, Any] | None) -> None:
         self.initialize()
@@ -500,9 +513,7 @@ class NoisyLabelClassifier(
         if self.checkpoint_dir is None or not is_first():
             yield None
             return
-        cosmetic = ("verbose", "checkpoint_dir", "checkpoint_every")
-        params = {k: v for k, v in self.get_params(deep=False).items() if k not in cosmetic}
-        cls = type(self)
+        params, cls = self._params_but(*COSMETIC), type(self)
         method = __version__, cls.__module__, cls.__qualname__, code_of(cls)
         with seeded_generators(0):  # the weights do not matter
             network = architecture(self._make_network("module", independent=False))

@@ -27,7 +27,7 @@ __all__ = [
     "all_processes",
     "average",
     "average_statistics",
-    "check_same_rows",
+    "check_same",
     "from_first",
     "is_first",
     "shared",
@@ -84,15 +84,24 @@ def from_first(value: Any) -> Any:
     return box[0]
 
 
-def check_same_rows(row_shape: tuple[int, ...], labels: Tensor) -> None:
-    """Raise ValueError if the processes were given different rows to fit together."""
-    own = tuple(row_shape), len(labels), zlib.crc32(labels.cpu().numpy().tobytes())
+def check_same(describe: Callable[[], dict[str, Any]]) -> None:
+    """Raise ValueError if processes that fit together were given different things.
+
+    Parameters
+    ----------
+    describe : callable
+        Returns what must be the same, by the name that the message has for it.
+    """
+    if _processes.n == 1:
+        return
+    own = describe()
     first = from_first(own)
-    if own != first:
+    different = [name for name, value in own.items() if value != first[name]]
+    if different:
         raise ValueError(
-            "Processes that fit together must each be given all rows and labels, in the same "
-            f"order. Got {own[1]} rows of shape {own[0]}, and the first process {first[1]} of "
-            f"{first[0]} or other labels. Pass the whole of X and y; fit divides the batches."
+            "Processes that fit together must be given the same rows, labels and parameters. Got "
+            f"other {' and '.join(different)} than the first process. Pass the whole of X and y, "
+            "and the same parameters, to each; fit divides the batches."
         )
 
 

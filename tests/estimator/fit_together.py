@@ -108,8 +108,16 @@ def goes_on(folder: Path, rank: int) -> Any:
 
 
 def other_rows(folder: Path, rank: int) -> Any:
-    X, y = np.ones((40 + rank, 3)), np.arange(40 + rank) % 2
-    return noisyfit.CrossEntropyClassifier(max_epochs=1, device="cpu").fit(X, y).classes_
+    return small_fit(40 + rank, 0.01)
+
+
+def other_parameters(folder: Path, rank: int) -> Any:
+    return small_fit(40, 0.01 + rank)
+
+
+def small_fit(n: int, lr: float) -> Any:
+    X, y = np.ones((n, 3)), np.arange(n) % 2
+    return noisyfit.CrossEntropyClassifier(max_epochs=1, lr=lr, device="cpu").fit(X, y).classes_
 
 
 if __name__ == "__main__":

@@ -87,7 +87,10 @@ def test_process_that_is_killed__ends_all__and_the_fit_goes_on(tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_other_rows__are_refused(tmp_path: Path) -> None:
-    statuses, said = zip(*launch("other_rows", tmp_path), strict=True)
+@pytest.mark.parametrize(
+    "task, what", [("other_rows", "rows and labels"), ("other_parameters", "parameters")]
+)
+def test_processes_with_something_else__are_refused(task: str, what: str, tmp_path: Path) -> None:
+    statuses, said = zip(*launch(task, tmp_path), strict=True)
     assert statuses[1] != 0
-    assert "must each be given all rows" in said[1]
+    assert f"Got other {what} than the first process" in said[1]
