@@ -36,7 +36,7 @@ __all__ = [
 T = TypeVar("T", Tensor, tuple[Tensor, Tensor])
 LAUNCHED = "NOISYFIT_LAUNCHED"  # the process that a launcher has started, not its children
 
-if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+if os.environ.get("WORLD_SIZE", "") not in ("", "0", "1"):
     os.environ.setdefault(LAUNCHED, str(os.getpid()))
 
 
