@@ -154,7 +154,7 @@ def compare(
     shared = [rows, labels, *test]
     fits: dict[int, dict[str, Any]] = {fold: dict.fromkeys(contenders) for fold, _ in tasks}
     with one_thread():
-        found = results(_fit_one, tasks, backend=backend, jobs=n_jobs, shared=shared)
+        found = results(_attempt, tasks, backend=backend, jobs=n_jobs, shared=shared)
         for (fold, name), fit in found:
             if isinstance(fit, Exception):
                 raise fit
@@ -213,6 +213,14 @@ def _splits(
     return list(kind(cv, shuffle=True, random_state=seed).split(labels[:, None], labels))
 
 
+def _attempt(*given: Any) -> tuple[dict[str, Any], NDArray[Any]] | Exception:
+    """Return what goes wrong as well: workers raise nothing."""
+    try:
+        return _fit_one(*given)
+    except Exception as error:
+        return error
+
+
 def _fit_one(
     unfitted: Any,
     X: Any,
@@ -221,7 +229,7 @@ def _fit_one(
     held: NDArray[Any],
     X_test: Any,
     y_test: NDArray[Any] | None,
-) -> tuple[dict[str, Any], NDArray[Any]] | Exception:
+) -> tuple[dict[str, Any], NDArray[Any]]:
     """Fit a method on some rows; return its scores, and what it predicts for the others."""
     clf = clone(unfitted)
     problem = Problem(
@@ -232,10 +240,7 @@ def _fit_one(
         X_test=X_test,
         y_test=y_test,
     )
-    try:
-        row = measure(clf, problem)
-    except Exception as error:
-        return error
+    row = measure(clf, problem)
     quality = getattr(clf, "label_quality_", None)
     scores = {
         "noisy_validation": row["noisy_validation"],

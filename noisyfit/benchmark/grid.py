@@ -155,7 +155,7 @@ def run_grid(
     again : sequence of str, default=()
         Full names of methods whose rows are discarded first.
     jobs : int, default=1
-        Number of workers, each with one thread. Several GPUs take turns.
+        Number of workers, each with one thread. Several GPUs of one kind take turns.
     backend : {"loky", "threading", "dask", "ray"}, default="loky"
         What runs them; see `noisyfit.benchmark.workers.results`.
     say : callable, default=print

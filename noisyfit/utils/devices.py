@@ -39,9 +39,10 @@ def _devices() -> list[str]:
 
 
 def all_like(device: str) -> list[str]:
-    """Return all GPUs by number if the device stands for any of them, else the device."""
-    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-    return gpus if gpus and device in ("auto", "cuda") else [device]
+    """Return the GPUs of one kind, by number, if there are several and any of them will do."""
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    gpus = [f"cuda:{i}" for i, name in enumerate(names) if name == names[0]]
+    return gpus if len(gpus) > 1 and device in ("auto", "cuda") else [device]
 
 
 def device_name(device: str | torch.device) -> str:

@@ -15,11 +15,22 @@ from sklearn.model_selection import GridSearchCV
 from noisyfit import CrossEntropyClassifier
 from noisyfit.benchmark import compare, workers
 from noisyfit.benchmark.workers import check_backend, results
+from noisyfit.utils.devices import all_like
 from tests.benchmark.mortal import calls, square
 from tests.helpers import noisy_blobs
 
 every_backend = pytest.mark.parametrize(
     "backend", ["loky", "dask", pytest.param("ray", marks=pytest.mark.slow)]
+)
+every_device = pytest.mark.parametrize(
+    "device, names, expected",
+    [
+        ("auto", ["A", "A", "B"], ["cuda:0", "cuda:1"]),
+        ("cuda", ["A", "A"], ["cuda:0", "cuda:1"]),
+        ("cuda:1", ["A", "A"], ["cuda:1"]),
+        ("auto", ["A"], ["auto"]),
+        ("auto", [], ["auto"]),
+    ],
 )
 quiet = pytest.mark.filterwarnings("ignore")  # clusters warn of ports and sockets of their own
 
@@ -38,6 +49,8 @@ def dask_cluster() -> Iterator[Any]:
 @quiet
 @every_backend
 def test_worker_that_dies__only_what_it_did_is_done_again(tmp_path: Path, backend: str) -> None:
+    if backend == "ray":
+        pytest.importorskip("ray")
     tasks = {number: (tmp_path, number, number == 2) for number in range(8)}
     assert dict(results(square, tasks, backend=backend, jobs=2)) == {n: n**2 for n in tasks}
     often = [number for number in tasks if calls(tmp_path, number) > 1]
@@ -50,6 +63,8 @@ def test_worker_that_dies__only_what_it_did_is_done_again(tmp_path: Path, backen
 def test_task_that_kills_each_worker__is_named__and_the_others_end(
     tmp_path: Path, backend: str
 ) -> None:
+    if backend == "ray":
+        pytest.importorskip("ray")
     tasks = {number: (tmp_path, number, 100 * (number == 1)) for number in range(4)}
     found = dict(results(square, tasks, backend=backend, jobs=2))
     assert isinstance(found.pop(1), Exception)
@@ -81,6 +96,15 @@ def test_grid_search__on_dask__finds_what_one_process_finds(dask_cluster: Any) -
     with parallel_config("dask"):
         at_once = search.fit(X, y).cv_results_["mean_test_score"]
     np.testing.assert_array_equal(at_once, alone)
+
+
+@every_device
+def test_gpus__of_one_kind__take_turns(
+    device: str, names: list[str], expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: len(names))
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda i: names[i])
+    assert all_like(device) == expected
 
 
 def test_backend_that_is_not_installed__the_line_to_run_is_named(
