@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,14 @@ import torch
 from scipy.sparse import issparse
 from torch import Tensor
 from torch.masked import MaskedTensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from noisyfit.data.hints import TABLES, refuse_files_and_texts
 from noisyfit.utils.validation import as_column, folder_files
 
 COMPLEX = "X must be real. Complex data not supported. Pass X.real or abs(X)."
 INFERENCE_BATCH = {"table": 4096, "image": 512}
-LARGEST_BLOCK = 2**25  # entries of a table made dense, or changed, at once: 128 MiB in float32
+LARGEST_BLOCK = 2**25  # entries of rows made dense, or changed, at once: 128 MiB in float32
 RESIDENT_FRACTION = 0.5  # of the free GPU memory that the rows may take
 WORDS_OF_NUMPY = ("could not convert", "float() argument", "setting an array", "can't convert")
 VIEWABLE = tuple(np.dtype(code) for code in "?bhilqBHILQefd")  # dtypes that torch has as well
@@ -42,11 +43,14 @@ class Rows:
         As named by `image_layout`.
     device : torch.device
         Where `take` puts the rows.
+    num_workers : int >= 0
+        Processes that read the rows of a Dataset ahead; with none they are read when needed.
     """
 
-    def __init__(self, X: Any, layout: str, device: torch.device) -> None:
+    def __init__(self, X: Any, layout: str, device: torch.device, num_workers: int = 0) -> None:
         self.layout = layout
         self.device = device
+        self.num_workers = num_workers
         self.source: Any = X if isinstance(X, Dataset) else _as_source(X, device)
 
     def __len__(self) -> int:
@@ -61,18 +65,37 @@ class Rows:
         elif self.is_sparse:
             x = _dense(self.source[idx.cpu().numpy()], self.device)
         else:
-            x = _stacked([dataset_row(self.source, int(i)) for i in idx.cpu()])
+            x = _stacked_rows([self.source[i] for i in idx.tolist()])
         return self._arrange(x)
+
+    def stream(self, groups: Sequence[Tensor]) -> Iterator[Tensor]:
+        """Yield `take` of each group of indices; workers read those of a Dataset ahead."""
+        if not self.num_workers or not self.is_dataset:
+            yield from map(self.take, groups)
+            return
+        loader = DataLoader(
+            self.source,
+            batch_sampler=[idx.tolist() for idx in groups],
+            num_workers=self.num_workers,
+            collate_fn=_stacked_rows,
+            pin_memory=self.device.type == "cuda",
+            generator=_generator_aside(self.device),
+        )
+        yield from map(self._arrange, loader)
 
     def in_order(self, view: str = "plain") -> Iterator[Tensor]:
         """Yield all rows in batches for inference; a bare table has no other view."""
-        size = self.inference_batch
-        for start in range(0, len(self), size):
-            stop = min(start + size, len(self))
-            if isinstance(self.source, Dataset) or self.is_sparse:
-                yield self.take(torch.arange(start, stop))
-            else:
-                yield self._arrange(as_tensor(self.source[start:stop]).contiguous())
+        if self.is_dataset or self.is_sparse:
+            yield from self.stream(torch.arange(len(self)).split(self.inference_batch))
+            return
+        for start in range(0, len(self), self.inference_batch):
+            part = self.source[start : start + self.inference_batch]
+            yield self._arrange(as_tensor(part).contiguous())
+
+    @property
+    def is_dataset(self) -> bool:
+        """Whether the source is a Dataset, whose rows are read one by one."""
+        return isinstance(self.source, Dataset)
 
     @property
     def is_sparse(self) -> bool:
@@ -82,7 +105,7 @@ class Rows:
     @property
     def is_bytes(self) -> bool:
         """Whether the source is uint8, which is finite and on the scale 0 to 255."""
-        first = dataset_row(self.source, 0) if isinstance(self.source, Dataset) else self.source
+        first = dataset_row(self.source, 0) if self.is_dataset else self.source
         return first.dtype in (torch.uint8, np.uint8)
 
     @property
@@ -91,10 +114,8 @@ class Rows:
         return self.at_once(INFERENCE_BATCH["table" if self.layout == "table" else "image"])
 
     def at_once(self, n_rows: int) -> int:
-        """Return ``n_rows``, or as many rows of a wide table as may be dense at once."""
-        if self.layout != "table":
-            return n_rows
-        return min(n_rows, max(1, LARGEST_BLOCK // self.row_shape[0]))
+        """Return ``n_rows``, or as many large rows as may be dense at once."""
+        return min(n_rows, max(1, LARGEST_BLOCK // prod(self.row_shape)))
 
     @property
     def row_shape(self) -> tuple[int, ...]:
@@ -172,8 +193,25 @@ def as_tensor(array: Any) -> Tensor:
 
 def dataset_row(dataset: Dataset[Any], i: int) -> Tensor:
     """Return x of row ``i`` of a Dataset of ``x`` or ``(x, y)``."""
-    row = dataset[i]
+    return _x_of(dataset[i])
+
+
+def _x_of(row: Any) -> Tensor:
     return as_tensor(row[0] if isinstance(row, tuple | list) else row)
+
+
+def _stacked_rows(rows: list[Any]) -> Tensor:
+    return _stacked([_x_of(row) for row in rows])
+
+
+def _generator_aside(device: torch.device) -> torch.Generator:
+    """Return a generator for workers that follows from the device's own, which stays as it is.
+
+    So a fit does not depend on the number of workers, unless the Dataset itself draws.
+    """
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        seed = int(torch.randint(2**62, (), device=device))
+    return torch.Generator().manual_seed(seed)
 
 
 def shape_of(X: Any) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -75,7 +75,15 @@ class TrainingData:
 
     def take(self, idx: Tensor) -> Tensor:
         """Return rows ``idx`` of the training data."""
-        return self.rows.take(idx if self.index is None else self.index[idx])
+        return self.rows.take(self._places(idx))
+
+    def stream(self, groups: Sequence[Tensor]) -> Iterator[Tensor]:
+        """Yield `take` of each group of rows."""
+        return self.rows.stream([self._places(idx) for idx in groups])
+
+    def _places(self, idx: Tensor) -> Tensor:
+        """Return where rows of the training data are in X."""
+        return idx if self.index is None else self.index[idx]
 
     def subset(self, idx: Tensor) -> TrainingData:
         """Return rows ``idx`` as separate data."""
@@ -132,9 +140,9 @@ class TrainingData:
         n = len(self) if pool is None else len(pool)
         order = torch.randperm(n, device=self.device)
         order = order if pool is None else pool[order]
-        for start, stop, bounds in self._chunks(n):
-            chunk = order[start:stop]
-            x = self.take(chunk)
+        chunks = list(self._chunks(n))
+        groups = [order[start:stop] for start, stop, _ in chunks]
+        for (_, _, bounds), chunk, x in zip(chunks, groups, self.stream(groups), strict=True):
             seen = [self.view(x, name) for name in views or ("weak",)]
             labels = self.labels.index_select(0, chunk)
             for a, b in bounds:
@@ -147,17 +155,19 @@ class TrainingData:
     def in_order(self, view: str = "plain") -> Iterator[Tensor]:
         """Yield one view of all rows, in order, in batches for inference."""
         if self.index is None:
-            for x in self.rows.in_order():
-                yield self.view(x, view)
+            batches = self.rows.in_order()
         else:
-            everything = torch.arange(len(self), device=self.device)
-            for idx in everything.split(self.rows.inference_batch):
-                yield self.view(self.take(idx), view)
+            batches = self.rows.stream(self.index.split(self.rows.inference_batch))
+        for x in batches:
+            yield self.view(x, view)
 
     def _chunks(self, n: int) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
-        """Group batches so that augmentation sees large chunks on a GPU, one batch on a CPU."""
-        on_gpu = self.device.type == "cuda"
-        per_chunk = max(1, self.rows.at_once(GPU_CHUNK) // self.batch_size) if on_gpu else 1
+        """Group batches so that augmentation sees large chunks on a GPU, elsewhere one batch.
+
+        So it does of a Dataset: a GPU need not wait for more rows than the next step takes.
+        """
+        is_large = self.device.type == "cuda" and not self.rows.is_dataset
+        per_chunk = max(1, self.rows.at_once(GPU_CHUNK) // self.batch_size) if is_large else 1
         batches = batch_bounds(n, self.batch_size)
         for i in range(0, len(batches), per_chunk):
             group = batches[i : i + per_chunk]

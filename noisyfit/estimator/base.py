@@ -48,7 +48,7 @@ from noisyfit.utils.validation import (
 )
 
 DEFAULT_EPOCHS = {"table": 60, "image": 30}
-COSMETIC = ("verbose", "checkpoint_dir", "checkpoint_every")  # what a fit learns does not depend on
+COSMETIC = ("verbose", "checkpoint_dir", "checkpoint_every", "num_workers")  # change no result
 OF_SKORCH = ("_modules", "_criteria", "_optimizers")  # lists of what a fit has created
 WARMUP_PART = 6  # by default the warm-up is one sixth of the epochs
 
@@ -131,6 +131,9 @@ class NoisyLabelClassifier(
     device : str or torch.device, default="auto"
         ``"auto"`` is a CUDA GPU if there is one, else the CPU. ``fit`` stores its choice in
         ``device_``.
+    num_workers : int >= 0, default=0
+        Processes that read the rows of a torch Dataset while the network learns, as in torch's
+        DataLoader. Arrays need none.
     precision : {"auto", "fp32", "bf16"}, default="auto"
         Precision of the forward passes during training; prediction is always in float32. A warning
         says if the CPU has no instructions for ``"bf16"``, which then takes several times as long.
@@ -203,6 +206,7 @@ class NoisyLabelClassifier(
         "callbacks": [list, StrOptions({"disable"}), None],
         "checkpoint_dir": [str, os.PathLike, None],
         "checkpoint_every": [Interval(Integral, 1, None, closed="left")],
+        "num_workers": [Interval(Integral, 0, None, closed="left")],
         "precision": [StrOptions({"auto", "fp32", "bf16"})],
         "deterministic": ["boolean"],
         "random_state": ["random_state"],
@@ -234,6 +238,7 @@ class NoisyLabelClassifier(
         checkpoint_dir: str | os.PathLike[str] | None = None,
         checkpoint_every: int = 1,
         device: str | torch.device = "auto",
+        num_workers: int = 0,
         precision: str = "auto",
         deterministic: bool = False,
         random_state: int | np.random.RandomState | None = None,
@@ -262,6 +267,7 @@ class NoisyLabelClassifier(
         self.checkpoint_dir = checkpoint_dir
         self.checkpoint_every = checkpoint_every
         self.device = device
+        self.num_workers = num_workers
         self.precision = precision
         self.deterministic = deterministic
         self.random_state = random_state

@@ -72,6 +72,7 @@ class InputReader:
     batch_size: int
     image_layout: str
     value_range: Any
+    num_workers: int
     device_: Any
     layout_: str
     input_shape_: tuple[int, ...]
@@ -98,11 +99,11 @@ class InputReader:
         elif not isinstance(X, Dataset):
             validate_data(self, X, reset=reset, skip_check_array=True)
         if fitted:
-            rows = Rows(X, fitted.layout, self.device_)
+            rows = Rows(X, fitted.layout, self.device_, self.num_workers)
             fitted.check(rows, self.value_range)
             return rows
         shape = shape_of(X)
-        rows = Rows(X, image_layout(shape, self.image_layout), self.device_)
+        rows = Rows(X, image_layout(shape, self.image_layout), self.device_, self.num_workers)
         found = Format.learned(rows, shape[1:], self.value_range)
         vars(self).update(zip(FITTED, found, strict=True))
         return rows

@@ -55,6 +55,7 @@ class SharedParameters(RoutedParameters, total=False):
     checkpoint_dir: str | os.PathLike[str] | None
     checkpoint_every: int
     device: str | torch.device
+    num_workers: int
     precision: str
     deterministic: bool
     random_state: int | np.random.RandomState | None

@@ -39,6 +39,7 @@ _SYNONYMS = {
     "n_hidden n_units units width",
     "module__depth": "depth layers n_layers num_layers n_hidden_layers",
     "warmup_epochs": "warmup warm_up warm_up_epochs num_warmup_epochs",
+    "num_workers": "n_workers workers",
     "flip": "horizontal_flip random_flip hflip",
     "image_layout": "data_format channels_last channels_first",
 }
@@ -60,7 +61,7 @@ _REMEDIES = {
     "GCEClassifier or MixUpClassifier, and pass sample_weight to its fit.": "class_weight "
     "class_weights sample_weight sample_weights scale_pos_weight is_unbalance",
     "It has none: torch takes the cores itself. Call torch.set_num_threads(n).": "n_jobs "
-    "num_workers n_workers workers n_threads num_threads nthread thread_count",
+    "n_threads num_threads nthread thread_count",
     "It has none: each fit starts anew. CrossEntropyClassifier.fine_tune goes on with a fitted "
     "network, checkpoint_dir with a killed fit.": "warm_start",
     "It has none: networks are trained as they are.": "compile torch_compile jit jit_compile "
@@ -70,8 +71,8 @@ _REMEDIES = {
     "It has none: shapes are learned from X in fit.": "n_features in_features in_channels "
     "input_dim input_shape input_size n_inputs num_features",
     "It has none: rows are shuffled in every epoch.": "shuffle drop_last sampler",
-    "It has none: rows are read by fit(X, y).": "dataset iterator_train iterator_valid iterator "
-    "dataloader train_dataloader collate_fn pin_memory",
+    "It has none: rows are read by fit(X, y), a Dataset by num_workers processes.": "dataset "
+    "iterator_train iterator_valid iterator dataloader train_dataloader collate_fn pin_memory",
     "It has none: predict_proba is the softmax of predict_logits.": "predict_nonlinearity "
     "activation_last output_activation out_activation",
     "It has none: the default networks have ReLU. Pass a module of your own.": "activation "

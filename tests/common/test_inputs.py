@@ -1,5 +1,6 @@
 """What X may be: tables, images, containers, other sets, and what it may not be."""
 
+import os
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +11,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from noisyfit import NoisyFitWarning
+from noisyfit import (
+    CLIDMetaClassifier,
+    CrossEntropyClassifier,
+    FlywheelClassifier,
+    NoisyFitWarning,
+)
 from noisyfit.noise import symmetric
 from tests.common.zoo import Estimator, every_method, every_variant, every_way_to, of_the_base
 from tests.helpers import Arrays, Linear, PairDataset, Predictions, as_memmap, blobs, images, quick
@@ -223,6 +230,33 @@ def assert_container_gives_the_bits_of_numpy(
     np.testing.assert_array_equal(clf.predict_proba(converted), expected.predict_proba(X))
     np.testing.assert_array_equal(clf.label_quality_, expected.label_quality_)
     np.testing.assert_array_equal(clf.transform(converted), expected.transform(X))
+
+
+class ReadElsewhere(PairDataset):
+    """A Dataset that refuses to be read by the process that made it, once it is `shut`."""
+
+    def __init__(self, X: NDArray[Any], y: NDArray[Any]) -> None:
+        super().__init__(X, y)
+        self.maker = os.getpid()
+        self.targets, self.shut = y, False
+
+    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+        if self.shut and i > 0 and os.getpid() == self.maker:  # the first one tells the shape
+            raise AssertionError("read by the process that learns")
+        return super().__getitem__(i)
+
+
+@pytest.mark.parametrize("cls", [CrossEntropyClassifier, FlywheelClassifier, CLIDMetaClassifier])
+def test_dataset_read_by_workers__gives_the_bits_of_numpy(cls: Estimator) -> None:
+    X, y = images(36)
+    params = {"max_epochs": 3, "batch_size": 16, "validation_fraction": 0.2}
+    expected = quick(cls, **params).fit(X, y)
+    rows = ReadElsewhere(X, y)
+    clf = quick(cls, num_workers=2, **params)
+    rows.shut = cls is CrossEntropyClassifier  # others draw some rows at random
+    clf.fit(rows)
+    np.testing.assert_array_equal(clf.predict_proba(rows), expected.predict_proba(X))
+    np.testing.assert_array_equal(clf.label_quality_, expected.label_quality_)
 
 
 class LargestOutput(TorchDispatchMode):

@@ -1,3 +1,4 @@
+import os
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -89,6 +90,50 @@ def test_rows__of_a_dataset__are_those_of_the_array() -> None:
         np.testing.assert_array_equal(rows.take(torch.tensor([8, 2])), X[[8, 2]])
         np.testing.assert_array_equal(torch.cat(list(rows.in_order())), X)
         np.testing.assert_array_equal(dataset_row(dataset, 4), X[4])
+
+
+class ReadBy(Mapped):
+    """A Dataset whose rows tell the process that reads them."""
+
+    def __getitem__(self, i: int) -> Any:
+        return torch.tensor([float(self.rows[i]), os.getpid()], dtype=torch.float64)
+
+
+class Drawn(Mapped):
+    """A Dataset of random rows."""
+
+    def __getitem__(self, i: int) -> Any:
+        return torch.rand(3)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_stream__of_a_dataset__is_read_in_order_by_workers(num_workers: int) -> None:
+    rows = Rows(ReadBy(list(range(90))), "table", CPU, num_workers)
+    groups = torch.randperm(90).split(7)
+    state = torch.get_rng_state()
+    streamed = list(rows.stream(groups))
+    assert torch.equal(torch.get_rng_state(), state)
+    for x, idx in zip(streamed, groups, strict=True):
+        assert x[:, 0].tolist() == idx.tolist()
+    readers = {int(pid) for pid in torch.cat(streamed)[:, 1]}
+    assert len(readers) == max(1, num_workers)
+    assert (os.getpid() in readers) == (not num_workers)
+
+
+def test_stream__a_dataset_that_draws__draws_anew_in_each_pass() -> None:
+    rows = Rows(Drawn([0] * 8), "table", CPU, 2)
+    first = torch.cat(list(rows.stream(torch.randperm(8).split(2))))
+    again = torch.cat(list(rows.stream(torch.randperm(8).split(2))))
+    assert len(torch.unique(torch.cat([first, again]))) == 48
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout"), [((224, 224, 3), "HWC"), ((3, 224, 224), "CHW"), ((150_528,), "table")]
+)
+def test_large_rows__few_of_them_are_dense_at_once(shape: tuple[int, ...], layout: str) -> None:
+    rows = Rows(np.broadcast_to(np.uint8(0), (10_000, *shape)), layout, CPU)
+    for n in (rows.inference_batch, rows.at_once(8192)):
+        assert n * np.prod(shape) * 4 <= 2**27 < (n + 1) * np.prod(shape) * 4
 
 
 def test_dataset_labels_are_found_in_attributes_or_pairs() -> None:
