@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from noisyfit.data.rows import Rows
 from noisyfit.data.views import Augment, NoAugment
 from noisyfit.exceptions import warn
+from noisyfit.nn.beliefs import one_hot
 
 GPU_CHUNK = 8192  # rows augmented at once on a GPU, where kernel launches are what costs
 LARGEST_META_SET = 1000
@@ -105,9 +106,7 @@ class TrainingData:
         """Return `targets` as distributions, (n_samples, n_classes); zeros without a label."""
         if self.given is not None:
             return self.given[idx]
-        labels = self.labels[idx]
-        onehot = nn.functional.one_hot(labels.clamp(min=0), self.n_classes).float()
-        return onehot * (labels >= 0)[:, None]
+        return one_hot(self.labels[idx], self.n_classes)
 
     def weighed(self, values: Tensor, idx: Tensor) -> Tensor:
         """Return values (B, ...) of rows ``idx``, each multiplied by the weight of its row."""

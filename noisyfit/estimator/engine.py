@@ -111,7 +111,7 @@ class Engine(Net):
         """Create ``module_``, the other networks and ``state_`` on the device."""
         for name in (*self._networks, *self._copies):
             setattr(self, f"{name}_", self._make_network(name, independent=name != "module"))
-        self.state_ = _State(self._whole_state(self.n_rows_, self.n_classes_)).to(self.device_)
+        self.state_ = State(self._whole_state(self.n_rows_, self.n_classes_), self.device_)
         return self
 
     def _whole_state(self, n: int, n_classes: int) -> dict[str, Tensor]:
@@ -428,13 +428,18 @@ def _padded(x: Tensor) -> Tensor:
     return x if missing <= 0 else torch.cat([x, x[:1].expand(missing, *x.shape[1:])])
 
 
-class _State(nn.Module):
-    """Tensors that are saved, moved and restored with the networks."""
+class State(nn.Module):
+    """Tensors that are saved and restored with the networks.
 
-    def __init__(self, buffers: dict[str, Tensor]) -> None:
+    Flags and counters decide what the program does. They stay on the CPU, as reading one from a GPU
+    would wait for all its kernels.
+    """
+
+    def __init__(self, buffers: dict[str, Tensor], device: torch.device) -> None:
         super().__init__()
         for name, value in buffers.items():
-            self.register_buffer(name, value)
+            is_read = value.ndim == 0 and not value.is_floating_point()
+            self.register_buffer(name, value if is_read else value.to(device))
 
 
 def _fitted_state(callback: Any) -> dict[str, Any]:

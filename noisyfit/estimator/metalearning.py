@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from noisyfit.data.training import TrainingData
 from noisyfit.estimator.base import NoisyLabelClassifier
+from noisyfit.nn.beliefs import one_hot
 from noisyfit.nn.features import embedding_size, logits_and_embeddings
 from noisyfit.nn.losses import clid, cross_entropy
 from noisyfit.nn.meta import Batch, MetaModel, Rectifier, WeightNet, meta_loss
@@ -119,7 +119,7 @@ class MetaLearning(NoisyLabelClassifier):
                 n_neighbors=self.clid_neighbors,
             )
         elif self.meta_objective == "mae":
-            values = (probs - F.one_hot(labels, probs.shape[1])).abs().sum(1)
+            values = (probs - one_hot(labels, probs.shape[1])).abs().sum(1)
         else:
             values = cross_entropy(logits, labels)
         return values.mean()

@@ -13,7 +13,7 @@ from noisyfit.estimator.keywords import SharedParameters
 from noisyfit.estimator.peers import Peers
 from noisyfit.estimator.warmup import TEMPERATURE, WarmUp
 from noisyfit.exceptions import warn
-from noisyfit.nn.beliefs import given_probability, newest_share, sharpen
+from noisyfit.nn.beliefs import given_probability, newest_share, one_hot, sharpen
 from noisyfit.nn.build import projection_head
 from noisyfit.nn.features import embedding_size, logits_and_embeddings
 from noisyfit.nn.losses import clid, cross_entropy, reliability_contrastive
@@ -396,9 +396,10 @@ class HRPClassifier(WarmUp, Peers):
         """Compare the rows of each class among themselves."""
         if self.reliability == "coupled":  # all rows count alike
             return found
-        given = even_between_classes(found.label, labels)
-        guessed = even_between_classes(found.pseudo, targets.pseudo)
-        total = even_between_classes(given + guessed, targets.label)
+        n_classes = self.n_classes_
+        given = even_between_classes(found.label, labels, n_classes)
+        guessed = even_between_classes(found.pseudo, targets.pseudo, n_classes)
+        total = even_between_classes(given + guessed, targets.label, n_classes)
         total = (total / total.mean()).clamp(*self.reliability_range)
         return Reliability(given, guessed, total)
 
@@ -601,7 +602,7 @@ def gains(logits: Tensor, tangents: Tensor, labels: Tensor, *, unit: bool) -> Te
         Divide by the length of the row's gradient in the logits, so that a gain measures how well
         the two gradients agree and not how far the row is from being fitted.
     """
-    residual = logits.softmax(1) - nn.functional.one_hot(labels.clamp(min=0), logits.shape[1])
+    residual = logits.softmax(1) - one_hot(labels, logits.shape[1])
     gain = (residual * tangents).sum(1)
     if unit:
         gain = gain / residual.norm(dim=1).clamp(min=TINY)
@@ -615,23 +616,22 @@ def normalized(gains: Tensor, norm: str) -> Tensor:
     return positive / {"mean": positive.mean(), "sum": positive.sum(), "max": positive.max()}[norm]
 
 
-def even_between_classes(values: Tensor, targets: Tensor) -> Tensor:
+def even_between_classes(values: Tensor, labels: Tensor, n_classes: int) -> Tensor:
     """Scale the values so that, used as weights, they keep each class's share of the batch.
 
     Parameters
     ----------
     values : Tensor of shape (n_samples,)
-    targets : Tensor of shape (n_samples,) or (n_samples, n_classes)
-        Class, or probabilities of the classes. One row of mean value is added to each class, so
-        that a few rows do not move it far. Rows with -1 are left unchanged.
+    labels : int64 Tensor of shape (n_samples,)
+        Rows with -1 are left unchanged.
+    n_classes : int
+        One row of mean value is added to each class, so that a few rows do not move it far.
     """
-    if targets.ndim == 1:
-        known = (targets >= 0).to(values.dtype)
-        targets = known[:, None] * nn.functional.one_hot(targets.clamp(min=0)).to(values.dtype)
-    mean, rest = values.mean().clamp(min=TINY), 1 - targets.sum(1)
+    members = one_hot(labels, n_classes).to(values.dtype)
+    mean, rest = values.mean().clamp(min=TINY), 1 - members.sum(1)
     for _ in range(EVENING_STEPS):
-        ratios = (values @ targets / mean + 1) / (targets.sum(0) + 1)
-        values = values / (targets @ ratios + rest).clamp(min=TINY)
+        ratios = (values @ members / mean + 1) / (members.sum(0) + 1)
+        values = values / (members @ ratios + rest).clamp(min=TINY)
     return values * (mean / values.mean().clamp(min=TINY))
 
 

@@ -19,7 +19,7 @@ from noisyfit.estimator.keywords import SharedParameters
 from noisyfit.estimator.warmup import WarmUp
 from noisyfit.exceptions import warn
 from noisyfit.nn.averaging import follow
-from noisyfit.nn.beliefs import given_probability, newest_share, sharpen
+from noisyfit.nn.beliefs import given_probability, newest_share, one_hot, sharpen
 from noisyfit.nn.diffusion import (
     Denoiser,
     LogitScale,
@@ -353,7 +353,7 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
         with torch.set_grad_enabled(self.module_.training):
             logits = self.module_(x)
         loss = (weight * cross_entropy(logits, target)).sum() / weight.sum().clamp(min=1)
-        if self.state_.first_epoch < 0:
+        if int(self.state_.first_epoch) < 0:
             self._descend(loss)
         elif self.predictor_weight:
             self._descend(self.predictor_weight * loss)
@@ -597,7 +597,7 @@ def predicted_label(network: nn.Module, x: Tensor) -> Label:
 
 def standardized_one_hot(labels: Tensor, n_classes: int) -> Tensor:
     """Return labels with mean 0 and variance 1, like the logits that are diffused."""
-    onehot = nn.functional.one_hot(labels.clamp(min=0), n_classes).float()
+    onehot = one_hot(labels, n_classes)
     centred = onehot - onehot.mean(1, keepdim=True)
     return centred / centred.square().mean(1, keepdim=True).sqrt().clamp(min=1e-3)
 

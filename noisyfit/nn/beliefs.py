@@ -3,7 +3,19 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["given_probability", "newest_share", "refurbish", "sharpen"]
+__all__ = [
+    "as_distributions", "given_probability", "newest_share", "one_hot", "refurbish", "sharpen",
+]  # fmt: skip
+
+
+def one_hot(labels: Tensor, n_classes: int) -> Tensor:
+    """Return labels as distributions, (n_samples, n_classes); zeros for -1, no label."""
+    return F.one_hot(labels + 1, n_classes + 1)[:, 1:].float()
+
+
+def as_distributions(labels: Tensor, n_classes: int) -> Tensor:
+    """Return `one_hot` of classes, and distributions as they are."""
+    return one_hot(labels, n_classes) if labels.ndim == 1 else labels
 
 
 def given_probability(beliefs: Tensor, labels: Tensor) -> Tensor:
@@ -43,8 +55,7 @@ def refurbish(clean: Tensor, labels: Tensor, probs: Tensor) -> Tensor:
         Classes, or the probabilities of the true classes they stand for.
     probs : tensor of shape (n_samples, n_classes)
     """
-    if labels.ndim == 1:
-        labels = F.one_hot(labels.clamp(min=0), probs.shape[1])
+    labels = as_distributions(labels, probs.shape[1])
     return clean[:, None] * labels + (1 - clean)[:, None] * probs
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from noisyfit.nn.beliefs import sharpen
+from noisyfit.nn.beliefs import one_hot, sharpen
 
 __all__ = ["Explained", "explain", "mixture_weights", "softened"]
 
@@ -58,7 +58,7 @@ def softened(beliefs: Tensor, temperature: float) -> Tensor:
 
 
 def _likelihoods(beliefs: Tensor, labels: Tensor) -> Tensor:
-    given = F.one_hot(labels, beliefs.shape[1]).to(beliefs)
+    given = one_hot(labels, beliefs.shape[1]).to(beliefs)
     prior = torch.full_like(given.T @ given, PRIOR_LABELS / beliefs.shape[1])
     matrix = F.normalize(prior + beliefs.T @ given, p=1, dim=1)
     for _ in range(N_STEPS):
@@ -85,7 +85,7 @@ def mixture_weights(beliefs: Tensor, labels: Tensor) -> Tensor:
     Tensor of shape (n_predictors,)
         Sum to 1.
     """
-    given = F.one_hot(labels, beliefs.shape[2]).to(beliefs)
+    given = one_hot(labels, beliefs.shape[2]).to(beliefs)
     prior = torch.full_like(given.T @ given, PRIOR_LABELS / beliefs.shape[2])
     matrix = F.normalize(prior + beliefs.mean(0).T @ given, p=1, dim=1)
     weights = torch.full_like(beliefs[:, 0, 0], 1 / len(beliefs))

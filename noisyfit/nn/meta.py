@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from noisyfit.nn.beliefs import as_distributions
 from noisyfit.nn.losses import cross_entropy
 from noisyfit.nn.metagrad import call_with
 from noisyfit.nn.parallel import average
@@ -132,7 +132,7 @@ class WeightNet(MetaModel):
         has a single row. A sample with a distribution belongs to each class by its share.
         """
         trust = self.output(self.hidden(losses[:, None]).relu()).sigmoid()[:, 0]
-        members = _distribution(labels, n_classes).to(trust.dtype)
+        members = as_distributions(labels, n_classes).to(trust.dtype)
         averages = (trust @ members + trust.mean()) / (members.sum(0) + 1)
         return (trust / _mean_of(averages, labels)).clamp(max=self.max_weight)
 
@@ -253,11 +253,7 @@ def meta_loss(
 
 def _residual(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the derivative of every sample's cross-entropy in its logits."""
-    return logits.softmax(1) - _distribution(labels, logits.shape[1])
-
-
-def _distribution(labels: Tensor, n_classes: int) -> Tensor:
-    return F.one_hot(labels, n_classes) if labels.ndim == 1 else labels
+    return logits.softmax(1) - as_distributions(labels, logits.shape[1])
 
 
 def _mean_of(values: Tensor, labels: Tensor) -> Tensor:

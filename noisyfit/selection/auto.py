@@ -48,9 +48,9 @@ class AutoClassifier(LabelProtocol, MetaEstimatorMixin, Savable, BaseComposition
     with the transition matrix that explains these labels best.
 
     Successive halving (`noisyfit.selection.race`) keeps the cost low: all candidates are fitted on
-    a part of the rows, the better ones on two thirds of them, and the best few on all folds. Of
-    candidates that are hardly apart the cheaper one goes on. The classifiers of the finalists, one
-    for each fold, vote with weights that make the held-out labels most probable.
+    a part of the rows, the better ones on two thirds of them, and the best few on all folds and on
+    all rows. Of candidates that are hardly apart the cheaper one goes on. All classifiers of the
+    finalists vote, with weights that make the held-out labels most probable.
 
     Parameters
     ----------
@@ -89,11 +89,11 @@ class AutoClassifier(LabelProtocol, MetaEstimatorMixin, Savable, BaseComposition
         labels, ``seconds`` of all its fits, ``agreement`` (share of held-out rows where it predicts
         what the vote predicts), its ``weight`` in the vote, and why it left (``failure``).
     members_ : list of lists of classifiers
-        Those of each finalist, one a fold.
+        Those of each finalist: one a fold, and one of all rows.
     weights_, temperatures_ : ndarray of shape (n_finalists,)
         Of the finalists in the vote, and by which their beliefs are softened first.
     best_estimator_ : classifier
-        That of the best finalist, fitted on all folds but the first one.
+        The last one of the best finalist, fitted on all rows.
     label_quality_ : ndarray of shape (n_samples,)
         Probability that the label is right, by the vote of classifiers that have not seen the row
         and the transition matrix that explains all labels. Which row has which of these
@@ -254,7 +254,7 @@ class AutoClassifier(LabelProtocol, MetaEstimatorMixin, Savable, BaseComposition
             folds = list(splitter.split(data.codes, data.codes))
         memory = self.memory if isinstance(self.memory, Memory) else Memory(self.memory, verbose=0)
         n_fits = len(candidates) + n_kept(len(candidates), self.n_candidates)
-        n_fits += (self.cv - 1) * self.n_candidates
+        n_fits += self.cv * self.n_candidates
         with progress_bar(n_fits, "fit", self.verbose) as bar:
             race = Race(
                 data, folds, memory=memory, seed=seed, n_jobs=self.n_jobs,
@@ -284,7 +284,7 @@ class AutoClassifier(LabelProtocol, MetaEstimatorMixin, Savable, BaseComposition
                 f"after those of {len(held_out)} of {len(data.codes)} rows, and the others are "
                 "rated by ones that have. Raise time_budget."
             )
-        self.best_estimator_ = self.members_[0][0]
+        self.best_estimator_ = self.members_[0][-1]
         self._write_features()
         self.held_out_vote_ = np.einsum("m,mnk->nk", self.weights_, beliefs)
         known = trust.weigh(self.held_out_vote_, data.codes, data.trusted)
@@ -378,9 +378,10 @@ class AutoClassifier(LabelProtocol, MetaEstimatorMixin, Savable, BaseComposition
         self.doubts_ = [said for c in finalists for said in c.said]
         for candidate in candidates:
             if candidate.failure is not None and not isinstance(candidate.failure, OutOfTimeError):
+                what = "was not fitted on all rows" if candidate in finalists else "left the race"
                 warn(
                     f"Candidates should be able to learn from these rows. {candidate.name} "
-                    f"left the race: {candidate.failure} Leave it out of candidates, if that is "
+                    f"{what}: {candidate.failure} Leave it out of candidates, if that is "
                     "as it should be."
                 )
 

@@ -3,7 +3,7 @@
 Each candidate is judged by rows that it has not seen: by how probable it makes their given labels
 (`noisyfit.nn.held_out`). The first round takes a part of the rows of one fold, the second all rows
 of that fold, the last one the other folds. Two fifths of the candidates go on to the second round,
-as many as are asked for to the last.
+as many as are asked for to the last. These are fitted on all rows as well.
 
 References
 ----------
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import ceil, inf, nan, sqrt
 from operator import attrgetter
@@ -42,7 +42,7 @@ FIRST_PART = 1 / 3  # of the rows of a fold
 FEWEST_ROWS = 150  # of that part; with fewer there is no such round
 KEPT = 0.4  # of the candidates, after that round
 TOLERANCE = 0.5  # of a standard error, within which a cheaper candidate is preferred
-ROUND_ENDS = (0.3, 0.6, 0.9)  # of the time there is; the rest is for the vote
+ROUND_ENDS = (0.25, 0.5, 0.7, 0.9)  # of the time there is; the rest is for the vote
 ABOUT_A_FIT = (NoisyFitWarning, ConvergenceWarning)
 
 
@@ -71,7 +71,7 @@ class Part(NamedTuple):
     ----------
     classifier : classifier
     seen, unseen : ndarray of int
-        Those with a label that it was fitted on, and the others.
+        Those with a label that it was fitted on, and those that it has not seen, which may be none.
     beliefs : ndarray of shape (n_unseen, n_classes)
     seconds : float
     said : list of str
@@ -95,7 +95,8 @@ class Candidate:
     name : str
     estimator : classifier
     parts : list of Part
-        Of the folds that it was fitted on as a whole; before that, of a part of one.
+        Of the folds that it was fitted on as a whole, and of all rows; before that, of a part of
+        a fold.
     likelihoods : ndarray
         Log-probability of each given label that it was judged by, in nats.
     temperature : float
@@ -225,13 +226,15 @@ class Race:
             left = best(left, n_kept(len(left), n_finalists))
         left = self._round(left, [(seen, unseen)], 1) or left
         finalists = self._affordable(best(left, len(left)), others, n_finalists)
-        return best(self._round(finalists, others, 2) or left, n_finalists)
+        finalists = best(self._round(finalists, others, 2) or left, n_finalists)
+        self._fit_on_all_rows(finalists)
+        return finalists
 
     def _affordable(
         self, candidates: Sequence[Candidate], folds: Sequence[Fold], n: int
     ) -> list[Candidate]:
         """Choose the first candidates that can be fitted on folds in the time that is left."""
-        left, chosen = self.ends[-1] - time.time(), list[Candidate]()
+        left, chosen = self.ends[2] - time.time(), list[Candidate]()
         for candidate in candidates:
             cost = candidate.pace * sum(len(seen) for seen, _ in folds)
             if cost <= left and len(chosen) < n:
@@ -252,6 +255,32 @@ class Race:
             for candidate in candidates
             for fold in folds
         ]
+        outcomes: dict[Candidate, list[Part | Exception]] = {c: [] for c in candidates}
+        for (candidate, _, _), outcome in zip(tasks, self._attempts(tasks), strict=True):
+            outcomes[candidate].append(outcome)
+        left = [c for c in candidates if self._take(c, outcomes[c], more=number == 2)]
+        if is_first and not left:
+            raise _most_helpful([c.failure for c in candidates if c.failure is not None])
+        for candidate in left:
+            candidate.error = candidate.error_below(max(left, key=by_score))
+        return left
+
+    def _fit_on_all_rows(self, finalists: Sequence[Candidate]) -> None:
+        """Fit the finalists once more, as far as the time goes; what they are judged by stays."""
+        rows = np.arange(len(self.data.codes))
+        tasks = [(finalist, (rows, rows[:0]), self.ends[-1]) for finalist in finalists]
+        for finalist, outcome in zip(finalists, self._attempts(tasks), strict=True):
+            if isinstance(outcome, Part):
+                finalist.parts = [*finalist.parts, outcome]
+                finalist.seconds += outcome.seconds
+                finalist.n_fits += 1
+            else:
+                finalist.failure = outcome
+
+    def _attempts(
+        self, tasks: Sequence[tuple[Candidate, Fold, float]]
+    ) -> Iterator[Part | Exception]:
+        """Fit candidates on folds, each until its deadline."""
         fits = Parallel(n_jobs=self.n_jobs, return_as="generator")(
             delayed(_attempt)(
                 self.fit, seeded(candidate.estimator, self.seed), self.data, fold,
@@ -259,16 +288,9 @@ class Race:
             )
             for candidate, fold, deadline in tasks
         )  # fmt: skip
-        outcomes: dict[Candidate, list[Part | Exception]] = {c: [] for c in candidates}
-        for (candidate, _, _), outcome in zip(tasks, fits, strict=True):
-            outcomes[candidate].append(outcome)
+        for outcome in fits:
+            yield outcome
             self.bar.update()
-        left = [c for c in candidates if self._take(c, outcomes[c], more=number == 2)]
-        if is_first and not left:
-            raise _most_helpful([c.failure for c in candidates if c.failure is not None])
-        for candidate in left:
-            candidate.error = candidate.error_below(max(left, key=by_score))
-        return left
 
     def _take(self, candidate: Candidate, outcomes: list[Part | Exception], *, more: bool) -> bool:
         """Judge a candidate by its fits, if all of them ended well."""
@@ -346,7 +368,9 @@ def _fit(estimator: Any, data: Data, fold: Fold, deadline: float) -> Part:
         warnings.simplefilter("always")
         _stop_at(deadline, estimator)
         fit_on(estimator, data.X, labels, rows, {"clean_mask": data.trusted})
-        beliefs = beliefs_of(estimator, take_rows(data.X, unseen), data.classes)
+        beliefs = np.empty((0, len(data.classes)))
+        if len(unseen):
+            beliefs = beliefs_of(estimator, take_rows(data.X, unseen), data.classes)
     for other in caught:
         if not issubclass(other.category, ABOUT_A_FIT):
             warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)

@@ -60,7 +60,13 @@ def _doubts(auto: Any) -> list[str]:
     agreement = min(row["agreement"] for row in auto.standings_ if row["weight"] > 0)
     if agreement < FEW_AGREE:
         said.append(f"A finalist agrees with the vote on only {100 * agreement:.0f} % of the rows.")
-    failed = [row["name"] for row in auto.standings_ if row["failure"] or not row["n_fits"]]
+    finalists = [row for row in auto.standings_ if row["weight"] > 0]
+    others = [row for row in auto.standings_ if not row["weight"] > 0]
+    failed = [row["name"] for row in others if row["failure"] or not row["n_fits"]]
     if failed:
         said.append(f"Without a result: {', '.join(failed)}.")
+    n_labels = np.count_nonzero(~np.isnan(auto.label_quality_))
+    partly = [row["name"] for row in finalists if row["n_rows"] < n_labels]
+    if partly:
+        said.append(f"Finalists that were not fitted on all rows: {', '.join(partly)}.")
     return ["To doubt:", *said] if said else []

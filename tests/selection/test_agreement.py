@@ -23,7 +23,7 @@ def candidate(*rated: tuple[list[int], list[float] | None]) -> Candidate:
     return Candidate("some", None, parts=parts)
 
 
-def test_in_agreed_order__is_the_order_of_the_mean_of_three_ranks() -> None:
+def test_in_agreed_order__is_the_order_of_the_mean_of_four_ranks() -> None:
     quality = np.array([0.9, 0.1, 0.8, 0.2, 0.5, 0.85])
     finalists = [
         candidate(([0, 1, 2, 3], [0.1, 0.2, 0.3, 0.9]), ([2, 3, 4, 5], [0.1, 0.8, 0.7, 0.6])),
@@ -33,7 +33,7 @@ def test_in_agreed_order__is_the_order_of_the_mean_of_three_ranks() -> None:
     seeing = np.array(
         [(1 + 2) / 2, (2 + 3) / 2, (3 + 1) / 2, (4 + 4) / 2, (3 + 4) / 2, (2 + 1) / 2]
     )
-    expected = (unseen + 2 * seeing / 4) / 3
+    expected = (unseen + 3 * seeing / 4) / 4
     got = in_agreed_order(quality, np.ones(6, bool), finalists)
     assert got.argsort().tolist() == expected.argsort().tolist()
     assert sorted(got) == sorted(quality)

@@ -110,7 +110,7 @@ def test_choice__wrong_labels__falls_on_what_generalises(kind: Any) -> None:
         assert detection_auroc(noisy.flipped, auto.label_quality_) > 0.9
         of_a_fold = KNeighborsClassifier(25).fit(X[:600], noisy.labels[:600])
         gains.append(auto.score(X[900:], y[900:]) - of_a_fold.score(X[900:], y[900:]))
-    assert np.mean(gains) > -0.01
+    assert np.mean(gains) > -0.02  # three seeds of 897 rows: a standard error is 0.01
 
 
 def test_cost__halving__takes_less_than_half_of_all_fits(tmp_path: Path) -> None:
@@ -119,8 +119,9 @@ def test_cost__halving__takes_less_than_half_of_all_fits(tmp_path: Path) -> None
     AutoClassifier(candidates, random_state=0).fit(X, y)
     fits = [int(line) for line in (tmp_path / "fits").read_text().split()]
     assert sum(n < 300 for n in fits) == 12
-    assert fits.count(600) == len(fits) - 12 == 4 + 2 * 3
-    assert sum(fits) < 12 * 3 * 600 / 2
+    assert fits.count(600) == 4 + 2 * 3
+    assert fits.count(900) == len(fits) - 12 - 10 == 3
+    assert sum(fits) < 12 * (3 * 600 + 900) / 2
 
 
 def test_candidates_that_are_alike__the_cheaper_one_goes_on() -> None:
@@ -164,7 +165,7 @@ def test_trusted_rows__are_certain__and_candidates_are_told() -> None:
     assert (auto.label_quality_[trusted] == 1).all()
     np.testing.assert_array_equal(auto.corrected_labels_[trusted], y[trusted])
     told = [member.trusted_.sum() for member in auto.members_[0]]
-    assert sum(told) == 2 * 100  # each row is in two of three fits
+    assert sum(told) == 3 * 100  # each row is in two of three folds' fits, and in the last one
 
 
 def test_missing_labels__get_a_belief_and_no_rating() -> None:
@@ -267,7 +268,7 @@ def test_stopped_and_started_again__no_finished_fit_is_repeated(tmp_path: Path) 
     stop.unlink()
     auto.fit(X, y)
     fits = [line for log in logs for line in log.read_text().split()]
-    assert len(fits) == 3 + 3 + 2 * 3
+    assert len(fits) == 3 + 3 + 2 * 3 + 3
 
 
 # What stays.

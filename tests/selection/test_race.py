@@ -48,7 +48,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fitted(budget: float, /, **seconds: float) -> AutoClassifier:
-    """Fit on 900 rows; the first round takes 200 of them, the others 600."""
+    """Fit on 900 rows; the first round takes 200 of them, the others 600, the last fit all."""
     X, y = blobs(900)
     y = noise.symmetric(y, 0.3, random_state=0).labels
     candidates = [(name, Timed(cost)) for name, cost in seconds.items()]
@@ -59,23 +59,32 @@ def fits(auto: AutoClassifier) -> dict[str, int]:
     return dict(auto.leaderboard_["n_fits"])
 
 
-def test_enough_time__each_finalist_is_fitted_on_every_fold() -> None:
-    assert fits(fitted(1e9, a=1.0, b=1.0)) == {"a": 4, "b": 4}
+def test_enough_time__each_finalist_is_fitted_on_every_fold_and_on_all_rows() -> None:
+    auto = fitted(1e9, a=1.0, b=1.0)
+    assert fits(auto) == {"a": 5, "b": 5}
+    assert auto.leaderboard_["n_rows"].tolist() == [900, 900]
+    assert auto.best_estimator_ is auto.members_[0][-1]
 
 
 def test_little_time__finalists_that_would_not_end_are_not_begun() -> None:
-    # a: 2 + 6 + 12 s; b: 20 + 60 s, and 120 more would be too many.
+    # a: 2 + 6 + 12 + 9 s; b: 20 + 60 s, and 120 more would be too many.
     began = CLOCK.now
-    auto = fitted(150, a=0.01, b=0.1)
-    assert fits(auto) == {"a": 4, "b": 2}
-    assert CLOCK.now - began <= 150
+    auto = fitted(180, a=0.01, b=0.1)
+    assert fits(auto) == {"a": 5, "b": 2}
+    assert CLOCK.now - began <= 180
     assert auto.weights_.tolist() == [1.0]
 
 
 def test_less_time__the_second_round_is_left_to_the_cheap_ones() -> None:
     began = CLOCK.now
-    assert fits(fitted(60, a=0.01, b=0.1)) == {"a": 4, "b": 1}
-    assert CLOCK.now - began <= 60
+    assert fits(fitted(80, a=0.01, b=0.1)) == {"a": 5, "b": 1}
+    assert CLOCK.now - began <= 80
+
+
+def test_no_time_for_all_rows__the_folds_vote_alone() -> None:
+    auto = fitted(29, a=0.01)  # 2 + 6 + 12 s, and 9 more would be too many
+    assert fits(auto) == {"a": 4}
+    assert "not fitted on all rows: a." in auto.explain()
 
 
 def test_time_for_one_fold__the_others_are_rated_by_classifiers_that_have_seen_them() -> None:
