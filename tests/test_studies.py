@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 STUDIES = ROOT / "examples/studies"
 COST_SECTIONS = {
     "table": ["CrossEntropyClassifier", "raw loop again", "predict_proba"],
-    "flywheel": ["FlywheelClassifier"],
+    "methods": ["flywheel", "hrp", "divide_mix"],
     "meta": ["meta step every batch", "low memory", "last stage", "head", "double backward"],
     "hrp": ["without reliabilities again", "every step", "every 4 steps"],
     "rld": ["RLDClassifier", "RLDClassifier, 50 steps"],
@@ -89,6 +89,12 @@ def test_cost__memory__says_a_peak_for_each_method(costs: str) -> None:
         "HRP without reliabilities",
         "HRP",
     ]
+
+
+def test_cost__growth__says_time_and_memory_of_each_method_and_size(costs: str) -> None:
+    found = re.findall(r"^  (\w+) +([\d.]+) us a row +(\d+|nan) MB +[\d.]+ s", costs, re.M)
+    assert len(found) == 2 * len({name for name, *_ in found}) > 20
+    assert all(float(row) > 0 for _, row, _ in found)
 
 
 def test_ood__digits__mixed_pixels_are_told_from_digits() -> None:

@@ -10,6 +10,7 @@ import argparse
 import statistics
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,11 +25,14 @@ from noisyfit import (
     CrossEntropyClassifier,
     FlywheelClassifier,
     HRPClassifier,
+    NoisyFitWarning,
     RLDClassifier,
 )
 from noisyfit.benchmark import usage
+from noisyfit.benchmark.contenders import package_methods
 from noisyfit.benchmark.memory import peak_memory
 from noisyfit.estimator.metalearning import META_BATCH
+from noisyfit.estimator.warmup import WarmUp
 from noisyfit.nn.features import logits_and_embeddings
 from noisyfit.nn.losses import clid, cross_entropy
 from noisyfit.nn.meta import WeightNet
@@ -36,6 +40,7 @@ from noisyfit.nn.metagrad import call_with
 from noisyfit.utils.devices import device_name, resolve_device
 
 ROUNDS = 15
+UNLIKE = ("echo_align", "semi_supervised")  # a generator, and rows without a label
 Timer = Callable[[], float]
 Array = np.ndarray[Any, Any]
 
@@ -72,8 +77,8 @@ class Scale:
     def network(self, width: int | None = None, **params: Any) -> dict[str, Any]:
         """Return parameters for a PreAct ResNet-18, narrow on a CPU."""
         width = self.width or width or (64 if self.on_gpu else 16)
-        shared = {"module": "preact_resnet18", "module__width": width, "random_state": 0}
-        return {**shared, "device": str(self.device), **params}
+        shared = {"module": "preact_resnet18", "module__width": width, "device": str(self.device)}
+        return {**shared, **params}
 
     def title(self, X: Array) -> str:
         """Describe what is trained."""
@@ -180,12 +185,50 @@ def table(scale: Scale) -> None:
     interleave(f"MLP prediction, {n} rows", timers, 3 * scale.rounds)
 
 
-def flywheel(scale: Scale) -> None:
-    """Compare an EM cycle with a cross-entropy epoch."""
-    X, y = scale.images(1024)
-    cycle = FlywheelClassifier(**scale.network(max_epochs=3, warmup_epochs=1))
-    timers = baseline(scale, X, y) | {"FlywheelClassifier": epoch_of(cycle, X, y)}
-    interleave(scale.title(X), timers, scale.rounds)
+def brief(**params: Any) -> dict[str, Any]:
+    """Return all methods that learn from labels alone, with a warm-up of one epoch, by name."""
+    found = {}
+    for name, cls in package_methods().items():
+        own = {"warmup_epochs": 1} if issubclass(cls, WarmUp) else {}
+        if name not in UNLIKE:
+            found[name] = cls(max_epochs=4, random_state=0, **own, **params)
+    return found
+
+
+def blobs(n: int, n_columns: int, n_classes: int = 10) -> tuple[Array, Array]:
+    """Return a table of noise, and labels."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(n, n_columns)).astype(np.float32)
+    return X, rng.permutation(n) % n_classes
+
+
+def methods(scale: Scale) -> None:
+    """Compare epochs of all methods after the warm-up with those of cross-entropy."""
+    X, y = blobs(scale.rows or 1024, 64)
+    timers = {name: epoch_of(clf, X, y) for name, clf in brief(device=scale.device).items()}
+    interleave(f"MLP, {len(X)} rows of 64 columns", timers, scale.rounds)
+    X, y = scale.images(512)
+    timers = {name: epoch_of(clf, X, y) for name, clf in brief(**scale.network()).items()}
+    interleave(scale.title(X), timers, max(1, scale.rounds // 3))
+
+
+def growth(scale: Scale) -> None:
+    """Time an epoch, and measure the peak memory, as rows and classes grow; 20 columns."""
+    most = scale.rows or 100_000
+    sizes = [(10**k, 10) for k in range(3, 7) if 10**k <= most]
+    sizes += [(min(most, 10_000), n_classes) for n_classes in (100, 1000)]
+    for n, n_classes in sizes:
+        X, y = blobs(n, 20, n_classes)
+        table = 4 * n * n_classes / 1e6  # MB
+        print(f"\n{n} rows, {n_classes} classes: one float32 each is {table:.1f} MB")
+        for name, clf in brief(device=scale.device).items():
+            peak = peak_memory(partial(clf.fit, X, y), scale.on_gpu)
+            row = statistics.median(clf.history_[1:, "dur"]) / n
+            start = time.perf_counter()
+            clf.label_issues()
+            issues = time.perf_counter() - start
+            print(f"  {name:24s} {1e6 * row:8.1f} us a row  {peak:8.0f} MB"
+                  f"  {issues:6.2f} s for label_issues", flush=True)  # fmt: skip
 
 
 def meta(scale: Scale) -> None:
@@ -317,7 +360,8 @@ def _clid_of(network: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 SECTIONS = {
     "table": table,
-    "flywheel": flywheel,
+    "methods": methods,
+    "growth": growth,
     "meta": meta,
     "hrp": hrp,
     "rld": rld,
@@ -342,6 +386,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error(f"a section must be one of {list(SECTIONS)}. Got {section!r}.")
     torch.set_num_threads(options.threads)
     device = resolve_device(options.device)
+    warnings.simplefilter("ignore", NoisyFitWarning)  # labels are random here
     print(f"torch {torch.__version__}, {device_name(str(device))}, {options.threads} thread(s)")
     for section in options.sections or SECTIONS:
         SECTIONS[section](Scale(device, options.rounds, options.rows, options.width))
