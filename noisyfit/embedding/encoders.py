@@ -16,7 +16,7 @@ from noisyfit.nn.backbones import BACKBONES
 from noisyfit.nn.backbones.pretrained import PRETRAINED
 from noisyfit.nn.build import projection_head
 from noisyfit.nn.features import embedding_size, embeddings
-from noisyfit.nn.input_layer import Standardized, resized
+from noisyfit.nn.input_layer import Standardized, mean_and_std, resized
 from noisyfit.nn.losses import contrastive
 from noisyfit.utils.devices import named_device, resolve_device
 from noisyfit.utils.parameters import (
@@ -48,9 +48,8 @@ class StandardizedFeatures(Part):
 
     def fit(self, x: Tensor, generator: torch.Generator) -> Self:
         """Learn mean and deviation of rows (n_samples, ...); near-constant columns get 1."""
-        values = x.flatten(1).double()
-        std = values.std(0, correction=0)
-        self.mean_, self.std_ = values.mean(0), torch.where(std > 1e-6, std, 1.0)
+        (mean,), (std,) = mean_and_std(x.flatten(1))
+        self.mean_, self.std_ = mean, torch.where(std > 1e-6, std, 1.0)
         return self
 
     def embed(self, x: Tensor) -> Tensor:
@@ -123,7 +122,8 @@ class ContrastiveEmbedder(Part):
         check_parameters(self._parameter_constraints, vars(self), type(self).__name__)
         resolve_device(self.device)
         _check_images(x, type(self).__name__)
-        with seeded_generators(int(torch.randint(2**31, (), generator=generator))):
+        seed = int(torch.randint(2**31, (), generator=generator))
+        with seeded_generators(seed, self._device):
             self._train(x)
         self.center_ = torch.zeros(())
         self.center_ = self.embed(x).mean(0)
@@ -134,9 +134,8 @@ class ContrastiveEmbedder(Part):
         return named_device(self.device)
 
     def _train(self, x: Tensor) -> None:
-        values = x.double()
-        mean, std = values.mean((0, 2, 3))[:, None, None], values.std((0, 2, 3))[:, None, None]
-        network = self._make_network(mean, std.clamp(min=1e-6))
+        mean, std = mean_and_std(x)
+        network = self._make_network(mean[0], std[0].clamp(min=1e-6))
         head = projection_head(embedding_size(network, x[:2].to(self._device))).to(self._device)
         parameters = [*network.parameters(), *head.parameters()]
         n_steps = int(self.n_train_steps)

@@ -9,10 +9,21 @@ from torch.nn import functional as F
 
 from noisyfit.nn.parallel import shared
 
-__all__ = ["Preprocessing", "Standardized", "freeze", "resized"]
+__all__ = ["Preprocessing", "Standardized", "freeze", "mean_and_std", "resized"]
 
 IMAGENET_SIZE = 224
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SLICE = 1024  # rows that are float64 at once
+
+
+def mean_and_std(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation of each column or channel in float64, (1, d) or (1, C, 1, 1)."""
+    axes = [0, *range(2, x.ndim)]
+    n = x.numel() / x.shape[1]
+    sums = [part.double().sum(axes, keepdim=True) for part in x.split(SLICE)]
+    mean = torch.stack(sums).sum(0) / n
+    squares = [(part - mean).square().sum(axes, keepdim=True) for part in x.split(SLICE)]
+    return mean, (torch.stack(squares).sum(0) / n).sqrt()
 
 
 class Preprocessing(NamedTuple):

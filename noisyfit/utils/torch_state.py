@@ -83,7 +83,10 @@ def seeded_generators(
     with _shared.generators, torch.random.fork_rng(devices=gpus):
         before = torch.are_deterministic_algorithms_enabled()
         torch.use_deterministic_algorithms(deterministic or before)
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach other devices
+        if device is not None and device.type != "cpu":
+            with torch.cuda.device(device) if gpus else nullcontext():
+                torch.get_device_module(device).manual_seed(seed)
         try:
             yield
         finally:

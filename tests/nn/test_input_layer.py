@@ -1,10 +1,11 @@
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from noisyfit.nn.input_layer import Preprocessing, Standardized, freeze, resized
+from noisyfit.nn.input_layer import Preprocessing, Standardized, freeze, mean_and_std, resized
 
 
 def test_standardized__table__has_zero_mean_and_unit_deviation() -> None:
@@ -97,3 +98,13 @@ def test_freeze__training_mode__leaves_weights_and_statistics() -> None:
     assert first.get_parameter("weight").grad is None
     assert last.get_buffer("running_mean").abs().min() > 0
     assert last.get_parameter("weight").grad is not None
+
+
+@pytest.mark.parametrize("shape", [(3000, 4), (2500, 3, 5, 6)], ids=["table", "image"])
+def test_mean_and_std__by_slices__are_those_of_numpy(shape: tuple[int, ...]) -> None:
+    x = np.random.default_rng(0).normal(1e4, 3.0, shape).astype(np.float32)
+    axes = (0, *range(2, len(shape)))
+    mean, std = mean_and_std(torch.as_tensor(x))
+    exact = x.astype(np.float64)
+    np.testing.assert_allclose(mean, exact.mean(axes, keepdims=True), rtol=1e-14)
+    np.testing.assert_allclose(std, exact.std(axes, keepdims=True), rtol=1e-12)

@@ -199,3 +199,15 @@ def test_seeded_generators__forked_while_a_thread_has_them__do_not_wait_for_it()
     done.set()
     thread.join()
     assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_seeded_generators__of_the_cpu__leave_those_of_gpus(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`torch.manual_seed` seeds them all, and nothing restored the user's."""
+    seeded: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    with seeded_generators(3):
+        drawn = torch.rand(2)
+    assert not seeded
+    assert torch.equal(drawn, torch.rand(2, generator=torch.Generator().manual_seed(3)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from math import pi, prod
@@ -13,11 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel
 
+from noisyfit.nn.averaging import follow
 from noisyfit.nn.generators.denoisers import GROUPS, TableDenoiser, UNet
 from noisyfit.nn.generators.edges import edge_map
 from noisyfit.nn.generators.protocol import Progress
+from noisyfit.nn.input_layer import mean_and_std
 from noisyfit.utils.devices import named_device, resolve_device
 from noisyfit.utils.parameters import (
     AT_LEAST_ONE,
@@ -164,7 +166,8 @@ class ConditionalDiffusion(Part):
         x = self._as_seen(x)
         self._measure(x)
         labels = torch.as_tensor(encode(y, self.classes_, np.zeros(len(y), dtype=bool)))
-        with seeded_generators(int(torch.randint(2**31, (), generator=generator))):
+        seed = int(torch.randint(2**31, (), generator=generator))
+        with seeded_generators(seed, self._device):
             network = self._make_network(tuple(x.shape[1:]))
             n_steps = int(self.n_train_steps or default)
             self.network_ = self._train(network, x, labels, n_steps, checkpoint)
@@ -212,12 +215,11 @@ class ConditionalDiffusion(Part):
     def _measure(self, x: Tensor) -> None:
         """Learn centre, scale and limits of each column of tables, each channel of images."""
         axes = (0,) if x.ndim == 2 else (0, 2, 3)
-        values = x.double()
-        scale = values.std(axes, correction=0, keepdim=True)
-        self.mean_ = values.mean(axes, keepdim=True).float()
+        mean, scale = mean_and_std(x)
+        self.mean_ = mean.float()
         self.scale_ = torch.where(scale > SMALLEST_SCALE, scale, 1.0).float()
-        self.low_ = (values.amin(axes, keepdim=True).float() - self.mean_) / self.scale_
-        self.high_ = (values.amax(axes, keepdim=True).float() - self.mean_) / self.scale_
+        self.low_ = (x.amin(axes, keepdim=True).float() - self.mean_) / self.scale_
+        self.high_ = (x.amax(axes, keepdim=True).float() - self.mean_) / self.scale_
 
     def _make_network(self, row_shape: tuple[int, ...]) -> nn.Module:
         n_classes, width = len(self.classes_), int(self.width or DEFAULT_WIDTH[self.kind_])
@@ -237,7 +239,7 @@ class ConditionalDiffusion(Part):
         """Return the average of the weights over training."""
         lr = float(self.lr)
         network.to(self._device).train()
-        average = AveragedModel(network, multi_avg_fn=_moving_average)
+        average = deepcopy(network)
         optimizer = torch.optim.AdamW(network.parameters(), lr=lr)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, lr, total_steps=n_steps + 1, pct_start=0.05
@@ -261,9 +263,8 @@ class ConditionalDiffusion(Part):
             loss.backward()
             optimizer.step()
             schedule.step()
-            average.update_parameters(network)
-        trained: nn.Module = average.module.eval()
-        return trained
+            follow(average, network, newest_share(step))
+        return average.eval()
 
     def _loss(self, network: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
         """Return the squared error of the velocity at random angles, some rows without label."""
@@ -332,10 +333,9 @@ class ConditionalDiffusion(Part):
         return (edge_map(x),) if self.control and x.ndim == 4 else ()
 
 
-@torch.no_grad()
-def _moving_average(average: Any, current: Any, n_averaged: Tensor | int) -> None:
-    """Average the weights, forgetting the first steps sooner than a fixed decay would."""
-    torch._foreach_lerp_(average, current, max(1 - EMA_DECAY, 9 / (10 + float(n_averaged))))
+def newest_share(step: int) -> float:
+    """Return the weight of a step in the average, which forgets the first ones soon."""
+    return 1.0 if step == 0 else max(1 - EMA_DECAY, 9 / (10 + step))
 
 
 def _along(values: Tensor, x: Tensor) -> Tensor:
