@@ -70,6 +70,72 @@ def above_baseline(points: pd.DataFrame) -> Figure:
     return figure
 
 
+def gap_recovery(summary: pd.DataFrame) -> Figure:
+    """Draw how much of the loss each method recovers in each cell, the best on average first.
+
+    Parameters
+    ----------
+    summary : DataFrame
+        Result of `noisyfit.benchmark.summary.summarize`.
+    """
+    recovered = _recovered(summary)
+    titles = [title_of(*place) for place in recovered]
+    size = 3 + 0.62 * len(titles), 2.8 + 0.32 * len(recovered)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(recovered, cmap="RdYlGn", vmin=-100, vmax=100, aspect="auto")
+    for line, values in enumerate(recovered.to_numpy()):
+        for column, value in enumerate(values):
+            if np.isfinite(value):
+                axes.text(column, line, f"{value:.0f}", ha="center", va="center", fontsize="small")
+    axes.set_yticks(range(len(recovered)), list(recovered.index))
+    axes.set_xticks(range(len(titles)), titles, rotation=40, ha="right", fontsize="small")
+    axes.set_title("gap recovery, %: 0 is cross-entropy, 100 clean labels", fontsize="medium")
+    return figure
+
+
+def gap_recovery_by_cost(summary: pd.DataFrame) -> Figure:
+    """Draw the mean gap recovery over all cells against the mean time of a fit.
+
+    Parameters
+    ----------
+    summary : DataFrame
+        Result of `noisyfit.benchmark.summary.summarize`.
+    """
+    recovered = _recovered(summary).mean(axis=1)
+    seconds = summary.groupby("method")["seconds"].mean().reindex(recovered.index)
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    axes.scatter(seconds, recovered)
+    _name_points(axes, recovered.index, seconds, recovered)
+    _show_seconds(axes)
+    axes.set_ylabel("mean gap recovery over all cells, %")
+    return figure
+
+
+def _recovered(summary: pd.DataFrame) -> pd.DataFrame:
+    """Return gap recovery in %, at least -100, methods that have all cells by cells."""
+    known = summary.dropna(subset="gap_recovery")
+    wide = 100 * known.pivot_table("gap_recovery", "method", PLACE, sort=False)
+    wide = wide.dropna().clip(lower=-100)
+    return wide.loc[wide.mean(axis=1).sort_values(ascending=False).index]
+
+
+def _name_points(axes: Any, names: Any, x: Any, y: Any, color: Any = None) -> None:
+    for name, own_x, own_y in zip(names, x, y, strict=True):
+        shift: dict[str, Any] = {"xytext": (4, 3), "textcoords": "offset points"}
+        axes.annotate(name, (own_x, own_y), fontsize="small", color=color, **shift)
+
+
+def _show_seconds(axes: Any) -> None:
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
+    axes.margins(x=0.15)
+    axes.grid(alpha=0.3)
+    axes.set_xlabel("seconds of a fit")
+
+
 def cost(part: pd.DataFrame) -> Figure:
     """Draw the accuracy against the time of a fit.
 
@@ -82,16 +148,9 @@ def cost(part: pd.DataFrame) -> Figure:
     axes = figure.subplots()
     for place, rows in part.groupby(PLACE, sort=False):
         points = axes.scatter(rows["seconds"], 100 * rows["accuracy_last"], label=title_of(*place))
-        for name, x, y in zip(rows["method"], rows["seconds"], rows["accuracy_last"], strict=True):
-            color: Any = points.get_facecolor()[0]
-            place_of_name: dict[str, Any] = {"xytext": (4, 3), "textcoords": "offset points"}
-            axes.annotate(name, (x, 100 * y), fontsize="small", color=color, **place_of_name)
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter("{x:g}")
-    axes.margins(x=0.15)
-    axes.grid(alpha=0.3)
-    axes.set_xlabel("seconds of a fit")
+        color: Any = points.get_facecolor()[0]
+        _name_points(axes, rows["method"], rows["seconds"], 100 * rows["accuracy_last"], color)
+    _show_seconds(axes)
     axes.set_ylabel("accuracy on clean test labels, %")
     figure.legend(loc="outside upper left", fontsize="small", ncols=2)
     return figure

@@ -95,11 +95,18 @@ def draw_figures(folder: Path, results: pd.DataFrame) -> Figures:
 def _drawn(folder: Path, results: pd.DataFrame, figures: Any) -> Figures:
     summary, results = summarize(results), placed(results)
     found: Figures = {}
+    drawn: dict[str, Any] = {}
     if _compares_cells(results):
-        overall = figures.above_baseline(differences(results))
-        found[ALL] = [("above cross-entropy", _save(overall, folder / "figure_all.png"))]
+        drawn["above cross-entropy"] = figures.above_baseline(differences(results))
+        if summary["gap_recovery"].notna().any():
+            drawn["gap recovery"] = figures.gap_recovery(summary)
+            drawn["gap recovery by cost"] = figures.gap_recovery_by_cost(summary)
+        found[ALL] = [
+            (title, _save(figure, folder / f"figure_all_{title.replace(' ', '_')}.png"))
+            for title, figure in drawn.items()
+        ]
     for number, (data, part) in enumerate(summary.groupby("data", sort=False)):
-        drawn: dict[str, Any] = {}
+        drawn = {}
         if part["accuracy_last"].notna().any():
             drawn["accuracy"] = figures.accuracy(part)
             drawn["cost"] = figures.cost(part)

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from noisyfit.benchmark import figures
 from noisyfit.benchmark.grid import QUALITY, TABLE
 from noisyfit.benchmark.measuring import COLUMNS
 from noisyfit.benchmark.page import MARK, write_page
@@ -107,8 +108,8 @@ def test_report__several_cells__compares_over_all_of_them(folder: Path) -> None:
     text = markdown_of(folder)
     assert "## All cells" in text
     assert "+0.0 (digits, pairflip 40 %)" in text
-    assert "(figure_all.png)" in text
-    assert (folder / "figure_all.png").is_file()
+    assert "(figure_all_above_cross-entropy.png)" in text
+    assert (folder / "figure_all_above_cross-entropy.png").is_file()
     assert "<h2>All cells</h2>" in (folder / "report.html").read_text(encoding="utf-8")
 
 
@@ -139,7 +140,7 @@ def test_report__labels_of_some_rows__have_tables_of_their_own(folder: Path) -> 
     assert "quality_symmetric_0.4_50.png" in text
     page = folder / "page.md"
     page.write_text(f"{MARK}\n")
-    write_page(folder, page)
+    write_page([folder], page)
     assert "## digits, symmetric 40 %, 50 labels\n" in page.read_text(encoding="utf-8")
 
 
@@ -158,7 +159,7 @@ def markdown_of(folder: Path) -> str:
 def test_page__tables_after_the_mark_are_replaced(folder: Path) -> None:
     page = folder / "page.md"
     page.write_text(f"# Ours\n\n{MARK}\n\nold")
-    write_page(folder, page)
+    write_page([folder], page)
     text = page.read_text(encoding="utf-8")
     assert text.startswith(f"# Ours\n\n{MARK}\n")
     assert "old" not in text
@@ -168,7 +169,7 @@ def test_page__tables_after_the_mark_are_replaced(folder: Path) -> None:
     assert "seconds" not in text
     page.write_text("# Without a place for tables")
     with pytest.raises(ValueError, match="must have the line"):
-        write_page(folder, page)
+        write_page([folder], page)
 
 
 def test_summary_has_means_and_spreads_over_seeds(folder: Path) -> None:
@@ -249,7 +250,7 @@ def test_report_and_page__name_of_data__is_shown_as_it_is(
     table.rewrite([line | {"data": name} for line in table.rows])
     write_report(folder)
     (folder / "page.md").write_text(f"{MARK}\n")
-    write_page(folder, folder / "page.md")
+    write_page([folder], folder / "page.md")
     shown_in_titles = shown.rpartition("/")[2]
     for file in ("report.md", "page.md"):
         markdown = (folder / file).read_text(encoding="utf-8")
@@ -270,6 +271,26 @@ def test_report_and_page__table_of_an_earlier_version__have_what_it_has(folder: 
     pd.read_csv(folder / TABLE).drop(columns="top5_last").to_csv(folder / TABLE, index=False)
     page = folder / "page.md"
     page.write_text(f"{MARK}\n")
-    write_page(folder, page)
+    write_page([folder], page)
     assert "cross_entropy" in page.read_text()
     assert markdown_of(folder) == expected
+
+
+def test_gap_recovery__figures__show_the_means_of_cells_at_their_place() -> None:
+    summary = pd.DataFrame(
+        [
+            {"data": data, "noise": "symmetric", "rate": 0.4, "labels": "all", "method": method,
+             "gap_recovery": part, "seconds": seconds}
+            for data, method, part, seconds in [
+                ("a", "rld", 0.5, 4.0), ("b", "rld", -3.0, 8.0),
+                ("a", "hrp", 0.25, 20.0), ("b", "hrp", 0.75, 40.0),
+                ("a", "elr", 0.9, 1.0),  # not in all cells
+            ]
+        ]
+    )  # fmt: skip
+    (axes,) = figures.gap_recovery(summary).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["hrp", "rld"]
+    assert [text.get_text() for text in axes.texts] == ["25", "75", "50", "-100"]
+    (axes,) = figures.gap_recovery_by_cost(summary).axes
+    points = {text.get_text(): text.xy for text in axes.texts}  # type: ignore[attr-defined]
+    assert points == {"hrp": (30.0, 50.0), "rld": (6.0, -25.0)}
