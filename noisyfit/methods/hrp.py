@@ -13,7 +13,7 @@ from noisyfit.estimator.keywords import SharedParameters
 from noisyfit.estimator.peers import Peers
 from noisyfit.estimator.warmup import TEMPERATURE, WarmUp
 from noisyfit.exceptions import warn
-from noisyfit.nn.beliefs import given_probability, newest_share, one_hot, sharpen
+from noisyfit.nn.beliefs import as_distributions, given_probability, newest_share, one_hot, sharpen
 from noisyfit.nn.build import projection_head
 from noisyfit.nn.features import embedding_size, logits_and_embeddings
 from noisyfit.nn.losses import clid, cross_entropy, reliability_contrastive
@@ -396,10 +396,10 @@ class HRPClassifier(WarmUp, Peers):
         """Compare the rows of each class among themselves."""
         if self.reliability == "coupled":  # all rows count alike
             return found
-        n_classes = self.n_classes_
-        given = even_between_classes(found.label, labels, n_classes)
-        guessed = even_between_classes(found.pseudo, targets.pseudo, n_classes)
-        total = even_between_classes(given + guessed, targets.label, n_classes)
+        given = even_between_classes(found.label, one_hot(labels, self.n_classes_))
+        guessed = even_between_classes(found.pseudo, one_hot(targets.pseudo, self.n_classes_))
+        learned = as_distributions(targets.label, self.n_classes_)
+        total = even_between_classes(given + guessed, learned)
         total = (total / total.mean()).clamp(*self.reliability_range)
         return Reliability(given, guessed, total)
 
@@ -558,8 +558,8 @@ class Targets(NamedTuple):
 
     Attributes
     ----------
-    label : tensor of shape (n_samples,)
-        The given label where it is kept, else the guess.
+    label : tensor of shape (n_samples,) or (n_samples, n_classes)
+        The given label where it is kept, else the guess; after a pilot, what the label stands for.
     pseudo : tensor of shape (n_samples,)
         The guess: the most probable class.
     used : boolean tensor of shape (n_samples,)
@@ -616,22 +616,20 @@ def normalized(gains: Tensor, norm: str) -> Tensor:
     return positive / {"mean": positive.mean(), "sum": positive.sum(), "max": positive.max()}[norm]
 
 
-def even_between_classes(values: Tensor, labels: Tensor, n_classes: int) -> Tensor:
+def even_between_classes(values: Tensor, targets: Tensor) -> Tensor:
     """Scale the values so that, used as weights, they keep each class's share of the batch.
 
     Parameters
     ----------
     values : Tensor of shape (n_samples,)
-    labels : int64 Tensor of shape (n_samples,)
-        Rows with -1 are left unchanged.
-    n_classes : int
-        One row of mean value is added to each class, so that a few rows do not move it far.
+    targets : Tensor of shape (n_samples, n_classes)
+        Probabilities of the classes. One row of mean value is added to each class, so that a few
+        rows do not move it far. Rows of zeros are left unchanged.
     """
-    members = one_hot(labels, n_classes).to(values.dtype)
-    mean, rest = values.mean().clamp(min=TINY), 1 - members.sum(1)
+    mean, rest = values.mean().clamp(min=TINY), 1 - targets.sum(1)
     for _ in range(EVENING_STEPS):
-        ratios = (values @ members / mean + 1) / (members.sum(0) + 1)
-        values = values / (members @ ratios + rest).clamp(min=TINY)
+        ratios = (values @ targets / mean + 1) / (targets.sum(0) + 1)
+        values = values / (targets @ ratios + rest).clamp(min=TINY)
     return values * (mean / values.mean().clamp(min=TINY))
 
 

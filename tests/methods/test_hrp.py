@@ -28,6 +28,7 @@ from noisyfit.methods.hrp import (
     ranks,
 )
 from noisyfit.metrics import detection_auroc
+from noisyfit.nn.beliefs import one_hot
 from noisyfit.nn.metagrad import logit_jvp
 from tests.helpers import blobs, noisy_blobs
 
@@ -241,24 +242,28 @@ def test_reliability__nothing_gains__a_row_without_a_label_has_no_alpha(
     assert found.total.tolist() == pytest.approx(share * 2)
 
 
-def test_even_between_classes__each_class_keeps_its_share_of_the_weight() -> None:
+@pytest.mark.parametrize("soft", [True, False], ids=["probabilities", "classes"])
+def test_even_between_classes__each_class_keeps_its_share_of_the_weight(soft: bool) -> None:
     """Where small classes had the high reliabilities, the largest one was hardly predicted."""
     torch.manual_seed(0)
     n, classes = 4000, torch.arange(4000) % 10
     classes = classes.clamp(max=3)  # the last class has seven rows of ten
     values = (torch.rand(n) * torch.tensor([3.0, 0.5, 1.0, 0.1])[classes]).double()
-    found = even_between_classes(values, classes, 4)
+    onehot = one_hot(classes, 4).double()
+    shares = 0.8 * onehot + 0.05 if soft else onehot
+    found = even_between_classes(values, shares)
     assert float(found.mean()) == pytest.approx(float(values.mean()))
     for k in range(4):
+        weight = sum(float(found[i] * shares[i, k]) for i in range(n)) / float(found.sum())
+        assert weight == pytest.approx(float(shares[:, k].mean()), rel=0.05)
+    for k in range(4):  # rows of a class keep their order
         own = classes == k
-        weight = sum(float(found[i]) for i in range(n) if own[i]) / float(found.sum())
-        assert weight == pytest.approx(int(own.sum()) / n, rel=0.05)
         assert torch.equal(found[own].argsort(), values[own].argsort())
 
 
 def test_even_between_classes__rows_without_a_label_are_left_alone() -> None:
     values, labels = torch.tensor([4.0, 4.0, 1.0, 1.0, 2.0]), torch.tensor([0, 0, 1, 1, -1])
-    found = even_between_classes(values, labels, 2)
+    found = even_between_classes(values, one_hot(labels, 2))
     assert float(found[0] / found[2]) < 1.5
     assert float(found.sum()) == pytest.approx(12)
 
