@@ -263,7 +263,7 @@ class ConditionalDiffusion(Part):
             loss.backward()
             optimizer.step()
             schedule.step()
-            follow(average, network, newest_share(step))
+            follow(average, network, _share_of(step))
         return average.eval()
 
     def _loss(self, network: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
@@ -333,7 +333,7 @@ class ConditionalDiffusion(Part):
         return (edge_map(x),) if self.control and x.ndim == 4 else ()
 
 
-def newest_share(step: int) -> float:
+def _share_of(step: int) -> float:
     """Return the weight of a step in the average, which forgets the first ones soon."""
     return 1.0 if step == 0 else max(1 - EMA_DECAY, 9 / (10 + step))
 
