@@ -12,13 +12,14 @@ from sklearn.datasets import make_classification
 
 from noisyfit import (
     CLIDMetaClassifier,
+    CoTeachingClassifier,
     CrossEntropyClassifier,
     FlywheelClassifier,
     NoisyFitWarning,
     RLDClassifier,
     noise,
 )
-from noisyfit.estimator.pilot import _splits, errors_below
+from noisyfit.estimator.pilot import _splits, errors_below, fitted_in
 from noisyfit.nn.losses import cross_entropy
 
 SMALL: dict[str, Any] = {"device": "cpu", "module__width": 32}
@@ -49,6 +50,15 @@ def test_errors_below__is_the_paired_difference_in_standard_errors() -> None:
     expected = fall.mean() / (fall.std(ddof=1) / np.sqrt(50))
     assert errors_below(torch.tensor(after), torch.tensor(before)) == pytest.approx(expected)
     assert errors_below(torch.tensor(before), torch.tensor(before)) == 0
+
+
+def test_fitted_in__more_labels_than_are_right__is_the_first_epoch_with_more() -> None:
+    shares = [0.3, 0.55, 0.61, 0.59, 0.7, 0.72]
+    assert fitted_in(shares, right=0.6, n_labels=1000) == 3
+    assert fitted_in(shares, right=0.71, n_labels=1000) == 0  # 0.72 is within two standard errors
+    assert fitted_in(shares, right=0.6, n_labels=499) == 0
+    assert fitted_in(shares, right=0.5, n_labels=1000) == 0  # classes overlap
+    assert fitted_in([1.0], right=0.95, n_labels=1000) == 0  # nothing to gain
 
 
 def test_meant__gradient_is_that_of_the_likelihood_of_given_labels() -> None:
@@ -99,6 +109,26 @@ def test_warm_up__table_that_is_memorised__ends_early() -> None:
         given = noise.symmetric(y, 0.3, random_state=seed).labels
         clf = FlywheelClassifier(max_epochs=30, random_state=seed, device="cpu").fit(X, given)
         assert clf.warmup_epochs_ <= 12
+
+
+@pytest.mark.slow
+def test_warm_up__many_classes_and_few_rows__ends_though_unseen_labels_show_nothing() -> None:
+    """With 40 rows a class, networks knew all wrong labels by heart before a method began."""
+    gains = []
+    for seed in range(3):
+        X, y = make_classification(
+            2000, 24, n_informative=12, n_redundant=6, n_classes=20, class_sep=3.0,
+            random_state=seed,
+        )  # fmt: skip
+        X = X.astype(np.float32)
+        given = noise.symmetric(y[:800], 0.4, random_state=seed).labels
+        clf = CoTeachingClassifier(random_state=seed, device="cpu").fit(X[:800], given)
+        assert clf.warmup_epochs_ < 40
+        plain = CrossEntropyClassifier(random_state=seed, device="cpu").fit(X[:800], given)
+        gains.append(clf.score(X[800:], y[800:]) - plain.score(X[800:], y[800:]))
+        clean = CoTeachingClassifier(max_epochs=30, random_state=seed, device="cpu")
+        assert clean.fit(X[:800], y[:800]).warmup_epochs_ == 30
+    assert np.mean(gains) > 0.1
 
 
 def test_warm_up__table_that_is_still_learnt__lasts_to_the_end_and_fit_says_so() -> None:
