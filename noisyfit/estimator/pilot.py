@@ -32,8 +32,8 @@ class Pilot(NamedTuple):
     ----------
     end : int
         Epochs after which networks memorise: they predict given labels worse that they have not
-        seen or, if that cannot be told from chance, fit more of those that they see than are right.
-        All epochs if they do neither.
+        seen or, on tables, if that cannot be told from chance, fit more of those that they see than
+        are right. All epochs if they do neither.
     beliefs : Tensor of shape (n_samples, n_classes)
         Probabilities of the true classes.
     transition : Tensor of shape (n_classes, n_classes)
@@ -89,8 +89,8 @@ def run_pilot(
         if fallen > WORSE and epoch - best_epoch > PATIENCE * n_epochs:
             break
     transition, beliefs = fit_transition(best, data.labels.masked_fill(data.trusted, -1))
-    end = best_epoch + 1
-    if fallen <= WORSE:
+    end = best_epoch + 1 if fallen > WORSE else n_epochs
+    if fallen <= WORSE and data.rows.layout == "table":  # on images they are wrong while they learn
         right = _right_share(data, beliefs, transition)
         end = fitted_in(fitted, right, int(data.has_label.sum())) or n_epochs
     return Pilot(end, beliefs, transition)
