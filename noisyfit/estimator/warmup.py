@@ -27,10 +27,10 @@ class WarmUp:
     all epochs on another. What has not been learned from the labels by then is lost to a method,
     which confirms its own mistakes. A pilot (`noisyfit.estimator.pilot`) finds out: networks
     trained on one half of the rows predict the other half. If they predict worse at the end than
-    before, the method begins after their best epoch. On tables of many classes that may not show; if
-    networks fit more of the labels that they see than are right, by the matrix below, the method
-    begins when they first do. Otherwise the networks are still learning from the labels,
-    and the warm-up lasts to the end.
+    before, the method begins after their best epoch. On tables of many classes that may not show;
+    if networks fit more of the labels that they see than are right, by the matrix below, the method
+    begins when they first do. Otherwise the networks are still learning from the labels, and the
+    warm-up lasts to the end.
 
     The pilot's predictions also show which classes are mistaken for which, and how often
     (`noisyfit.nn.transition`). From then on a given label stands for the probabilities of the true
