@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any, TypeVar
@@ -146,11 +146,18 @@ def _dask_client(jobs: int) -> Iterator[Any]:
             client = get_client()
         except ValueError:  # there is none
             address = dask.config.get("scheduler-address", None)
-            cluster = address or stack.enter_context(
-                LocalCluster(n_workers=jobs, threads_per_worker=1, dashboard_address=None)
-            )
+            cluster = address
+            if address is None:
+                cluster = LocalCluster(n_workers=jobs, threads_per_worker=1, dashboard_address=None)
+                stack.callback(_close, cluster)
             client = stack.enter_context(Client(cluster))
         yield client
+
+
+def _close(cluster: Any) -> None:
+    """Close a cluster of dask, which fails while it starts a worker anew that has died."""
+    with suppress(AssertionError):  # "can only join a started process"
+        cluster.close()
 
 
 def _on_ray(
