@@ -87,14 +87,8 @@ def gap_recovery(summary: pd.DataFrame) -> Figure:
     for line, values in enumerate(recovered.to_numpy()):
         for column, value in enumerate(values):
             if np.isfinite(value):
-                axes.text(
-                    column,
-                    line,
-                    f"{round(float(value))}",
-                    ha="center",
-                    va="center",
-                    fontsize="small",
-                )
+                text = f"{round(float(value))}"
+                axes.text(column, line, text, ha="center", va="center", fontsize="small")
     axes.set_yticks(range(len(recovered)), list(recovered.index))
     axes.set_xticks(range(len(titles)), titles, rotation=40, ha="right", fontsize="small")
     axes.set_title("gap recovery, %: 0 is cross-entropy, 100 clean labels", fontsize="medium")

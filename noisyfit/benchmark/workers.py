@@ -145,9 +145,8 @@ def _dask_client(jobs: int) -> Iterator[Any]:
         try:
             client = get_client()
         except ValueError:  # there is none
-            address = dask.config.get("scheduler-address", None)
-            cluster = address
-            if address is None:
+            cluster = dask.config.get("scheduler-address", None)
+            if cluster is None:
                 cluster = LocalCluster(n_workers=jobs, threads_per_worker=1, dashboard_address=None)
                 stack.callback(_close, cluster)
             client = stack.enter_context(Client(cluster))

@@ -85,12 +85,12 @@ class Rows:
 
     def in_order(self, view: str = "plain") -> Iterator[Tensor]:
         """Yield all rows in batches for inference; a bare table has no other view."""
+        size = self.inference_batch
         if self.is_dataset or self.is_sparse:
-            yield from self.stream(torch.arange(len(self)).split(self.inference_batch))
+            yield from self.stream(torch.arange(len(self)).split(size))
             return
-        for start in range(0, len(self), self.inference_batch):
-            part = self.source[start : start + self.inference_batch]
-            yield self._arrange(as_tensor(part).contiguous())
+        for start in range(0, len(self), size):
+            yield self._arrange(as_tensor(self.source[start : start + size]).contiguous())
 
     @property
     def is_dataset(self) -> bool:
