@@ -6,11 +6,11 @@ codes or probabilities do not match.
 """
 
 import warnings
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import csc_array
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
@@ -305,13 +305,14 @@ def _check(labels: ArrayLike, probs: ArrayLike) -> tuple[NDArray[np.intp], NDArr
             f"{column.shape} and {probabilities.shape}."
         )
     codes = _codes(column, probabilities.shape[1])
-    # Written so that NaN fails.
-    if not np.all((probabilities >= -_TOLERANCE) & (probabilities <= 1 + _TOLERANCE)):
+    lowest, highest = probabilities.min(initial=0), probabilities.max(initial=0)
+    if not (lowest >= -_TOLERANCE and highest <= 1 + _TOLERANCE):  # NaN fails
         raise ValueError(
             f"Probabilities must lie in [0, 1]. Got {np.min(probabilities):g} to "
             f"{np.max(probabilities):g}. Apply a softmax to logits, and leave out rows with NaN."
         )
-    return codes, np.clip(probabilities, 0, 1)
+    exact = lowest >= 0 and highest <= 1  # beliefs may be as large as the memory allows
+    return codes, probabilities if exact else np.clip(probabilities, 0, 1)
 
 
 def _codes(column: NDArray[Any], n_classes: int) -> NDArray[np.intp]:
@@ -358,9 +359,9 @@ def transition_matrix(labels: ArrayLike, distribution: ArrayLike) -> _Floats:
     """
     codes, probs = _check(labels, distribution)
     n_classes = probs.shape[1]
-    rows = np.flatnonzero(codes >= 0)
-    shape = n_classes, len(codes)  # sparse: an array of ones and zeros is as large as the beliefs
-    has_label = csc_array((np.ones(len(rows)), (codes[rows], rows)), shape=shape)
-    joint = (has_label @ probs).T
+    rows = np.argsort(codes, kind="stable")
+    ends = np.searchsorted(codes[rows], np.arange(n_classes + 1))
+    with_label = (rows[start:end] for start, end in pairwise(ends))
+    joint = np.stack([probs[rows].sum(0, dtype=np.float64) for rows in with_label], axis=1)
     total = joint.sum(1, keepdims=True)
     return np.where(total > 0, joint / np.where(total > 0, total, 1), np.eye(n_classes))

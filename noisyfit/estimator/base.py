@@ -541,20 +541,20 @@ class NoisyLabelClassifier(
         """Write the fitted attributes from what the networks and the method believe at the end."""
         everything, data = self._run.everything, self._run.data
         self.n_iter_ = len(self.history_)
-        probs = self._probabilities(everything.rows).cpu().numpy()
-        if not np.isfinite(probs).all():
+        distribution = self._probabilities(everything.rows).cpu().numpy()
+        if not np.isfinite(distribution).all():
             raise NoisyFitError(
                 f"Predictions must be finite. Got NaN after epoch {self.n_iter_}: the weights have "
                 f"diverged. Try lr={self.lr / 10:g}, or precision='fp32'."
             )
         codes, trusted = everything.labels.cpu().numpy(), everything.trusted.cpu().numpy()
-        self._warn_of_lost_classes(codes, probs)
+        self._warn_of_lost_classes(codes, distribution)
+        rating = quality.self_confidence(np.maximum(codes, 0), distribution)
+        unlabelled = distribution[codes < 0]
         own_quality, own_distribution = self._beliefs(data)
         trained = slice(None) if data.index is None else data.index.cpu().numpy()
-        distribution, rating = probs.copy(), quality.self_confidence(np.maximum(codes, 0), probs)
-        distribution[trained] = own_distribution.cpu().numpy()
-        rating[trained] = own_quality.cpu().numpy()
-        distribution[codes < 0], rating[codes < 0] = probs[codes < 0], np.nan
+        distribution[trained], rating[trained] = own_distribution.cpu(), own_quality.cpu()
+        distribution[codes < 0], rating[codes < 0] = unlabelled, np.nan
         distribution[trusted], rating[trusted] = np.eye(self.n_classes_)[codes[trusted]], 1.0
         self._n_features_out = features.embedding_size(
             self.module_, torch.zeros(2, *self.row_shape_, device=self.device_)

@@ -295,10 +295,16 @@ class Engine(Net):
         network.eval()
         average_statistics(network)
         try:
-            parts = [function(_padded(x))[: len(x)] for x in data.in_order(view)]
+            end = 0
+            for x in data.in_order(view):
+                part = function(_padded(x))[: len(x)].float()
+                if not end:
+                    mapped = part.new_empty(len(data), *part.shape[1:])
+                start, end = end, end + len(x)
+                mapped[start:end] = part
         finally:
             network.train(was_training)
-        return torch.cat(parts).float()
+        return mapped
 
     def _set_learning_rates(self, epoch: int) -> None:
         """Set every learning rate: by ``lr_schedule``, or as the user's LRScheduler does."""

@@ -33,5 +33,8 @@ class Peers(NoisyLabelClassifier):
 
     def _probabilities(self, rows: TrainingData | Rows) -> Tensor:
         """Return the softmax of the mean of the networks' logits."""
-        logits = [self._predict(self._network(name), rows) for name in self.predicting_]
-        return (sum(logits[1:], logits[0]) / len(logits)).softmax(1)
+        first, *others = map(self._network, self.predicting_)
+        logits = self._predict(first, rows)
+        for network in others:
+            logits += self._predict(network, rows)
+        return logits.div_(len(self.predicting_)).softmax(1)

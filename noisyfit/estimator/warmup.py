@@ -58,12 +58,13 @@ class WarmUp:
 
     def _whole_state(self, n: int, n_classes: int) -> dict[str, Tensor]:
         state: dict[str, Tensor] = super()._whole_state(n, n_classes)  # type: ignore[misc]
+        n_piloted = n if self.warmup_epochs is None else 0
         return state | {
             "first_epoch": torch.tensor(-1),  # after the warm-up
             "has_pilot": torch.tensor(False),
             "pilot_end": torch.tensor(0),
             "transition": torch.eye(n_classes),
-            "pilot_beliefs": torch.full((n, n_classes), 1 / n_classes),
+            "pilot_beliefs": torch.full((n_piloted, n_classes), 1 / n_classes),
         }
 
     def _warming_up(self, data: TrainingData, epoch: int) -> bool:

@@ -15,7 +15,7 @@ from noisyfit.data.training import TrainingData, check_meta_set, draw_evenly, dr
 from noisyfit.estimator.keywords import SharedParameters
 from noisyfit.estimator.metalearning import META_BATCH, MetaLearning, TrainingPass
 from noisyfit.estimator.warmup import WarmUp
-from noisyfit.nn.beliefs import given_probability
+from noisyfit.nn.beliefs import given_probability, mean_of
 from noisyfit.nn.features import logits_and_embeddings
 from noisyfit.nn.losses import cross_entropy
 from noisyfit.nn.metagrad import frozen_batch_norm, replayed
@@ -371,10 +371,5 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
         self.snapshot_epoch_ = self.snapshots_.epoch.numpy().copy()
         self.n_meta_epochs_ = len(self._outer_losses())
         n_epochs = state.probs_sum.sum(1)
-        return torch.where(n_epochs > 0, state.given_sum / n_epochs, 0.0), self._distribution()
-
-    def _distribution(self) -> Tensor:
-        """Return the mean prediction for each row, uniform before the first one."""
-        probs = self.state_.probs_sum
-        n_epochs = probs.sum(1, keepdim=True)
-        return torch.where(n_epochs > 0, probs / n_epochs, 1 / self.n_classes_)
+        rating = torch.where(n_epochs > 0, state.given_sum / n_epochs, 0.0)
+        return rating, mean_of(state.probs_sum)

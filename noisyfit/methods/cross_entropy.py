@@ -13,7 +13,7 @@ from torch import Tensor
 from noisyfit.data.training import TrainingData
 from noisyfit.estimator.base import NoisyLabelClassifier
 from noisyfit.exceptions import NoisyFitError
-from noisyfit.nn.beliefs import given_probability
+from noisyfit.nn.beliefs import given_probability, mean_of
 from noisyfit.nn.losses import cross_entropy
 from noisyfit.utils.devices import resolve_precision
 from noisyfit.utils.parameters import Interval, check_parameters
@@ -125,8 +125,7 @@ class CrossEntropyClassifier(NoisyLabelClassifier):
 
     def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:
         """Return the mean over epochs of the probability of the given label and of all classes."""
-        total = self.state_.probs_sum.sum(1, keepdim=True)  # the number of epochs
-        distribution = torch.where(total > 0, self.state_.probs_sum / total, 1 / self.n_classes_)
+        distribution = mean_of(self.state_.probs_sum)
         return given_probability(distribution, data.labels), distribution
 
     @available_if(_has_the_plain_loss)

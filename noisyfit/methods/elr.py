@@ -14,7 +14,7 @@ from noisyfit.data.training import TrainingData
 from noisyfit.estimator.keywords import SharedParameters
 from noisyfit.methods.cross_entropy import CrossEntropyClassifier
 from noisyfit.nn.averaging import follow
-from noisyfit.nn.beliefs import sharpen
+from noisyfit.nn.beliefs import mean_of, sharpen
 from noisyfit.nn.losses import cross_entropy, early_learning_regularizer
 from noisyfit.nn.mixing import mixup
 from noisyfit.utils.parameters import Interval
@@ -219,8 +219,11 @@ class ELRClassifier(CrossEntropyClassifier):
 
     def _probabilities(self, rows: TrainingData | Rows) -> Tensor:
         """Return the mean prediction of the averaged networks, or that of the only one."""
-        probs = [self._predict(self._network(name), rows).softmax(1) for name in self.predicting_]
-        return sum(probs[1:], probs[0]) / len(probs)
+        first, *others = map(self._network, self.predicting_)
+        probs = self._predict(first, rows).softmax(1)
+        for network in others:
+            probs += self._predict(network, rows).softmax(1)
+        return probs.div_(len(self.predicting_))
 
     def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:
         """Return the mean over epochs of the probability of the given label, and the targets.
@@ -231,6 +234,5 @@ class ELRClassifier(CrossEntropyClassifier):
         targets = self.state_.module_targets
         if self.n_networks == 2:
             targets = targets + self.state_.peer_targets
-        total = targets.sum(1, keepdim=True)
-        distribution = torch.where(total > 0, targets / total, 1 / self.n_classes_)
+        distribution = mean_of(targets)
         return rating, distribution if self.n_networks == 1 else sharpen(distribution, TEMPERATURE)

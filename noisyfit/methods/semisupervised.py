@@ -17,7 +17,7 @@ from noisyfit.data.training import TrainingData, check_meta_set
 from noisyfit.estimator.keywords import SharedParameters
 from noisyfit.estimator.metalearning import META_BATCH, MetaLearning, TrainingPass
 from noisyfit.nn.averaging import follow
-from noisyfit.nn.beliefs import given_probability, sharpen
+from noisyfit.nn.beliefs import given_probability, mean_of, sharpen
 from noisyfit.nn.losses import cross_entropy, early_learning_regularizer
 from noisyfit.nn.meta import Batch
 from noisyfit.nn.metagrad import frozen_batch_norm
@@ -343,8 +343,7 @@ class SemiSupervisedClassifier(MetaLearning):
 
     def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:
         """Return means over the epochs: the probability of the given label; of all classes."""
-        total = self.state_.probs_sum.sum(1, keepdim=True)
-        distribution = torch.where(total > 0, self.state_.probs_sum / total, 1 / self.n_classes_)
+        distribution = mean_of(self.state_.probs_sum)
         return given_probability(distribution, data.labels), distribution
 
 

@@ -1,16 +1,17 @@
 """Functions of beliefs about the true classes and of given labels."""
 
+import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 __all__ = [
-    "as_distributions", "given_probability", "newest_share", "one_hot", "refurbish", "sharpen",
+    "as_distributions", "given_probability", "mean_of", "newest_share", "one_hot", "refurbish",
+    "sharpen",
 ]  # fmt: skip
 
 
 def one_hot(labels: Tensor, n_classes: int) -> Tensor:
     """Return labels as distributions, (n_samples, n_classes); zeros for -1, no label."""
-    return F.one_hot(labels + 1, n_classes + 1)[:, 1:].float()
+    return (labels[:, None] == torch.arange(n_classes, device=labels.device)).float()
 
 
 def as_distributions(labels: Tensor, n_classes: int) -> Tensor:
@@ -28,6 +29,17 @@ def given_probability(beliefs: Tensor, labels: Tensor) -> Tensor:
         For a row without a label, -1, the value is meaningless.
     """
     return beliefs.gather(1, labels.clamp(min=0)[:, None])[:, 0]
+
+
+def mean_of(sums: Tensor) -> Tensor:
+    """Return the mean distributions, from sums over epochs (n_samples, n_classes); uniform for 0.
+
+    Parameters
+    ----------
+    sums : tensor of shape (n_samples, n_classes)
+    """
+    totals = sums.sum(1, keepdim=True)
+    return (sums / totals).masked_fill_(~(totals > 0), 1 / sums.shape[1])
 
 
 def newest_share(momentum: float, epoch: int) -> float:
@@ -56,7 +68,7 @@ def refurbish(clean: Tensor, labels: Tensor, probs: Tensor) -> Tensor:
     probs : tensor of shape (n_samples, n_classes)
     """
     labels = as_distributions(labels, probs.shape[1])
-    return clean[:, None] * labels + (1 - clean)[:, None] * probs
+    return ((1 - clean)[:, None] * probs).addcmul_(clean[:, None], labels)
 
 
 def sharpen(probs: Tensor, temperature: float) -> Tensor:

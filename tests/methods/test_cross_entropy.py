@@ -24,6 +24,7 @@ from noisyfit import (
     NoisyFitWarning,
     SymmetricCrossEntropyClassifier,
 )
+from noisyfit.benchmark.memory import peak_memory
 from noisyfit.data.rows import Rows
 from noisyfit.data.training import TrainingData
 from tests.helpers import Arrays, Doom, Fate, Linear, all_estimators, blobs, images, quick
@@ -409,3 +410,14 @@ def test_fine_tune__of_a_method_with_another_loss__is_not_offered(cls: Any) -> N
     assert not hasattr(cls(), "fine_tune")
     with pytest.raises(AttributeError, match=f"'{cls.__name__}'.* has no attribute 'fine_tune'"):
         cls().fine_tune(*blobs(60), epochs=1, lr=0.01)
+
+
+def test_peak_memory__is_that_of_three_beliefs_of_all_rows() -> None:
+    n, n_classes = 40_000, 500
+    X, y = np.ones((n, 2), dtype=np.float32), np.arange(n) % n_classes
+    clf = CrossEntropyClassifier(Linear, max_epochs=1, batch_size=1000, device="cpu")
+    clf.fit(X[:1000], y[:1000])  # allocates what stays
+    peak = peak_memory(lambda: clf.fit(X, y), on_gpu=False)
+    if np.isnan(peak):
+        pytest.skip("the system does not report the memory of a process")
+    assert peak < 4 * (4 * n * n_classes / 1e6)  # and what a batch needs

@@ -31,3 +31,24 @@ def test_newest_share__makes_a_mean_with_momentum_without_a_zero_start() -> None
     weights = [0.6**2, 0.6, 1.0]
     total = sum(w * v for w, v in zip(weights, values, strict=True))
     assert mean == pytest.approx(total / sum(weights))
+
+
+def test_refurbish__of_distributions__mixes_them() -> None:
+    probs = torch.tensor([[0.7, 0.2, 0.1]], dtype=torch.float64)
+    labels = torch.tensor([[0.5, 0.0, 0.5]], dtype=torch.float64)
+    got = beliefs.refurbish(torch.tensor([0.25]).double(), labels, probs)
+    expected = [[0.75 * 0.7 + 0.125, 0.75 * 0.2, 0.75 * 0.1 + 0.125]]
+    torch.testing.assert_close(got, torch.tensor(expected, dtype=torch.float64))
+    assert probs.tolist() == [[0.7, 0.2, 0.1]]  # left alone
+
+
+def test_one_hot__has_a_one_at_the_label__and_none_without() -> None:
+    found = beliefs.one_hot(torch.tensor([2, -1, 0]), 3)
+    assert found.tolist() == [[0, 0, 1], [0, 0, 0], [1, 0, 0]]
+    assert found.dtype == torch.float32
+
+
+def test_mean_of__divides_by_the_number_of_epochs__uniform_before_the_first() -> None:
+    sums = torch.tensor([[0.7 + 0.1, 0.3 + 0.9], [0.0, 0.0]], dtype=torch.float64)
+    expected = torch.tensor([[0.4, 0.6], [0.5, 0.5]], dtype=torch.float64)
+    torch.testing.assert_close(beliefs.mean_of(sums), expected)
