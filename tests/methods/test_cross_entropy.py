@@ -420,4 +420,5 @@ def test_peak_memory__is_that_of_three_beliefs_of_all_rows() -> None:
     peak = peak_memory(lambda: clf.fit(X, y), on_gpu=False)
     if np.isnan(peak):
         pytest.skip("the system does not report the memory of a process")
-    assert peak < 4 * (4 * n * n_classes / 1e6)  # and what a batch needs
+    beliefs = 4 * n * n_classes / 1e6
+    assert peak < 5 * beliefs  # and what batches need; freed memory may stay with the process
