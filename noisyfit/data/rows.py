@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -117,7 +118,7 @@ class Rows:
         """Return ``n_rows``, or as many large rows as may be dense at once."""
         return min(n_rows, max(1, LARGEST_BLOCK // prod(self.row_shape)))
 
-    @property
+    @cached_property
     def row_shape(self) -> tuple[int, ...]:
         """(d,) or (C, H, W)."""
         return tuple(self.take(torch.zeros(1, dtype=torch.long)).shape[1:])

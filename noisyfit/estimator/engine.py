@@ -292,7 +292,8 @@ class Engine(Net):
     ) -> Tensor:
         """Map all rows with the network in evaluation mode, then restore its mode."""
         was_training = network.training
-        network.eval()
+        if was_training:
+            network.eval()
         average_statistics(network)
         try:
             end = 0
@@ -303,7 +304,8 @@ class Engine(Net):
                 start, end = end, end + len(x)
                 mapped[start:end] = part
         finally:
-            network.train(was_training)
+            if was_training:
+                network.train()
         return mapped
 
     def _set_learning_rates(self, epoch: int) -> None:

@@ -100,7 +100,8 @@ class InputReader:
             validate_data(self, X, reset=reset, skip_check_array=True)
         if fitted:
             rows = Rows(X, fitted.layout, self.device_, self.num_workers)
-            fitted.check(rows, self.value_range)
+            if lazy or fitted.layout != "table":  # others have been checked
+                fitted.check(rows, self.value_range)
             return rows
         shape = shape_of(X)
         rows = Rows(X, image_layout(shape, self.image_layout), self.device_, self.num_workers)

@@ -104,8 +104,9 @@ class Standardized(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """Set the mode of all layers that are not frozen."""
         super().train(mode)
-        for module in self.modules():
-            module.training &= not getattr(module, "is_frozen", False)
+        for module in self.modules() if mode else ():
+            if getattr(module, "is_frozen", False):
+                module.training = False
         return self
 
     def forward(self, x: Tensor) -> Tensor:

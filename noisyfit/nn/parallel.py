@@ -185,4 +185,5 @@ def average(tensors: Sequence[Tensor | None]) -> None:
 
 def average_statistics(network: nn.Module) -> None:
     """Give the running statistics of a network the same values on all processes."""
-    average([value for value in network.buffers() if value.is_floating_point()])
+    if _processes.n > 1:
+        average([value for value in network.buffers() if value.is_floating_point()])
