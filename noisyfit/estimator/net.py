@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from noisyfit.estimator.bases import NeuralNet
 from noisyfit.nn.build import parameter_names
 from noisyfit.nn.input_layer import Standardized
+from noisyfit.nn.parallel import is_first
 from noisyfit.utils.synonyms import NAMES, REMEDIES, did_you_mean, remedy
 
 LOADING = "Call save(path), and load(path), which brings the networks without their optimizers."
@@ -160,7 +161,8 @@ class Net(NeuralNet):
 
     @property
     def _default_callbacks(self) -> list[tuple[str, Any]]:
-        return [("epoch_timer", EpochTimer()), ("print_log", PrintLog())]
+        table = PrintLog(sink=print if is_first() else _in_silence)
+        return [("epoch_timer", EpochTimer()), ("print_log", table)]
 
     @property
     def _user_callbacks(self) -> list[tuple[str, Any]]:
@@ -249,3 +251,7 @@ for _name, _remedy in (NOT_OFFERED | NOT_INHERITED).items():
 def optimizer_of(network: str) -> str:
     """Return the name of a network's optimizer in parameters and attributes."""
     return "optimizer" if network == "module" else f"{network}_optimizer"
+
+
+def _in_silence(*_: Any) -> None:
+    """Print nothing: the first process does."""

@@ -6,6 +6,8 @@ As a program: ``fit_together.py TASK FOLDER``, once a process.
 import os
 import signal
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -72,14 +74,17 @@ def learned(name: str, module: Any = Smooth, **params: Any) -> dict[str, Any]:
     torch.set_num_threads(1)
     X, y = load_digits(return_X_y=True)
     X, y = X[:301], noise.symmetric(y[:301], 0.3, random_state=0).labels
-    settings = {"max_epochs": 2, "batch_size": 64, "device": "cpu", "random_state": 0}
-    clf = getattr(noisyfit, name)(module, **settings | METHODS[name] | params).fit(X, y)
+    settings = {"max_epochs": 2, "batch_size": 64, "device": "cpu", "random_state": 0, "verbose": 1}
+    said = StringIO()
+    with redirect_stdout(said):
+        clf = getattr(noisyfit, name)(module, **settings | METHODS[name] | params).fit(X, y)
     n_rows = getattr(clf.module_.network, "n_rows", None)
     return {
         "weights": dict(clf.module_.state_dict()),
         "state": dict(clf.state_.named_buffers()),
         "probs": torch.as_tensor(clf.predict_proba(X)),
         "rows": n_rows,
+        "said": said.getvalue(),
     }
 
 

@@ -66,6 +66,12 @@ def test_two_processes__learn_what_one_learns__with_half_of_the_rows_each(
         assert found[name]["rows"] < 0.6 * alone["rows"]
 
 
+def test_only_the_first_process__prints_the_epochs(together: Any) -> None:
+    said = [found["CrossEntropyClassifier"]["said"] for found in together]
+    assert "train_loss" in said[0]
+    assert said[1:] == [""]
+
+
 @pytest.mark.slow
 def test_three_processes__dropout_and_batch_normalisation__stay_alike(tmp_path: Path) -> None:
     first, *others = found_by("layers", tmp_path, 3)
