@@ -627,8 +627,9 @@ def even_between_classes(values: Tensor, targets: Tensor) -> Tensor:
         rows do not move it far. Rows of zeros are left unchanged.
     """
     mean, rest = values.mean().clamp(min=TINY), 1 - targets.sum(1)
+    sizes = targets.sum(0) + 1
     for _ in range(EVENING_STEPS):
-        ratios = (values @ targets / mean + 1) / (targets.sum(0) + 1)
+        ratios = (values @ targets / mean + 1) / sizes
         values = values / (targets @ ratios + rest).clamp(min=TINY)
     return values * (mean / values.mean().clamp(min=TINY))
 

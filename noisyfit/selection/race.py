@@ -42,7 +42,7 @@ FIRST_PART = 1 / 3  # of the rows of a fold
 FEWEST_ROWS = 150  # of that part; with fewer there is no such round
 KEPT = 0.4  # of the candidates, after that round
 TOLERANCE = 0.5  # of a standard error, within which a cheaper candidate is preferred
-ROUND_ENDS = (0.25, 0.5, 0.7, 0.9)  # of the time there is; the rest is for the vote
+ROUND_ENDS = (0.25, 0.5, 0.9)  # of the time there is; the rest is for the vote
 ABOUT_A_FIT = (NoisyFitWarning, ConvergenceWarning)
 
 
@@ -266,7 +266,10 @@ class Race:
         return left
 
     def _fit_on_all_rows(self, finalists: Sequence[Candidate]) -> None:
-        """Fit the finalists once more, as far as the time goes; what they are judged by stays."""
+        """Fit the finalists once more in what time the folds have left.
+
+        What they are judged by stays.
+        """
         rows = np.arange(len(self.data.codes))
         tasks = [(finalist, (rows, rows[:0]), self.ends[-1]) for finalist in finalists]
         for finalist, outcome in zip(finalists, self._attempts(tasks), strict=True):

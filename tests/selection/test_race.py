@@ -82,7 +82,7 @@ def test_less_time__the_second_round_is_left_to_the_cheap_ones() -> None:
 
 
 def test_no_time_for_all_rows__the_folds_vote_alone() -> None:
-    auto = fitted(29, a=0.01)  # 2 + 6 + 12 s, and 9 more would be too many
+    auto = fitted(23, a=0.01)  # 2 + 6 + 12 s, and 9 more would be too many
     assert fits(auto) == {"a": 4}
     assert "not fitted on all rows: a." in auto.explain()
 
