@@ -42,7 +42,7 @@ FIRST_PART = 1 / 3  # of the rows of a fold
 FEWEST_ROWS = 150  # of that part; with fewer there is no such round
 KEPT = 0.4  # of the candidates, after that round
 TOLERANCE = 0.5  # of a standard error, within which a cheaper candidate is preferred
-ROUND_ENDS = (0.25, 0.5, 0.9)  # of the time there is; the rest is for the vote
+ROUND_ENDS = (0.4, 0.7, 0.9)  # of the time there is; the rest is for the vote
 ABOUT_A_FIT = (NoisyFitWarning, ConvergenceWarning)
 
 
@@ -225,8 +225,12 @@ class Race:
             left = self._round(left, [(first, unseen)], 0)
             left = best(left, n_kept(len(left), n_finalists))
         left = self._round(left, [(seen, unseen)], 1) or left
-        finalists = self._affordable(best(left, len(left)), others, n_finalists)
-        finalists = best(self._round(finalists, others, 2) or left, n_finalists)
+        ranked = best(left, len(left))
+        finalists = self._affordable(ranked, others, n_finalists)
+        if _is_clearly_better(ranked[0], finalists):
+            finalists = ranked[:1]  # without the other folds
+        else:
+            finalists = best(self._round(finalists, others, 2) or left, n_finalists)
         self._fit_on_all_rows(finalists)
         return finalists
 
@@ -327,6 +331,13 @@ def best(candidates: Sequence[Candidate], n: int) -> list[Candidate]:
         chosen.append(next(equal))
         left.remove(chosen[-1])
     return chosen
+
+
+def _is_clearly_better(candidate: Candidate, others: Sequence[Candidate]) -> bool:
+    """Whether a candidate is above all others, if there are any, by more than a standard error."""
+    return bool(others) and all(
+        candidate.score - other.score > other.error_below(candidate) for other in others
+    )
 
 
 def _most_helpful(failures: Sequence[Exception]) -> Exception:

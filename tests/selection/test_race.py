@@ -42,6 +42,13 @@ class Timed(GaussianNB):
         return self
 
 
+class Guessing(Timed):
+    """Believes in every class alike."""
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        return np.full((len(X), len(self.classes_)), 1 / len(self.classes_))
+
+
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(race, "time", CLOCK)
@@ -96,9 +103,22 @@ def test_time_for_one_fold__the_others_are_rated_by_classifiers_that_have_seen_t
 
 def test_first_candidate_takes_all_the_time__the_others_are_named() -> None:
     with pytest.warns(NoisyFitWarning, match="The time was up"):
-        auto = fitted(100, a=0.2, b=0.2)
+        auto = fitted(90, a=0.2, b=0.2)
     assert fits(auto) == {"a": 1, "b": 0}
     assert "Without a result: b." in auto.explain()
+
+
+def test_best_one_too_slow_for_all_folds__goes_on_alone__if_it_is_clearly_better() -> None:
+    # guess: 0.2 + 0.6 s, good: 10 + 30 s; its other folds would take 60 more, all rows take 45.
+    X, y = blobs(900)
+    y = noise.symmetric(y, 0.3, random_state=0).labels
+    candidates = [("guess", Guessing(0.001)), ("good", Timed(0.05))]
+    began = CLOCK.now
+    with pytest.warns(NoisyFitWarning, match="after those of 300 of 900 rows"):
+        auto = AutoClassifier(candidates, time_budget=100, random_state=0).fit(X, y)
+    assert fits(auto) == {"good": 3, "guess": 2}
+    assert auto.leaderboard_["weight"].tolist() == [1.0, 0.0]
+    assert CLOCK.now - began <= 100
 
 
 def candidate(name: str, likelihoods: NDArray[np.float64]) -> Candidate:
