@@ -278,7 +278,7 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
         """Sum up over the epochs what the label protocol needs."""
         believed = (logits if rectified is None else rectified).detach().float().softmax(1)
         self.state_.given_sum[idx] += given_probability(believed, labels)
-        self.state_.probs_sum[idx] += logits.detach().float().softmax(1)
+        self.state_.probs_sum.index_add_(0, idx, logits.detach().float().softmax(1))
 
     # ------------------------------------------------------------------------------- meta set
 

@@ -118,7 +118,7 @@ class CoTeachingClassifier(WarmUp, Peers, CrossEntropyClassifier):
                 self._descend(loss, "module")
                 self._descend(peer_loss, "peer")
                 for z in (logits, peer_logits):
-                    state.probs_sum[idx] += z.detach().float().softmax(1)
+                    state.probs_sum.index_add_(0, idx, z.detach().float().softmax(1))
 
     def _init_state(self, n: int, n_classes: int) -> dict[str, Tensor]:
         return super()._init_state(n, n_classes) | {"forget_rate": torch.tensor(0.0)}

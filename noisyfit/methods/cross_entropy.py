@@ -121,7 +121,7 @@ class CrossEntropyClassifier(NoisyLabelClassifier):
                 logits = self.module_(x)
                 losses = cross_entropy(logits, data.targets(idx))
                 self._descend(data.weighed(losses, idx).mean())
-                self.state_.probs_sum[idx] += logits.detach().float().softmax(1)
+                self.state_.probs_sum.index_add_(0, idx, logits.detach().float().softmax(1))
 
     def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:
         """Return the mean over epochs of the probability of the given label and of all classes."""

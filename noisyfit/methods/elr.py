@@ -156,7 +156,7 @@ class ELRClassifier(CrossEntropyClassifier):
         loss = cross_entropy(logits, data.targets(idx))
         loss = loss + weights * early_learning_regularizer(logits, targets)  # Eq. 6
         self._descend(data.weighed(loss, idx).mean())
-        self.state_.probs_sum[idx] += logits.detach().float().softmax(1)
+        self.state_.probs_sum.index_add_(0, idx, logits.detach().float().softmax(1))
 
     def _elr_plus_step(self, data: TrainingData, idx: Tensor, x: Tensor, weights: Tensor) -> None:
         labels = data.weighed(data.distributions(idx), idx)
@@ -174,7 +174,7 @@ class ELRClassifier(CrossEntropyClassifier):
             loss = cross_entropy(logits, mixed_labels)
             loss = loss + mixed_weights[:, 0] * early_learning_regularizer(logits, mixed_targets)
             self._descend(loss.mean(), name)
-            self.state_.probs_sum[idx] += guess.float().softmax(1)
+            self.state_.probs_sum.index_add_(0, idx, guess.float().softmax(1))
         self._average_weights()
 
     def _move_targets(self, name: str, idx: Tensor, logits: Tensor) -> Tensor:

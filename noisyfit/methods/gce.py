@@ -115,7 +115,7 @@ class GCEClassifier(CrossEntropyClassifier):
                 )
                 n_kept = kept[idx].sum().clamp(min=1)
                 self._descend(data.weighed(kept[idx] * loss, idx).sum() / n_kept)
-                self.state_.probs_sum[idx] += logits.detach().float().softmax(1)
+                self.state_.probs_sum.index_add_(0, idx, logits.detach().float().softmax(1))
 
     def _class_weights(self, data: TrainingData) -> Tensor:
         """Return the weight of each class in the warm-up, (n_classes,); 1 on average."""

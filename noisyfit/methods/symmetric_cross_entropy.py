@@ -88,4 +88,4 @@ class SymmetricCrossEntropyClassifier(CrossEntropyClassifier):
                 symmetric = self.forward_weight * forward + self.reverse_weight * reverse
                 loss = torch.where(data.trusted[idx], forward, symmetric)
                 self._descend(data.weighed(loss, idx).mean())
-                self.state_.probs_sum[idx] += logits.detach().float().softmax(1)
+                self.state_.probs_sum.index_add_(0, idx, logits.detach().float().softmax(1))
