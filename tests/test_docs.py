@@ -262,6 +262,9 @@ def test_auto__block__chooses_and_says_why() -> None:
     names = run("auto.rst", "AutoClassifier(")
     assert names["accuracy"] > 0.8
     assert f"{names['table'].index[0]} won" in names["reasons"]
+    names = run("auto.rst", "pred_probs=auto", **names)
+    worst = names["worst"].index
+    assert (names["y_noisy"][worst] != names["y"][worst]).all()
 
 
 def test_given__votes__say_who_is_unreliable() -> None:
