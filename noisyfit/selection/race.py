@@ -3,7 +3,9 @@
 Each candidate is judged by rows that it has not seen: by how probable it makes their given labels
 (`noisyfit.nn.held_out`). The first round takes a part of the rows of one fold, the second all rows
 of that fold, the last one the other folds. Two fifths of the candidates go on to the second round,
-as many as are asked for to the last. These are fitted on all rows as well.
+as many as are asked for to the last. These are fitted on all rows as well. If there is no time for
+all folds of the best candidate, and it is clearly better than those that there is time for, it wins
+by the one fold.
 
 References
 ----------

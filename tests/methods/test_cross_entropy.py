@@ -412,7 +412,7 @@ def test_fine_tune__of_a_method_with_another_loss__is_not_offered(cls: Any) -> N
         cls().fine_tune(*blobs(60), epochs=1, lr=0.01)
 
 
-def test_peak_memory__is_that_of_three_beliefs_of_all_rows() -> None:
+def test_peak_memory__is_that_of_a_few_beliefs_of_all_rows() -> None:
     n, n_classes = 40_000, 500
     X, y = np.ones((n, 2), dtype=np.float32), np.arange(n) % n_classes
     clf = CrossEntropyClassifier(Linear, max_epochs=1, batch_size=1000, device="cpu")
