@@ -361,7 +361,11 @@ def transition_matrix(labels: ArrayLike, distribution: ArrayLike) -> _Floats:
     n_classes = probs.shape[1]
     rows = np.argsort(codes, kind="stable")
     ends = np.searchsorted(codes[rows], np.arange(n_classes + 1))
-    with_label = (rows[start:end] for start, end in pairwise(ends))
-    joint = np.stack([probs[rows].sum(0, dtype=np.float64) for rows in with_label], axis=1)
-    total = joint.sum(1, keepdims=True)
-    return np.where(total > 0, joint / np.where(total > 0, total, 1), np.eye(n_classes))
+    matrix = np.empty((n_classes, n_classes))
+    for label, (start, end) in enumerate(pairwise(ends)):
+        matrix[:, label] = probs[rows[start:end]].sum(0, dtype=np.float64)
+    total = matrix.sum(1, keepdims=True)
+    np.divide(matrix, total, out=matrix, where=total > 0)
+    nowhere = np.flatnonzero(total == 0)
+    matrix[nowhere, nowhere] = 1
+    return matrix

@@ -273,10 +273,14 @@ class PairDataset(torch.utils.data.Dataset[tuple[Tensor, int]]):
 
 
 class LiveMemory(TorchDispatchMode):
-    """Adds up the tensors made under it that are still alive; ``peak`` is in megabytes."""
+    """Adds up the tensors made under it that are still alive; ``peak`` is in megabytes.
 
-    def __init__(self) -> None:
+    Those of fewer than ``smallest`` bytes do not count.
+    """
+
+    def __init__(self, smallest: int = 0) -> None:
         super().__init__()
+        self.smallest = smallest
         self.sizes: dict[int, int] = {}
         self.peak = 0.0
 
@@ -288,8 +292,8 @@ class LiveMemory(TorchDispatchMode):
         for x in result if isinstance(result, tuple | list) else (result,):
             if isinstance(x, Tensor):
                 storage = x.untyped_storage()
-                address = storage.data_ptr()
-                if address not in given and address not in self.sizes:
+                address, small = storage.data_ptr(), storage.nbytes() < self.smallest
+                if not small and address not in given and address not in self.sizes:
                     self.sizes[address] = storage.nbytes()
                     weakref.finalize(storage, self.sizes.pop, address)
         self.peak = max(self.peak, sum(self.sizes.values()) / 1e6)

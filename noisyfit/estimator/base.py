@@ -534,28 +534,35 @@ class NoisyLabelClassifier(
     # ------------------------------------------------------------------------------ conclude
 
     def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:
-        """Return label quality (n,) and the distribution of the true class (n, K)."""
+        """Return label quality (n,) and the distribution of the true class (n, K), a new tensor."""
         raise TypeError(f"{type(self).__name__} has no _beliefs(data)")
 
     def _conclude(self) -> None:
         """Write the fitted attributes from what the networks and the method believe at the end."""
         everything, data = self._run.everything, self._run.data
         self.n_iter_ = len(self.history_)
-        distribution = self._probabilities(everything.rows).cpu().numpy()
-        if not np.isfinite(distribution).all():
+        probs = self._probabilities(everything.rows).cpu().numpy()
+        if not np.isfinite(probs).all():
             raise NoisyFitError(
                 f"Predictions must be finite. Got NaN after epoch {self.n_iter_}: the weights have "
                 f"diverged. Try lr={self.lr / 10:g}, or precision='fp32'."
             )
         codes, trusted = everything.labels.cpu().numpy(), everything.trusted.cpu().numpy()
-        self._warn_of_lost_classes(codes, distribution)
-        rating = quality.self_confidence(np.maximum(codes, 0), distribution)
-        unlabelled = distribution[codes < 0]
+        self._warn_of_lost_classes(codes, probs)
+        rating = quality.self_confidence(np.maximum(codes, 0), probs)
+        trained = np.arange(len(codes)) if data.index is None else data.index.cpu().numpy()
+        predicted = np.setdiff1d(np.arange(len(codes)), trained[codes[trained] >= 0])
+        predictions = probs[predicted]
+        del probs  # a table less beside those of the method
         own_quality, own_distribution = self._beliefs(data)
-        trained = slice(None) if data.index is None else data.index.cpu().numpy()
-        distribution[trained], rating[trained] = own_distribution.cpu(), own_quality.cpu()
-        distribution[codes < 0], rating[codes < 0] = unlabelled, np.nan
-        distribution[trusted], rating[trusted] = np.eye(self.n_classes_)[codes[trusted]], 1.0
+        distribution = own_distribution.float().cpu().numpy()
+        if data.index is not None:
+            distribution = np.empty((len(codes), self.n_classes_), dtype=np.float32)
+            distribution[trained] = own_distribution.cpu()
+        distribution[predicted] = predictions
+        distribution[trusted], distribution[trusted, codes[trusted]] = 0.0, 1.0
+        rating[trained] = own_quality.cpu()
+        rating[codes < 0], rating[trusted] = np.nan, 1.0
         self._n_features_out = features.embedding_size(
             self.module_, torch.zeros(2, *self.row_shape_, device=self.device_)
         )

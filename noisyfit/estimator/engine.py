@@ -278,9 +278,21 @@ class Engine(Net):
         """Return logits (n_samples, n_classes) in float32, in evaluation mode, in order."""
         return self._evaluate(network, network, data, view)
 
+    def _predict_probs(
+        self, network: nn.Module, data: TrainingData | Rows, view: str = "plain"
+    ) -> Tensor:
+        """Return the softmax of `_predict`, without a second table."""
+        return self._evaluate(lambda x: network(x).float().softmax(1), network, data, view)
+
+    def _together(self, names: Sequence[str]) -> nn.ModuleList:
+        """Return some networks as one module, in the mode of the first."""
+        networks = nn.ModuleList(map(self._network, names))
+        networks.training = networks[0].training
+        return networks
+
     def _probabilities(self, rows: TrainingData | Rows) -> Tensor:
         """Return what ``predict_proba`` gives for the rows, (n_samples, n_classes)."""
-        return self._predict(self.module_, rows).softmax(1)
+        return self._predict_probs(self.module_, rows)
 
     @torch.no_grad()
     def _evaluate(

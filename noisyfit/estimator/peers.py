@@ -33,8 +33,9 @@ class Peers(NoisyLabelClassifier):
 
     def _probabilities(self, rows: TrainingData | Rows) -> Tensor:
         """Return the softmax of the mean of the networks' logits."""
-        first, *others = map(self._network, self.predicting_)
-        logits = self._predict(first, rows)
-        for network in others:
-            logits += self._predict(network, rows)
-        return logits.div_(len(self.predicting_)).softmax(1)
+        networks = self._together(self.predicting_)
+        return self._evaluate(
+            lambda x: (sum(network(x).float() for network in networks) / len(networks)).softmax(1),
+            networks,
+            rows,
+        )

@@ -12,6 +12,7 @@ from torch import Tensor
 from noisyfit.data.training import TrainingData
 from noisyfit.estimator.pilot import PILOT_MINIMUM, pilot_of
 from noisyfit.exceptions import warn
+from noisyfit.nn.beliefs import refurbish
 from noisyfit.nn.losses import cross_entropy
 from noisyfit.nn.transition import posterior
 
@@ -152,9 +153,8 @@ class WarmUp:
         self, data: TrainingData, probs: Tensor, idx: Tensor | slice = slice(None)
     ) -> Tensor:
         """Return the probabilities of the true classes of rows, given their labels."""
-        targets = posterior(probs, data.targets(idx), self.state_.transition)
-        known = data.distributions(idx).to(targets.dtype)
-        return torch.where(data.trusted[idx, None], known, targets)
+        meant = posterior(probs, data.targets(idx), self.state_.transition)
+        return refurbish(data.trusted[idx].to(meant.dtype), data.targets(idx), meant)
 
     def _with_pilot(self, probs: Tensor) -> Tensor:
         """Mix the beliefs of a method about all rows with the pilot's, which has not seen them."""

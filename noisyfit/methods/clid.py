@@ -337,14 +337,14 @@ class CLIDMetaClassifier(WarmUp, MetaLearning):
 
     def _probabilities(self, rows: TrainingData | Rows) -> Tensor:
         """Average the predictions of the snapshots, if there are any."""
-        kept = self.snapshots_.kept()
-        if not kept:
+        n_kept = int(self.snapshots_.score.isfinite().sum())
+        if not n_kept:
             return super()._probabilities(rows)
-        probs = []
+        kept = self.snapshots_.kept(self.device_)
+        probs = self._predict_probs(next(kept), rows)
         for network in kept:
-            probs.append(self._predict(network.to(self.device_), rows).softmax(1))
-            network.cpu()
-        return sum(probs[1:], probs[0]) / len(probs)
+            probs += self._predict_probs(network, rows)
+        return probs.div_(n_kept)
 
     # ------------------------------------------------------------------------ networks, beliefs
 

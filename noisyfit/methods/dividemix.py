@@ -305,12 +305,13 @@ class DivideMixClassifier(WarmUp, MetaLearning, Peers):
 
     def _clean_probability(self, data: TrainingData, name: str) -> Tensor:
         """Return the probability that each label is clean according to one network: co-divide."""
-        labelled, logits = data.has_label, self._predict(self._network(name), data)
+        labelled, network = data.has_label, self._network(name)
         if self.state_.has_pilot:
-            beliefs = self._posterior(data, self._with_pilot(logits.softmax(1)))
+            probs = self._with_pilot(self._predict_probs(network, data))
+            beliefs = self._posterior(data, probs)
             given = given_probability(beliefs, data.labels)
             return torch.where(labelled, given, 0.0)
-        logits, labels = logits[labelled], data.labels[labelled]
+        logits, labels = self._predict(network, data)[labelled], data.labels[labelled]
         losses = above_class_median(cross_entropy(logits, labels), labels, data.n_classes)
         found = small_loss_probability(losses.double().cpu().numpy())
         clean = torch.zeros(len(data), device=self.device_)

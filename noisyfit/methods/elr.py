@@ -219,18 +219,19 @@ class ELRClassifier(CrossEntropyClassifier):
 
     def _probabilities(self, rows: TrainingData | Rows) -> Tensor:
         """Return the mean prediction of the averaged networks, or that of the only one."""
-        first, *others = map(self._network, self.predicting_)
-        probs = self._predict(first, rows).softmax(1)
-        for network in others:
-            probs += self._predict(network, rows).softmax(1)
-        return probs.div_(len(self.predicting_))
+        networks = self._together(self.predicting_)
+        return self._evaluate(
+            lambda x: sum(network(x).float().softmax(1) for network in networks) / len(networks),
+            networks,
+            rows,
+        )
 
     def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:
         """Return the mean over epochs of the probability of the given label, and the targets.
 
         ELR+ sharpens the targets, because training on mixed rows makes predictions hesitant.
         """
-        rating, _ = super()._beliefs(data)
+        rating = super()._beliefs(data)[0]
         targets = self.state_.module_targets
         if self.n_networks == 2:
             targets = targets + self.state_.peer_targets

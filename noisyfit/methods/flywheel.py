@@ -255,10 +255,12 @@ class FlywheelClassifier(WarmUp, Peers):
         return (self.state_.ensemble.argmax(1) == data.labels)[rows].float().mean()
 
     def _clean_probability(self, data: TrainingData) -> Tensor:
-        logits = self._predict(self._network(self._main), data)
+        network = self._network(self._main)
         if self.state_.has_pilot:
-            sharp = sharpen(self._with_pilot(logits.softmax(1)), TEMPERATURE)
-            logits = sharp.clamp(min=SMALLEST).log()
+            sharp = sharpen(self._with_pilot(self._predict_probs(network, data)), TEMPERATURE)
+            logits = sharp.clamp_(min=SMALLEST).log_()
+        else:
+            logits = self._predict(network, data)
         q = clean_probability(logits, data.labels, self.state_.outlier, self.state_.gamma)
         return torch.where(data.trusted, 1.0, torch.where(data.has_label, q, 0.0))
 
@@ -296,8 +298,9 @@ class FlywheelClassifier(WarmUp, Peers):
 
     def _refresh(self, data: TrainingData, epoch: int) -> None:
         """Average the predictions of ``module_`` over two weak copies, then over the epochs."""
-        probs = sum(self._predict(self.module_, data, "weak").softmax(1) for _ in range(2)) / 2
-        self.state_.ensemble.lerp_(probs, newest_share(self.temporal_momentum, epoch))
+        probs = self._predict_probs(self.module_, data, "weak")
+        probs += self._predict_probs(self.module_, data, "weak")
+        self.state_.ensemble.lerp_(probs.div_(2), newest_share(self.temporal_momentum, epoch))
 
     def _corruption(self, data: TrainingData, clean: Tensor) -> Tensor:
         kept = data.has_label
@@ -361,7 +364,7 @@ class FlywheelClassifier(WarmUp, Peers):
 
     def _rate(self, data: TrainingData) -> Tensor:
         """Return Eq. 4 for new rows, with the predictions of ``module_`` in Eq. 14."""
-        probs = self._predict(self.module_, data).softmax(1)
+        probs = self._predict_probs(self.module_, data)
         corruption = torch.as_tensor(self.corruption_matrix_, device=self.device_)
         corruption = corruption.nan_to_num(1 / self.n_classes_)
         gamma = torch.tensor(self.gamma_, device=self.device_).nan_to_num(UNKNOWN_GAMMA)

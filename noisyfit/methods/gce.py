@@ -128,7 +128,7 @@ class GCEClassifier(CrossEntropyClassifier):
         """Return which rows are in the loss of an epoch, (n_samples,)."""
         if self.truncation is None or epoch < self.warmup_epochs_:
             return data.has_label
-        probs = self._predict(self.module_, data).softmax(1)
+        probs = self._predict_probs(self.module_, data)
         given = given_probability(probs, data.labels)
         kept = data.has_label & (data.trusted | (given > self.truncation))
         return kept if kept.any() else data.has_label

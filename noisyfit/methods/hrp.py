@@ -491,8 +491,9 @@ class HRPClassifier(WarmUp, Peers):
         """Average each network's predictions over the epochs so far."""
         share = newest_share(self.temporal_momentum, epoch)
         for name in self._networks:
-            probs = self._predict(self._network(name), data, "weak").softmax(1)
-            getattr(self.state_, f"{name}_beliefs").lerp_(probs, share)
+            getattr(self.state_, f"{name}_beliefs").lerp_(
+                self._predict_probs(self._network(name), data, "weak"), share
+            )
 
     def _clean(self, data: TrainingData) -> TrainingData | None:
         """Return the rows whose labels are in the outer loss."""
@@ -534,7 +535,7 @@ class HRPClassifier(WarmUp, Peers):
         self.label_reliability_ = rating.cpu().numpy()
         self.pseudo_label_reliability_ = (state.pseudo_reliability / n_rated).cpu().numpy()
         self._warn_of_starvation()
-        beliefs = self._with_pilot((state.module_beliefs + state.peer_beliefs) / 2)
+        beliefs = self._with_pilot((state.module_beliefs + state.peer_beliefs).div_(2))
         if state.has_pilot:
             beliefs = self._posterior(data, sharpen(beliefs, TEMPERATURE))
         given = given_probability(beliefs, data.labels)
@@ -626,12 +627,14 @@ def even_between_classes(values: Tensor, targets: Tensor) -> Tensor:
         Probabilities of the classes. One row of mean value is added to each class, so that a few
         rows do not move it far. Rows of zeros are left unchanged.
     """
-    mean, rest = values.mean().clamp(min=TINY), 1 - targets.sum(1)
+    mean, rest = values.mean(), 1 - targets.sum(1)
     sizes = targets.sum(0) + 1
+    share, one_row = (targets / sizes).T, 1 / sizes
+    weights = values / mean.clamp(min=TINY)
     for _ in range(EVENING_STEPS):
-        ratios = (values @ targets / mean + 1) / sizes
-        values = values / (targets @ ratios + rest).clamp(min=TINY)
-    return values * (mean / values.mean().clamp(min=TINY))
+        ratios = torch.addmv(one_row, share, weights)
+        weights = weights / torch.addmv(rest, targets, ratios)
+    return weights * (mean / weights.mean().clamp(min=TINY))
 
 
 def min_max(values: Tensor) -> Tensor:

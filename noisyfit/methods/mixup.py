@@ -83,7 +83,7 @@ class MixUpClassifier(CrossEntropyClassifier):
                 targets = data.weighed(data.distributions(idx), idx)
                 mixed_x, mixed_targets = mixup(x, targets, alpha=self.mixup_alpha)
                 self._descend(cross_entropy(self.module_(mixed_x), mixed_targets).mean())
-            self.state_.probs_sum += self._predict(self.module_, data, "weak").softmax(1)
+            self.state_.probs_sum += self._predict_probs(self.module_, data, "weak")
 
     def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:
         """Return means over epochs: the given label's probability; all classes', sharpened."""

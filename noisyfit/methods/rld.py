@@ -19,7 +19,7 @@ from noisyfit.estimator.keywords import SharedParameters
 from noisyfit.estimator.warmup import WarmUp
 from noisyfit.exceptions import warn
 from noisyfit.nn.averaging import follow
-from noisyfit.nn.beliefs import given_probability, newest_share, one_hot, sharpen
+from noisyfit.nn.beliefs import given_probability, newest_share, one_hot, refurbish, sharpen
 from noisyfit.nn.diffusion import (
     Denoiser,
     LogitScale,
@@ -255,23 +255,7 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
                     network.load_state_dict(self._network(name).state_dict())
             if not warming_up and not self.predictor_weight:
                 self.module_.eval()  # its running statistics stay as well
-            targets, weights = self._warm_up_targets(data) if warming_up else self._targets(data)
-            predictions = []
-            for step, (idx, x, view, _) in enumerate(data.batches("weak", "weak")):
-                label = predicted_label(self.teacher_, x)  # Eq. 1
-                if self.denoising and step % self.diffusion_every == 0:
-                    self._train_diffusion(label, view)  # Eqs. 2 to 9
-                denoised = self._denoised(label)  # Eqs. 10 and 11
-                self._remember(idx, denoised, epoch)
-                target = targets[idx]
-                if warming_up and state.has_pilot:
-                    target = self._meant(data, idx, label.logits)
-                if self.anchor is None and not warming_up:
-                    target = torch.where(data.trusted[idx, None], target, denoised)
-                predictions.append(self._train_predictor(x, target, weights[idx]))  # Eq. 12
-                self._log("agreement", agreement(predictions[-1], denoised))
-                follow(self.teacher_, self.module_, 1 - self.teacher_momentum)
-            self._guard(torch.cat(predictions), warming_up)
+            self._train_each_other(data, epoch, warming_up)
 
     def _init_state(self, n: int, n_classes: int) -> dict[str, Tensor]:
         return {
@@ -279,6 +263,28 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
             "n_predicted": torch.tensor(0.0),
             "collapsed": torch.tensor(False),
         }
+
+    def _train_each_other(self, data: TrainingData, epoch: int, warming_up: bool) -> None:
+        """Train diffusion and predictor for an epoch, each on what the other says."""
+        targets, weights = self._warm_up_targets(data) if warming_up else self._targets(data)
+        predicted = torch.zeros(2, data.n_classes, device=self.device_)
+        for step, (idx, x, view, _) in enumerate(data.batches("weak", "weak")):
+            label = predicted_label(self.teacher_, x)  # Eq. 1
+            if self.denoising and step % self.diffusion_every == 0:
+                self._train_diffusion(label, view)  # Eqs. 2 to 9
+            denoised = self._denoised(label)  # Eqs. 10 and 11
+            self._remember(idx, denoised, epoch)
+            target = targets[idx]
+            if warming_up and self.state_.has_pilot:
+                target = self._meant(data, idx, label.logits)
+            if self.anchor is None and not warming_up:
+                target = torch.where(data.trusted[idx, None], target, denoised)
+            probs = self._train_predictor(x, target, weights[idx])  # Eq. 12
+            predicted += torch.stack([probs, one_hot(probs.argmax(1), data.n_classes)]).sum(1)
+            self._log("agreement", agreement(probs, denoised))
+            follow(self.teacher_, self.module_, 1 - self.teacher_momentum)
+        mean_prediction, shares = predicted / predicted[1].sum()
+        self._guard(mean_prediction, shares, warming_up)
 
     # ------------------------------------------------------------------------------ diffusion
 
@@ -344,7 +350,7 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
             better_half = best_of_each_class(rating, labels, TRUSTED_SHARE, data.n_classes)
             trusted = trusted.index_fill(0, better_half, True)
         denoised = sharpen(self.state_.denoised, self.temperature)
-        targets = torch.where(trusted[:, None], data.distributions(), denoised)
+        targets = refurbish(trusted.float(), data.targets(), denoised)
         weights = torch.where(trusted, 1.0, self.state_.denoised.amax(1))
         return targets, weights
 
@@ -367,10 +373,16 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
 
     # ---------------------------------------------------------------------------------- guard
 
-    def _guard(self, probs: Tensor, warming_up: bool) -> None:
-        """Restore the end of the warm-up if hardly any classes are still predicted."""
-        self._log("mean_prediction_entropy", entropy(probs.mean(0)))
-        shares = probs.argmax(1).bincount(minlength=probs.shape[1]) / len(probs)
+    def _guard(self, mean_prediction: Tensor, shares: Tensor, warming_up: bool) -> None:
+        """Restore the end of the warm-up if hardly any classes are still predicted.
+
+        Parameters
+        ----------
+        mean_prediction, shares : Tensors of shape (n_classes,)
+            Means over the rows of the predicted probabilities, and of the most probable class.
+        warming_up : bool
+        """
+        self._log("mean_prediction_entropy", entropy(mean_prediction))
         n_predicted = entropy(shares).exp()  # the effective number of classes
         if warming_up:
             self.state_.n_predicted.copy_(n_predicted)
@@ -489,21 +501,21 @@ class RLDClassifier(WarmUp, NoisyLabelClassifier):
     def _make_optimizer(self, name: str, network: nn.Module) -> torch.optim.Optimizer:
         if name != "diffusion":
             return super()._make_optimizer(name, network)
-        params = {"lr": DIFFUSION_LR} | self.get_params_for("diffusion_optimizer")
+        params = {"lr": DIFFUSION_LR, "fused": True} | self.get_params_for("diffusion_optimizer")
         return torch.optim.Adam(network.parameters(), **params)
 
     def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:
         """Return the denoised probability of the given label and of all classes."""
         self.collapsed_ = bool(self.state_.collapsed)
         if self.collapsed_:
-            self.state_.denoised.copy_(self._predict(self.module_, data).softmax(1))
+            self.state_.denoised.copy_(self._predict_probs(self.module_, data))
             warn(
                 f"The predictor should keep predicting at least {COLLAPSED:.0%} of the classes of "
                 f"the warm-up. It collapsed in epoch {self.n_iter_}, and its weights after epoch "
                 f"{self.warmup_epochs_} were put back. Use an anchor, a lower t_max, a longer "
                 "warm-up, or a network with normalisation."
             )
-        return self._given_probability(data), self.state_.denoised
+        return self._given_probability(data), self.state_.denoised.clone()
 
 
 class Label(NamedTuple):

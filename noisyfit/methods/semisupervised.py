@@ -339,7 +339,7 @@ class SemiSupervisedClassifier(MetaLearning):
 
     def _probabilities(self, rows: TrainingData | Rows) -> Tensor:
         """Return the prediction of the averaged network."""
-        return self._predict(self._network(self.predicting_[0]), rows).softmax(1)
+        return self._predict_probs(self._network(self.predicting_[0]), rows)
 
     def _beliefs(self, data: TrainingData) -> tuple[Tensor, Tensor]:
         """Return means over the epochs: the probability of the given label; of all classes."""

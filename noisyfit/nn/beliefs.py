@@ -67,8 +67,11 @@ def refurbish(clean: Tensor, labels: Tensor, probs: Tensor) -> Tensor:
         Classes, or the probabilities of the true classes they stand for.
     probs : tensor of shape (n_samples, n_classes)
     """
-    labels = as_distributions(labels, probs.shape[1])
-    return ((1 - clean)[:, None] * probs).addcmul_(clean[:, None], labels)
+    mixed = (1 - clean)[:, None] * probs
+    if labels.ndim == 2:
+        return mixed.addcmul_(clean[:, None], labels)
+    mixed[torch.arange(len(labels), device=labels.device), labels] += clean
+    return mixed
 
 
 def sharpen(probs: Tensor, temperature: float) -> Tensor:
@@ -85,4 +88,4 @@ def sharpen(probs: Tensor, temperature: float) -> Tensor:
     tensor of shape (n_samples, n_classes)
     """
     powered = probs ** (1 / temperature)
-    return powered / powered.sum(1, keepdim=True)
+    return powered.div_(powered.sum(1, keepdim=True))

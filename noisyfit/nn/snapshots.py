@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,8 @@ class Snapshots(nn.ModuleList):
             self.score[worst], self.epoch[worst] = score, epoch
             self[worst].load_state_dict(network.state_dict())
 
-    def kept(self) -> list[nn.Module]:
-        """Return the networks that have a score."""
-        return [self[int(i)] for i in self.score.isfinite().nonzero()]
+    def kept(self, device: torch.device | str = "cpu") -> Iterator[nn.Module]:
+        """Yield the networks that have a score, each on the device until the next is taken."""
+        for i in self.score.isfinite().nonzero():
+            yield self[int(i)].to(device)
+            self[int(i)].cpu()

@@ -24,7 +24,7 @@ def test_offer__lowest_scores__are_kept(n_places: int) -> None:
     for epoch, score in enumerate(scores):
         snapshots.offer(network(score), score, epoch)
     best = sorted(scores)[:n_places]
-    assert weights(snapshots.kept()) == best
+    assert weights(list(snapshots.kept())) == best
     found = snapshots.score.isfinite()
     assert sorted(snapshots.score[found].tolist()) == best
     assert sorted(snapshots.epoch[found].tolist()) == sorted(map(scores.index, best))
@@ -34,11 +34,11 @@ def test_offer__later_changes_of_the_network__do_not_reach_the_copy() -> None:
     snapshots, offered = Snapshots([network(0.0)]), network(1.0)
     snapshots.offer(offered, 1.0, 0)
     nn.init.constant_(offered.weight, 7.0)  # type: ignore[arg-type]
-    assert weights(snapshots.kept()) == [1.0]
+    assert weights(list(snapshots.kept())) == [1.0]
 
 
 def test_offer__no_score__is_kept_nowhere() -> None:
     snapshots = Snapshots([network(0.0)])
     snapshots.offer(network(1.0), float("nan"), 0)
-    assert snapshots.kept() == []
+    assert list(snapshots.kept()) == []
     assert torch.isinf(snapshots.score).all()
