@@ -142,5 +142,5 @@ class MetaLearning(NoisyLabelClassifier):
     def _make_optimizer(self, name: str, network: nn.Module) -> torch.optim.Optimizer:
         if name != "meta_model":
             return super()._make_optimizer(name, network)
-        params = {"lr": self.meta_lr} | self.get_params_for("meta_model_optimizer")
+        params = {"lr": self.meta_lr, "fused": True} | self.get_params_for("meta_model_optimizer")
         return torch.optim.Adam(network.parameters(), **params)

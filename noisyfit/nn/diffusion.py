@@ -180,18 +180,19 @@ class Denoiser(nn.Module):
 
 def _norm_silu(norm: nn.LayerNorm, x: Tensor) -> tuple[Tensor, Pullback]:
     """Return ``silu(norm(x))`` (n_samples, hidden) and its transposed Jacobian as a function."""
-    centred = x - x.mean(1, keepdim=True)
-    scale = (centred.square().mean(1, keepdim=True) + norm.eps).rsqrt()
-    normal = centred * scale
-    y = normal * norm.weight + norm.bias
+    shape, affine = norm.normalized_shape, (norm.weight, norm.bias)
+    y, mean, scale = torch.native_layer_norm(x, shape, *affine, norm.eps)
     gate = y.sigmoid()
+    silu = y * gate
 
     def pullback(u: Tensor) -> Tensor:
-        v = u * gate * (1 + y * (1 - gate)) * norm.weight
-        along_normal = normal * (normal * v).mean(1, keepdim=True)
-        return scale * (v - v.mean(1, keepdim=True) - along_normal)
+        v = u * (gate + silu * (1 - gate))
+        # The backward pass of a layer is the product with its transposed Jacobian.
+        backward, wanted = torch.ops.aten.native_layer_norm_backward, (True, False, False)
+        gradient: Tensor = backward(v, x, shape, mean, scale, *affine, wanted)[0]
+        return gradient
 
-    return y * gate, pullback
+    return silu, pullback
 
 
 class LogitScale(nn.Module):

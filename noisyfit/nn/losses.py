@@ -181,9 +181,13 @@ def contrastive(first: Tensor, second: Tensor, *, temperature: float = 0.05) -> 
     .. [1] Chen et al. A Simple Framework for Contrastive Learning of Visual Representations.
        ICML, 2020. arXiv:2002.05709
     """
-    # Every sample its own class: the only positive of a row is its other view.
-    own_class = torch.arange(len(first), device=first.device)
-    return supervised_contrastive(first, second, own_class, temperature=temperature)
+    n = len(first)
+    other_view = torch.arange(2 * n, device=first.device).roll(n)
+    # Half precision cannot resolve similarities divided by a small temperature.
+    with torch.autocast(first.device.type, enabled=False):
+        rows = _unit_length(torch.cat([first, second]).float())
+        similarity = _similarity_to_others(rows, temperature)
+        return F.cross_entropy(similarity, other_view, reduction="none")
 
 
 def supervised_contrastive(
@@ -212,16 +216,8 @@ def supervised_contrastive(
     ----------
     .. [1] Khosla et al. Supervised Contrastive Learning. NeurIPS, 2020. arXiv:2004.11362
     """
-    labels = torch.cat([labels, labels])
-    itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-    positives = (labels[:, None] == labels) & ~itself  # (2B, 2B), at least one in each row
-    # Half precision cannot resolve similarities divided by a small temperature.
-    with torch.autocast(first.device.type, enabled=False):
-        rows = _unit_length(torch.cat([first, second]).float())
-        similarity = rows @ rows.T / temperature
-        log_probs = similarity.masked_fill(itself, -torch.inf).log_softmax(dim=1)
-    # `where`, because 0 * -inf on the diagonal is NaN.
-    return -torch.where(positives, log_probs, 0.0).sum(dim=1) / positives.sum(dim=1)
+    equal = torch.ones(len(first), device=first.device)
+    return reliability_contrastive(first, second, labels, equal, temperature=temperature)
 
 
 def clid(
@@ -371,26 +367,32 @@ def reliability_contrastive(
 
     Notes
     -----
-    The sum over a row's positives is one product with the weighted sum of its class.
+    The sum over a row's positives is one product with the weighted sum of its class; both views of
+    a sample have the same class.
 
     References
     ----------
     .. [1] Holistic Reliability Propagation, 2026.
     """
-    labels, weights = torch.cat([labels, labels]), torch.cat([reliability, reliability]).float()
-    itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-    same = (labels[:, None] == labels).float()  # (2B, 2B)
+    same = (labels[:, None] == labels).float()  # (B, B)
     with torch.autocast(first.device.type, enabled=False):
-        rows = _unit_length(torch.cat([first, second]).float())
-        similarity = (rows @ rows.T / temperature).masked_fill(itself, -torch.inf)
-        log_total = similarity.logsumexp(dim=1)
+        rows = _unit_length(torch.cat([first, second]).float())  # (2B, d)
+        log_total = _similarity_to_others(rows, temperature).logsumexp(dim=1)
+        weights = reliability.float().repeat(2)
         weighted = weights[:, None] * rows
-        attraction = (rows * (same @ weighted - weighted)).sum(dim=1) / temperature
-    mass = same @ weights - weights
-    return weights * (mass * log_total - attraction) / (same.sum(dim=1) - 1)
+        of_class = (same @ torch.add(*weighted.chunk(2))).repeat(2, 1)
+        attraction = (rows * (of_class - weighted)).sum(dim=1) / temperature
+        mass = same @ weights.view(2, -1).sum(dim=0)
+    mass, n_positives = mass.repeat(2) - weights, (2 * same.sum(dim=1) - 1).repeat(2)
+    return weights * (mass * log_total - attraction) / n_positives
+
+
+def _similarity_to_others(rows: Tensor, temperature: float) -> Tensor:
+    """Return the cosines of rows of unit length by the temperature; with itself, -infinity."""
+    return (rows @ (rows.T / temperature)).fill_diagonal_(-torch.inf)
 
 
 def _unit_length(rows: Tensor) -> Tensor:
-    """Divide rows by their norm; all-zero rows stay unchanged and get no gradient."""
-    has_direction = rows.detach().norm(dim=1, keepdim=True) > 1e-6
-    return F.normalize(torch.where(has_direction, rows, 0.0), dim=1)
+    """Divide rows by their norm; all-zero rows stay zeros and get no gradient."""
+    norm = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    return rows / norm.masked_fill(norm <= 1e-6, torch.inf)

@@ -12,7 +12,12 @@ from noisyfit.nn.parallel import average
 __all__ = ["VirtualStep"]
 
 Options = Mapping[str, Any]
-Step = tuple[Tensor, Any]  # what is subtracted, and its elementwise derivative: tensor or float
+Tensors = list[Tensor]
+Dicts = Sequence[Options]
+Slope = Tensor | float
+Steps = tuple[
+    Sequence[Tensor], Sequence[Slope]
+]  # what is subtracted, and its elementwise derivatives
 
 
 class VirtualStep:
@@ -63,17 +68,20 @@ class VirtualStep:
         gradients = torch.autograd.grad(loss, moving, retain_graph=retain_graph, allow_unused=True)
         average(gradients)
         groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
-        rule = _RULES.get(type(optimizer), _plain)
-        self.parameters: dict[str, Tensor] = {}
-        self._slopes: dict[str, Any] = {}  # tensors or floats
-        for name, parameter, gradient in zip(names, moving, gradients, strict=True):
-            old = parameter.detach()
-            step, slope = torch.zeros_like(old), 0.0
-            if gradient is not None and id(parameter) in groups:
-                state = optimizer.state.get(parameter, {})
-                step, slope = rule(old, gradient, groups[id(parameter)], state)
-            self.parameters[name] = (old - step).requires_grad_()
-            self._slopes[name] = slope
+        parts = [
+            (name, old.detach(), gradient, groups[id(old)], optimizer.state.get(old, {}))
+            for name, old, gradient in zip(names, moving, gradients, strict=True)
+            if gradient is not None and id(old) in groups
+        ]
+        self.parameters = {name: old.detach() for name, old in zip(names, moving, strict=True)}
+        self._slopes: dict[str, Slope] = dict.fromkeys(names, 0.0)
+        if parts:
+            stepping, old, *rest = map(list, zip(*parts, strict=True))
+            steps, slopes = _RULES.get(type(optimizer), _plain)(old, *rest)
+            self.parameters.update(zip(stepping, torch._foreach_sub(old, list(steps)), strict=True))
+            self._slopes.update(zip(stepping, slopes, strict=True))
+        for parameter in self.parameters.values():
+            parameter.requires_grad_()
 
     def direction(self, gradient: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Pull a gradient at `parameters` back through the step.
@@ -88,30 +96,53 @@ class VirtualStep:
         dict of str to tensor
             The gradient of the outer loss with respect to minus the training gradient.
         """
-        return {name: self._slopes[name] * value.detach() for name, value in gradient.items()}
+        return {name: self._slopes[name] * value for name, value in gradient.items()}
 
 
-def _plain(parameter: Tensor, gradient: Tensor, group: Options, state: Options) -> Step:
-    rate = -group["lr"] if group.get("maximize") else group["lr"]
-    return rate * gradient, rate
+def _plain(old: Tensors, gradients: Tensors, groups: Dicts, states: Dicts) -> Steps:
+    rates = [_sign(group) * float(group["lr"]) for group in groups]
+    return torch._foreach_mul(gradients, rates), rates
 
 
-def _sgd(parameter: Tensor, gradient: Tensor, group: Options, state: Options) -> Step:
-    momentum, sign = group["momentum"], -1 if group["maximize"] else 1
-    buffer = state.get("momentum_buffer") if momentum else None
-    # Of the gradient and of the buffer; the first step makes the gradient the buffer.
-    share, kept = (1.0, 0.0) if buffer is None else (1.0 - group["dampening"], momentum)
-    if group["nesterov"]:
-        share, kept = 1.0 + momentum * share, momentum * kept
-    step = share * torch.add(sign * gradient, parameter, alpha=group["weight_decay"])
-    if buffer is not None:
-        step = step.add(buffer, alpha=kept)
-    return group["lr"] * step, sign * share * group["lr"]
+def _sgd(old: Tensors, gradients: Tensors, groups: Dicts, states: Dicts) -> Steps:
+    of_gradient, of_parameter, of_buffer = [], [], []
+    for group, state in zip(groups, states, strict=True):
+        momentum, lr = group["momentum"], float(group["lr"])
+        # Of the gradient and of the buffer; the first step makes the gradient the buffer.
+        share, kept = 1.0 - group["dampening"], momentum
+        if not momentum or state.get("momentum_buffer") is None:
+            share, kept = 1.0, 0.0
+        if group["nesterov"]:
+            share, kept = 1.0 + momentum * share, momentum * kept
+        of_gradient.append(_sign(group) * share * lr)
+        of_parameter.append(share * lr * group["weight_decay"])
+        of_buffer.append(kept * lr)
+    steps = torch._foreach_mul(gradients, of_gradient)
+    torch._foreach_add_(steps, torch._foreach_mul(old, of_parameter))
+    if any(of_buffer):
+        buffers = [
+            state["momentum_buffer"] if share else torch.zeros_like(step)
+            for share, state, step in zip(of_buffer, states, steps, strict=True)
+        ]
+        torch._foreach_add_(steps, torch._foreach_mul(buffers, of_buffer))
+    return steps, of_gradient
 
 
-def _adam(parameter: Tensor, gradient: Tensor, group: Options, state: Options) -> Step:
+def _adam(old: Tensors, gradients: Tensors, groups: Dicts, states: Dicts) -> Steps:
+    parts = zip(old, gradients, groups, states, strict=True)
+    steps, slopes = zip(*(_adam_step(*part) for part in parts), strict=True)
+    return steps, slopes
+
+
+def _sign(group: Options) -> int:
+    return -1 if group.get("maximize") else 1
+
+
+def _adam_step(
+    parameter: Tensor, gradient: Tensor, group: Options, state: Options
+) -> tuple[Tensor, Tensor]:
     (beta1, beta2), lr, decay = group["betas"], group["lr"], group["weight_decay"] * parameter
-    decoupled, sign = group["decoupled_weight_decay"], -1 if group["maximize"] else 1
+    decoupled, sign = group["decoupled_weight_decay"], _sign(group)
     gradient = sign * gradient if decoupled else sign * gradient + decay
     zero = torch.zeros_like(gradient)
     first = beta1 * state.get("exp_avg", zero) + (1 - beta1) * gradient
@@ -132,4 +163,4 @@ def _adam(parameter: Tensor, gradient: Tensor, group: Options, state: Options) -
     return step, slope
 
 
-_RULES: dict[type[Optimizer], Callable[..., Step]] = {SGD: _sgd, Adam: _adam, AdamW: _adam}
+_RULES: dict[type[Optimizer], Callable[..., Steps]] = {SGD: _sgd, Adam: _adam, AdamW: _adam}

@@ -28,8 +28,13 @@ def cosine_by_hand(a: list[float], b: list[float]) -> float:
 
 
 def supervised_contrastive_by_hand(
-    first: Tensor, second: Tensor, labels: list[int], temperature: float
+    first: Tensor,
+    second: Tensor,
+    labels: list[int],
+    temperature: float,
+    reliability: list[float] | None = None,
 ) -> list[float]:
+    weights = 2 * (reliability or [1.0] * len(labels))
     rows = first.double().tolist() + second.double().tolist()
     classes = labels + labels
     result = []
@@ -37,8 +42,8 @@ def supervised_contrastive_by_hand(
         others = [j for j in range(len(rows)) if j != i]
         scores = {j: math.exp(cosine_by_hand(rows[i], rows[j]) / temperature) for j in others}
         positives = [j for j in others if classes[j] == classes[i]]
-        terms = [-math.log(scores[j] / sum(scores.values())) for j in positives]
-        result.append(sum(terms) / len(terms))
+        terms = [-weights[j] * math.log(scores[j] / sum(scores.values())) for j in positives]
+        result.append(weights[i] * sum(terms) / len(terms))
     return result
 
 
@@ -202,6 +207,16 @@ def test_supervised_contrastive__equals_loops(labels: list[int]) -> None:
     first, second = make(4, 3), make(4, 3, seed=1)
     expected = supervised_contrastive_by_hand(first, second, labels, temperature=0.1)
     result = losses.supervised_contrastive(first, second, torch.tensor(labels))
+    torch.testing.assert_close(result, torch.tensor(expected))
+
+
+def test_reliability_contrastive__equals_loops() -> None:
+    first, second = make(4, 3), make(4, 3, seed=1)
+    labels, reliability = [0, 1, 0, 2], [0.9, 0.2, 0.0, 1.0]
+    expected = supervised_contrastive_by_hand(first, second, labels, 0.2, reliability)
+    result = losses.reliability_contrastive(
+        first, second, torch.tensor(labels), torch.tensor(reliability), temperature=0.2
+    )
     torch.testing.assert_close(result, torch.tensor(expected))
 
 
