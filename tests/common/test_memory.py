@@ -3,15 +3,12 @@
 import numpy as np
 import pytest
 
-from noisyfit import EchoAlignClassifier
 from tests.common.zoo import ESTIMATORS, Estimator
 from tests.helpers import LiveMemory, quick
 
-METHODS = [cls for cls in ESTIMATORS if cls is not EchoAlignClassifier]
-
 
 @pytest.mark.filterwarnings("ignore::noisyfit.NoisyFitWarning")  # the labels are random
-@pytest.mark.parametrize("cls", METHODS)
+@pytest.mark.parametrize("cls", ESTIMATORS)
 def test_fit__holds_at_most_three_numbers_for_each_row_and_class(cls: Estimator) -> None:
     n, n_classes = 9000, 200
     table = 4 * n * n_classes
