@@ -64,8 +64,8 @@ _REMEDIES = {
     "n_threads num_threads nthread thread_count",
     "It has none: each fit starts anew. CrossEntropyClassifier.fine_tune goes on with a fitted "
     "network, checkpoint_dir with a killed fit.": "warm_start",
-    "It has none: networks are trained as they are.": "compile torch_compile jit jit_compile "
-    "run_eagerly",
+    "It has none: let module be a function that returns torch.compile(network).": "compile "
+    "torch_compile jit jit_compile run_eagerly",
     "It has none: classes are learned from y in fit, and stand in classes_.": "labels "
     "n_classes num_classes num_labels n_outputs output_dim out_features class_names",
     "It has none: shapes are learned from X in fit.": "n_features in_features in_channels "
