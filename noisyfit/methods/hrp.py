@@ -6,7 +6,7 @@ from numbers import Integral, Real
 from typing import Any, ClassVar, NamedTuple, Unpack
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from noisyfit.data.training import TrainingData, best_of_each_class, check_meta_set, draw_meta_rows
 from noisyfit.estimator.keywords import SharedParameters
@@ -414,12 +414,9 @@ class HRPClassifier(WarmUp, Peers):
         ramp: float,
     ) -> Tensor:
         """Return Eq. 15 for one network; targets and reliabilities come from the other."""
-        n, views = len(x), [x, strong]
-        if self.mixing:
-            pairs = self._pairs(reliability.total)
-            views.append(pairs.mix(x))
-        logits, embeddings = logits_and_embeddings(self._network(learner), torch.cat(views))
-        weak_logits, strong_logits = logits[:n], logits[n : 2 * n]
+        network = self._network(learner)
+        logits, embeddings = logits_and_embeddings(network, torch.cat([x, strong]))
+        weak_logits, strong_logits = logits.chunk(2)
         n_used = targets.used.sum().clamp(min=1)
         losses = self._reweighted(weak_logits, targets, reliability, trusted)
         loss = (targets.used * losses).sum() / n_used  # Eq. 13
@@ -427,12 +424,11 @@ class HRPClassifier(WarmUp, Peers):
         consistency = targets.used * cross_entropy(strong_logits, guess)
         loss = loss + ramp * consistency.sum() / n_used  # Eq. 14
         if self.mixing:
-            losses = pairs.losses(logits[2 * n :], targets.label)
-            loss = loss + ramp * self._gated(losses, pairs, reliability.total)
+            loss = loss + ramp * self._mixed(network, x, targets.label, reliability.total)
         if self.contrastive_weight:
-            projector = getattr(self, f"{learner}_projector_")
-            first, second = projector(embeddings[: 2 * n].float()).chunk(2)
+            projected = getattr(self, f"{learner}_projector_")(embeddings.float()).chunk(2)
             consensus = min_max(reliability.pseudo)  # Eq. 10
+            first, second = projected
             values = reliability_contrastive(
                 first, second, targets.pseudo, consensus, temperature=CONTRASTIVE_TEMPERATURE
             )
@@ -452,19 +448,21 @@ class HRPClassifier(WarmUp, Peers):
         weights = 1 + self.reweighting * (total / total.mean() - 1)
         return torch.where(trusted, 1.0, weights) * losses
 
-    def _pairs(self, total: Tensor) -> Pairs:
-        """Pair rows, to be mixed in the proportion of their reliabilities: RAM."""
-        partner = torch.randperm(len(total), device=total.device)
+    def _mixed(self, network: nn.Module, x: Tensor, labels: Tensor, total: Tensor) -> Tensor:
+        """Mix rows in the proportion of their reliabilities, and gate the pairs: RAM and GRG."""
+        partner = torch.randperm(len(x), device=x.device)
         own, other = total, total[partner]
         if self.mixing == "symmetric":
             own = other = torch.ones_like(total)  # Beta(kappa / 2, kappa / 2)
-        return Pairs(partner, mixing_share(own, other, self.concentration))  # Eq. 7
-
-    def _gated(self, losses: Tensor, pairs: Pairs, total: Tensor) -> Tensor:
-        """Return the mean loss of the mixed rows, weighted by their reliabilities: GRG."""
+        share = mixing_share(own, other, self.concentration)  # Eq. 7
+        column = share.reshape(-1, *[1] * (x.ndim - 1))
+        # Like the other views: compiled code would write statistics that their gradients need.
+        mixed_logits, _ = logits_and_embeddings(network, column * x + (1 - column) * x[partner])
+        losses = share * cross_entropy(mixed_logits, labels)
+        losses = losses + (1 - share) * cross_entropy(mixed_logits, labels[partner])
         if not self.gated:
             return losses.mean()
-        gate = pairs.mix(total)  # Eq. 8
+        gate = share * total + (1 - share) * total[partner]  # Eq. 8
         low, high = self.reliability_range
         self._log("gate", gate.mean())
         self._log("gate_at_lower_bound", (gate <= 1.001 * low).float().mean())
@@ -591,23 +589,6 @@ class Reliability(NamedTuple):
     label: Tensor
     pseudo: Tensor
     total: Tensor
-
-
-class Pairs(NamedTuple):
-    """Each row's partner (n_samples,), and the row's share in the mixture (n_samples,)."""
-
-    partner: Tensor
-    share: Tensor
-
-    def mix(self, values: Tensor) -> Tensor:
-        """Mix what rows (n_samples, ...) have with what their partners have."""
-        share = self.share.reshape(-1, *[1] * (values.ndim - 1))
-        return share * values + (1 - share) * values[self.partner]
-
-    def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the cross-entropy of mixed rows with both labels, by their shares."""
-        own, other = cross_entropy(logits, labels), cross_entropy(logits, labels[self.partner])
-        return self.share * own + (1 - self.share) * other
 
 
 def gains(logits: Tensor, tangents: Tensor, labels: Tensor, *, unit: bool) -> Tensor:

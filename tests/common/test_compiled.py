@@ -28,5 +28,8 @@ def compiled(n_features: int, n_classes: int) -> Any:
 @pytest.mark.parametrize("cls", ESTIMATORS)
 def test_compiled_network__is_trained_like_the_network(cls: Estimator) -> None:
     X, y = blobs()
-    fits = [quick(cls, module=module, max_epochs=3).fit(X, y) for module in (Normalized, compiled)]
-    np.testing.assert_allclose(*(clf.predict_proba(X) for clf in fits), atol=1e-4)
+    expected, found = (
+        quick(cls, module=module, max_epochs=3).fit(X, y).predict_proba(X)
+        for module in (Normalized, compiled)
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-4)
