@@ -13,7 +13,6 @@ __all__ = [
     "generalized_cross_entropy",
     "reliability_contrastive",
     "reverse_cross_entropy",
-    "supervised_contrastive",
 ]
 
 LOG_OF_ZERO = -4.0  # of the reverse cross-entropy
@@ -190,36 +189,6 @@ def contrastive(first: Tensor, second: Tensor, *, temperature: float = 0.05) -> 
         return F.cross_entropy(similarity, other_view, reduction="none")
 
 
-def supervised_contrastive(
-    first: Tensor, second: Tensor, labels: Tensor, *, temperature: float = 0.1
-) -> Tensor:
-    """Supervised contrastive loss of every row of two views of a batch.
-
-    Each row must recognise all rows of its class, in both views, among the remaining rows; the
-    mean over these positives is taken outside the logarithm (``L_out``, Eq. 2 of [1]_).
-
-    Parameters
-    ----------
-    first, second : tensors of shape (n_samples, n_dims)
-        Projections of the two views, row by row; this function normalises them to unit length.
-    labels : integer tensor of shape (n_samples,)
-        Class of each sample.
-    temperature : float > 0, default=0.1
-        Divisor of the cosine similarities.
-
-    Returns
-    -------
-    tensor of shape (2 * n_samples,)
-        In nats, the rows of `first` before those of `second`. Zero for a single sample.
-
-    References
-    ----------
-    .. [1] Khosla et al. Supervised Contrastive Learning. NeurIPS, 2020. arXiv:2004.11362
-    """
-    equal = torch.ones(len(first), device=first.device)
-    return reliability_contrastive(first, second, labels, equal, temperature=temperature)
-
-
 def clid(
     embeddings: Tensor,
     probabilities: Tensor,
@@ -347,7 +316,8 @@ def reliability_contrastive(
     """Supervised contrastive loss that weights a pair by the reliabilities of its rows.
 
     The weight of a pair is the product of the two reliabilities, and is large only if both are high
-    (Eqs. 11 and 12 of [1]_).
+    (Eqs. 11 and 12 of [1]_). Where all are 1, it is plain supervised contrast, with the mean over a
+    row's positives outside the logarithm (``L_out``, Eq. 2 of [2]_).
 
     Parameters
     ----------
@@ -373,6 +343,7 @@ def reliability_contrastive(
     References
     ----------
     .. [1] Holistic Reliability Propagation, 2026.
+    .. [2] Khosla et al. Supervised Contrastive Learning. NeurIPS, 2020. arXiv:2004.11362
     """
     same = (labels[:, None] == labels).float()  # (B, B)
     with torch.autocast(first.device.type, enabled=False):

@@ -203,10 +203,10 @@ def test_contrastive__equal_views_of_orthogonal_rows__has_its_closed_form() -> N
 @pytest.mark.parametrize(
     "labels", [[0, 1, 0, 2], [1, 1, 1, 1], [0, 1, 2, 3]], ids=["mixed", "one class", "all differ"]
 )
-def test_supervised_contrastive__equals_loops(labels: list[int]) -> None:
+def test_reliability_contrastive__of_ones__is_supervised_contrast(labels: list[int]) -> None:
     first, second = make(4, 3), make(4, 3, seed=1)
     expected = supervised_contrastive_by_hand(first, second, labels, temperature=0.1)
-    result = losses.supervised_contrastive(first, second, torch.tensor(labels))
+    result = losses.reliability_contrastive(first, second, torch.tensor(labels), torch.ones(4))
     torch.testing.assert_close(result, torch.tensor(expected))
 
 
@@ -227,7 +227,7 @@ def test_contrastive__fewer_than_two_samples__is_zero_and_differentiable(n_sampl
     labels = torch.zeros(n_samples, dtype=torch.int64)
     for result in (
         losses.contrastive(first, second),
-        losses.supervised_contrastive(first, second, labels),
+        losses.reliability_contrastive(first, second, labels, torch.ones(len(first))),
     ):
         torch.testing.assert_close(result, torch.zeros(2 * n_samples))
         found = gradient(result, first, second)
@@ -259,9 +259,11 @@ def test_contrastive__under_autocast__equals_single_precision() -> None:
     torch.testing.assert_close(result, expected)
 
 
-def test_supervised_contrastive__gradient__equals_finite_differences_of_the_loops() -> None:
+def test_reliability_contrastive__gradient__equals_finite_differences_of_the_loops() -> None:
     first, second, labels = make(3, 2).requires_grad_(), make(3, 2, seed=1), [0, 1, 0]
-    result = losses.supervised_contrastive(first, second, torch.tensor(labels), temperature=0.5)
+    result = losses.reliability_contrastive(
+        first, second, torch.tensor(labels), torch.ones(3), temperature=0.5
+    )
     found = gradient(result, first)
     for entry in range(first.numel()):
         step = torch.zeros(6, dtype=torch.float64)
@@ -475,7 +477,7 @@ def test_losses__on_a_gpu__stay_there_and_wait_for_nothing() -> None:
             losses.cross_entropy(first, labels % 3),
             losses.confidence_regularizer(first, first[0].softmax(0)),
             losses.contrastive(first, second),
-            losses.supervised_contrastive(first, second, labels),
+            losses.reliability_contrastive(first, second, labels, torch.ones(len(first))),
             losses.clid(first, second.softmax(1)),
             losses.clid(first.repeat(300, 1), second.softmax(1).repeat(300, 1)),
             *mixup(first, second),
